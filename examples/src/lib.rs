@@ -1,0 +1,1 @@
+//! Small runnable programs for embedders; see the `examples` folder.

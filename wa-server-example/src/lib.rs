@@ -1,0 +1,1 @@
+//! Reference server: API, command line and demo mode over wa-core.

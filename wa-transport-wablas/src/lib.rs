@@ -1,0 +1,1 @@
+//! Wablas HTTP API as a transport for wa-core.

@@ -1,0 +1,1 @@
+//! Whacenter HTTP API as a transport for wa-core.
