@@ -1,0 +1,4 @@
+//! Plain data and rules: no input or output, no async.
+
+pub mod phone;
+pub mod token;
