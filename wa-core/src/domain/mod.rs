@@ -1,4 +1,5 @@
 //! Plain data and rules: no input or output, no async.
 
 pub mod phone;
+pub mod schedule;
 pub mod token;
