@@ -1,0 +1,3 @@
+//! The engine: plain operations over the ports, which say when there is next something to do.
+
+pub mod timers;
