@@ -1,5 +1,6 @@
 //! Plain data and rules: no input or output, no async.
 
+pub mod content;
 pub mod pacing;
 pub mod phone;
 pub mod schedule;
