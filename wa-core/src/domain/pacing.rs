@@ -1,6 +1,6 @@
 //! How fast a device may send: delays, caps, warm-up, and the policy that an engine is configured with.
 //!
-//! These are the rules; the lane applies them to what one device has sent.
+//! These are the rules; [`LanePacing`](crate::domain::lane::LanePacing) applies them to what one device has sent.
 
 mod caps;
 mod delay;
