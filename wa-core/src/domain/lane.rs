@@ -1,8 +1,8 @@
 //! When one device may send next.
 //!
-//! A lane lives in *anchored time*: the wall clock as it stood when the process started, plus the monotonic time since. It runs
-//! like true time, so a jump of the wall clock neither empties a window nor stalls a lane. Only quiet hours are read on the wall
-//! clock, because people live by it. [`LaneNow`] carries both readings, and an [`Anchor`] makes it.
+//! A lane lives in *anchored time*: the wall clock as it stood when the process started, plus the monotonic time since.
+//! It runs like true time, so a jump of the wall clock neither empties a window nor stalls a lane. Only quiet hours are
+//! read on the wall clock, because people live by it. [`LaneNow`] carries both readings, and an [`Anchor`] makes it.
 
 mod anchor;
 mod rolling;
@@ -90,7 +90,8 @@ impl LaneAnswer {
 /// What a device has sent before its lane is opened, in anchored time (see [`LaneNow::lane_at`]).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct LaneHistory {
-    /// The starts of the attempts of the last 24 hours and 15 minutes that sent or may have sent, in any order; earlier ones do no harm.
+    /// The starts of the attempts of the last 24 hours and 15 minutes that sent or may have sent, in any order; earlier
+    /// ones do no harm.
     pub attempts: Vec<Timestamp>,
     /// The start of the last attempt of all, whatever became of it.
     pub last_begun_at: Option<Timestamp>,
@@ -103,7 +104,8 @@ pub struct LaneHistory {
 /// To ensure correctness:
 /// - each device has one, and everything that it sends goes through it, one attempt at a time;
 /// - `now` does not run backwards from call to call;
-/// - [`begin`](Self::begin) is called at an instant at which [`ready_at`](Self::ready_at) answered ready for that message;
+/// - [`begin`](Self::begin) is called at an instant at which [`ready_at`](Self::ready_at) answered ready for that
+///   message;
 /// - every begin that certainly sent nothing is given back, once.
 ///
 /// It keeps at most 2 KiB at caps of 80 and 800.
@@ -121,7 +123,8 @@ pub struct LanePacing {
 impl LanePacing {
     /// The lane of a device that has sent `history`.
     ///
-    /// Instants after `now` come from a wall clock that stood ahead; they count as `now`, so that a clock set back cannot stall the lane.
+    /// Instants after `now` come from a wall clock that stood ahead; they count as `now`, so that a clock set back
+    /// cannot stall the lane.
     #[must_use]
     pub fn new(now: LaneNow, history: LaneHistory) -> Self {
         let now = now.at();
@@ -156,8 +159,9 @@ impl LanePacing {
 
     /// When the lane may send the message of `request`, and what it waits for until then.
     ///
-    /// If nothing else happens and the wall clock does not jump, asking again at the instant answered gives ready. Interactive
-    /// messages ignore quiet hours, warm-up and the caps for bulk, but keep the policy's floor and its hard cap.
+    /// If nothing else happens and the wall clock does not jump, asking again at the instant answered gives ready.
+    /// Interactive messages ignore quiet hours, warm-up and the caps for bulk, but keep the policy's floor and its hard
+    /// cap.
     #[must_use]
     pub fn ready_at(&self, request: &LaneRequest, policy: &PacingPolicy, now: LaneNow) -> LaneAnswer {
         if self.paused {
@@ -230,10 +234,12 @@ impl LanePacing {
         self.last_begun_at = Some(at);
     }
 
-    /// Gives back the slot of the attempt begun at `at`, which certainly sent nothing; returns whether it still held one.
+    /// Gives back the slot of the attempt begun at `at`, which certainly sent nothing; returns whether it still held
+    /// one.
     ///
-    /// `at` is the very instant that [`begin`](Self::begin) was given or that stood in the history. The pause after the attempt
-    /// still holds. Giving back a second time has no effect within the hour; later it would take the slot of a neighbour.
+    /// `at` is the very instant that [`begin`](Self::begin) was given or that stood in the history. The pause after the
+    /// attempt still holds. Giving back a second time has no effect within the hour; later it would take the slot of a
+    /// neighbour.
     pub fn give_back(&mut self, at: Timestamp) -> bool {
         let given = self.rolling.remove(at);
         if given && self.first_begun_at == Some(at) {
@@ -245,8 +251,8 @@ impl LanePacing {
     /// Makes the lane wait after a refusal that is not the message's fault, and returns until when, in anchored time.
     ///
     /// The wait is drawn from 5 to 10 s after the first refusal; each further one in a row doubles both ends, up to
-    /// [`BACK_OFF_MAX`]. Drawing keeps the lanes of one gateway from coming back together. The gateway's own `retry_after` is
-    /// kept, with up to a tenth added, as far as [`BACK_OFF_MAX`].
+    /// [`BACK_OFF_MAX`]. Drawing keeps the lanes of one gateway from coming back together. The gateway's own
+    /// `retry_after` is kept, with up to a tenth added, as far as [`BACK_OFF_MAX`].
     pub fn back_off(&mut self, now: Timestamp, retry_after: Option<Duration>, rng: &mut impl Rng) -> Timestamp {
         let top = BACK_OFF_MAX / 2;
         let least = (BACK_OFF_MIN * 2_u32.pow(self.back_off_count.into())).min(top);

@@ -6,7 +6,8 @@ use crate::time::Timestamp;
 
 /// A queue of at most one instant per key, for thousands of lanes in one task.
 ///
-/// Setting and removing take O(log n); memory is bounded by the number of keys that are set, because a new instant replaces the old one.
+/// Setting and removing take O(log n); memory is bounded by the number of keys that are set, because a new instant
+/// replaces the old one.
 #[derive(Debug, Clone)]
 pub struct LaneTimers<K> {
     by_key: BTreeMap<K, Timestamp>,

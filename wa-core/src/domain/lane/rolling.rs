@@ -20,8 +20,8 @@ const HOUR_KEPT_MAX: usize = (Caps::HOUR_MAX_LIMIT * PacingPolicy::INTERACTIVE_P
 
 /// The counts behind the caps.
 ///
-/// An instant counts for the hour until exactly one hour later. For the day it counts until 24 hours after the end of its quarter
-/// of an hour, so never less than 24 hours and at most 15 minutes more.
+/// An instant counts for the hour until exactly one hour later. For the day it counts until 24 hours after the end of
+/// its quarter of an hour, so never less than 24 hours and at most 15 minutes more.
 #[derive(Clone)]
 pub(super) struct Rolling {
     /// The newest instant that was ever added; the others are told from it.

@@ -109,7 +109,8 @@ impl PacingPolicy {
         DrawnDelay::new(self.paced(span))
     }
 
-    /// The caps that a message of `priority` must keep on a device whose own caps are `caps`; `None` when there are none.
+    /// The caps that a message of `priority` must keep on a device whose own caps are `caps`; `None` when there are
+    /// none.
     #[must_use]
     pub fn caps(&self, priority: Priority, caps: Option<Caps>) -> Option<Caps> {
         let caps = caps.unwrap_or(self.caps);
@@ -190,8 +191,8 @@ impl PacingPolicyBuilder {
     /// The policy.
     ///
     /// # Errors
-    /// When the floor is below [`PacingPolicy::FLOOR`] or above [`PacingPolicy::FLOOR_LIMIT`], or the percentage is below 100 or
-    /// above [`PacingPolicy::INTERACTIVE_PERCENT_LIMIT`].
+    /// When the floor is below [`PacingPolicy::FLOOR`] or above [`PacingPolicy::FLOOR_LIMIT`], or the percentage is
+    /// below 100 or above [`PacingPolicy::INTERACTIVE_PERCENT_LIMIT`].
     pub fn build(self) -> Result<PacingPolicy, PacingError> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         within(

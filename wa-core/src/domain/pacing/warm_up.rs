@@ -28,7 +28,8 @@ impl WarmUp {
     /// A ramp with one cap for each day, the first for the day that begins with the first message.
     ///
     /// # Errors
-    /// When there is no day or more than [`WarmUp::DAYS_MAX`], or a cap is 0, above [`Caps::DAY_MAX_LIMIT`] or below that of the day before.
+    /// When there is no day or more than [`WarmUp::DAYS_MAX`], or a cap is 0, above [`Caps::DAY_MAX_LIMIT`] or below
+    /// that of the day before.
     pub fn new(day_caps: Vec<u32>) -> Result<Self, PacingError> {
         within("warm_up_days", day_caps.len() as u64, 1, Self::DAYS_MAX as u64)?;
         day_caps.iter().try_fold(1, |least, cap| {

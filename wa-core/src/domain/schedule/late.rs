@@ -35,7 +35,8 @@ pub enum StartDecision {
     Ask,
 }
 
-/// Decides what a start planned for `scheduled_at` does at `now`: never early, and `policy` rules once it is more than `grace` late.
+/// Decides what a start planned for `scheduled_at` does at `now`: never early, and `policy` rules once it is more than
+/// `grace` late.
 #[must_use]
 pub fn lateness(scheduled_at: Timestamp, now: Timestamp, policy: LatePolicy, grace: Duration) -> StartDecision {
     if now < scheduled_at {

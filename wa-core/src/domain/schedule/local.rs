@@ -24,7 +24,8 @@ pub struct ParseLocalTimeError {
 
 /// A calendar date in the years 1970 to 9998, written `2026-11-21`.
 ///
-/// The range keeps every instant that a schedule can name before [`Timestamp::FAR_FUTURE`](crate::time::Timestamp::FAR_FUTURE).
+/// The range keeps every instant that a schedule can name before
+/// [`Timestamp::FAR_FUTURE`](crate::time::Timestamp::FAR_FUTURE).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalDate(NaiveDate);
 
@@ -33,7 +34,8 @@ impl LocalDate {
     pub const LAST: Self = Self(NaiveDate::from_ymd_opt(9998, 12, 31).expect("a date of the calendar"));
     const FIRST: Self = Self(NaiveDate::from_ymd_opt(1970, 1, 1).expect("a date of the calendar"));
 
-    /// The date of a year, a month from 1 and a day from 1; `None` when the calendar has no such date or the year is not supported.
+    /// The date of a year, a month from 1 and a day from 1; `None` when the calendar has no such date or the year is
+    /// not supported.
     #[must_use]
     pub fn from_ymd(year: i32, month: u32, day: u32) -> Option<Self> {
         let date = Self(NaiveDate::from_ymd_opt(year, month, day)?);

@@ -48,7 +48,8 @@ impl TryFrom<Unchecked> for QuietHours {
 }
 
 impl QuietHours {
-    /// Quiet from `from` up to `until`; the complement of a window from `until` up to `from` in which sending is allowed.
+    /// Quiet from `from` up to `until`; the complement of a window from `until` up to `from` in which sending is
+    /// allowed.
     ///
     /// # Errors
     /// When both are the same: that could mean always or never.
@@ -203,7 +204,8 @@ mod tests {
         }
     }
 
-    /// Changes of clock of every kind: by one hour, half an hour and two hours, forth and back, over a whole day, around Ramadan, at midnight.
+    /// Changes of clock of every kind: by one hour, half an hour and two hours, forth and back, over a whole day,
+    /// around Ramadan, at midnight.
     const CHANGES: [(&str, &str); 10] = [
         ("Asia/Kuala_Lumpur", "1981-12-31T16:00:00Z"),
         ("Europe/Berlin", "2026-03-29T01:00:00Z"),

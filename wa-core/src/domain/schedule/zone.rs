@@ -38,7 +38,8 @@ impl TimeZone {
 
     /// The instant at which clocks of this zone first show `date` and `time`.
     ///
-    /// A time that a jump of the clocks skips becomes the first instant after the jump; of a time that comes twice, the earlier one counts.
+    /// A time that a jump of the clocks skips becomes the first instant after the jump; of a time that comes twice, the
+    /// earlier one counts.
     #[must_use]
     pub fn instant(self, date: LocalDate, time: LocalTime) -> Timestamp {
         let local = date.to_chrono().and_time(time.to_chrono());
