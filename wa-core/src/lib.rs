@@ -2,6 +2,10 @@
 
 pub mod domain;
 pub mod engine;
+pub mod event;
 pub mod id;
+pub mod plan;
 pub mod seed;
+pub mod store;
 pub mod time;
+pub mod transport;

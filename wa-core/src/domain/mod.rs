@@ -1,8 +1,21 @@
-//! Plain data and rules: no input or output, no async.
+//! Plain data and rules: no I/O, nothing asynchronous.
 
+pub mod access;
+pub mod audience;
+pub mod campaign;
+pub mod command;
 pub mod content;
+pub mod delivery;
+pub mod device;
 pub mod lane;
+pub mod lead;
+pub mod message;
 pub mod pacing;
 pub mod phone;
+pub mod platform;
+pub mod randomizer;
+pub mod saved_text;
 pub mod schedule;
+pub mod summary;
+pub mod suppression;
 pub mod token;

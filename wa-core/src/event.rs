@@ -1,0 +1,115 @@
+//! Events: durable ones, committed with what they tell of, and hints to screens.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::campaign::{CampaignReason, CampaignStatus};
+use crate::domain::device::{HoldReason, LinkState};
+use crate::domain::message::{MessageState, Reason};
+use crate::domain::suppression::SuppressionReason;
+use crate::id::{CampaignId, CommandId, DeviceId, EventId, LeadId, MessageId, UserId};
+use crate::time::Timestamp;
+
+/// What happened. Holds ids and states, never texts, numbers or credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A campaign changed its status.
+    CampaignStatus {
+        /// The campaign.
+        campaign_id: CampaignId,
+        /// Its new status.
+        status: CampaignStatus,
+        /// Why.
+        reason: Option<CampaignReason>,
+    },
+    /// Numbers of a campaign changed; a hint, never durable.
+    CampaignProgress {
+        /// The campaign.
+        campaign_id: CampaignId,
+    },
+    /// A message reached a new state.
+    MessageState {
+        /// The message.
+        message_id: MessageId,
+        /// Its device.
+        device_id: Option<DeviceId>,
+        /// Its new state.
+        state: MessageState,
+        /// Why.
+        reason: Option<Reason>,
+    },
+    /// A lead was created.
+    LeadCreated {
+        /// The lead.
+        lead_id: LeadId,
+    },
+    /// Somebody must not be written to any more.
+    OptedOut {
+        /// The lead, if there is one.
+        lead_id: Option<LeadId>,
+        /// Why.
+        reason: SuppressionReason,
+    },
+    /// A person wrote to a device.
+    Reply {
+        /// The device.
+        device_id: DeviceId,
+        /// The newest message that they answer to, if any.
+        message_id: Option<MessageId>,
+    },
+    /// A device's link changed.
+    DeviceLink {
+        /// The device.
+        device_id: DeviceId,
+        /// Its new state.
+        state: LinkState,
+    },
+    /// A device was put on hold, or the hold ended (`None`).
+    DeviceHold {
+        /// The device.
+        device_id: DeviceId,
+        /// Why it is on hold.
+        reason: Option<HoldReason>,
+    },
+    /// A request to a device was answered.
+    DeviceAnswered {
+        /// The request.
+        command_id: CommandId,
+        /// The device.
+        device_id: DeviceId,
+    },
+}
+
+/// Something that happened to a user's data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its id; events of one store are read in this order.
+    pub id: EventId,
+    /// Whose data.
+    pub user_id: UserId,
+    /// What.
+    #[serde(flatten)]
+    pub kind: EventKind,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Carries hints to screens. Losing one loses nothing: what is durable is in the store.
+///
+/// To ensure correctness: `publish` neither fails nor waits for a reader.
+#[async_trait]
+pub trait EventBus: Send + Sync + std::fmt::Debug {
+    /// Passes events on to whoever listens now.
+    async fn publish(&self, events: &[Event]);
+}
+
+/// A bus on which nobody listens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoBus;
+
+#[async_trait]
+impl EventBus for NoBus {
+    async fn publish(&self, _events: &[Event]) {}
+}

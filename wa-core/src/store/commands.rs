@@ -1,0 +1,38 @@
+//! Requests to devices, and durable events.
+
+use async_trait::async_trait;
+
+use super::StoreError;
+use crate::domain::access::RequestScope;
+use crate::domain::command::DeviceCommand;
+use crate::event::Event;
+use crate::id::{CommandId, EventId, Incarnation};
+use crate::time::Timestamp;
+
+/// Reads requests to devices. They are made and answered by `commit`.
+#[async_trait]
+pub trait CommandStore: Send + Sync {
+    /// One request within a request's scope.
+    async fn command(&self, scope: &RequestScope, id: CommandId) -> Result<DeviceCommand, StoreError>;
+
+    /// Unanswered, unexpired requests to devices of a node, oldest first.
+    async fn commands(
+        &self,
+        incarnation: Incarnation,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<DeviceCommand>, StoreError>;
+
+    /// Removes requests that expired before `before`; returns how many.
+    async fn prune_commands(&self, before: Timestamp) -> Result<u64, StoreError>;
+}
+
+/// Reads durable events. They are written by `commit`.
+#[async_trait]
+pub trait EventStore: Send + Sync {
+    /// Events of a user after one, in order of id.
+    async fn events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Result<Vec<Event>, StoreError>;
+
+    /// Removes events from before `before`; returns how many.
+    async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError>;
+}

@@ -1,0 +1,93 @@
+//! Port to the database: the truth, and the only thing that survives a crash.
+//!
+//! # Contract
+//!
+//! - [`Store::commit`] is all or nothing and durable on return. An error of kind `Unavailable` leaves it open whether it
+//!   happened: what planners commit is safe to commit again.
+//! - A message carries an idempotency key, unique in the database. Enqueuing a known key is a reported no-op.
+//! - Every status and state moves only as `can_become` allows; a change whose precondition fails gives `Conflict` and no effect.
+//! - Every read within a [`RequestScope`](crate::domain::access::RequestScope) sees that user's rows alone, and only those
+//!   of the scope's devices where it is limited to some; others are `NotFound`.
+//! - Time is a parameter: a store never reads a clock.
+//! - Tallies (scope, device) change in the commit that changes what they count; [`OutboxStore::count`] proves them.
+//! - Lists are keyset pages of at most [`PAGE_MAX`] rows.
+//! - Bulk is the normal case: batches in, batches out.
+//! - Cancellation: a dropped future leaves either everything or nothing of its transaction.
+//!
+//! `wa_core::conformance::store` (feature `conformance`) checks all of it. The memory store is the reference meaning.
+
+mod app;
+mod campaigns;
+mod change;
+mod commands;
+mod devices;
+mod error;
+mod leads;
+mod leases;
+mod outbox;
+mod page;
+mod suppressions;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+pub use self::app::{AccessStore, AppStore, ImportRecord, ImportRefusal, ImportState, ImportStore};
+pub use self::campaigns::{CampaignFilter, CampaignStore};
+pub use self::change::{Change, ChangeSet, Committed, EVENTS_KEPT_FOR, Fence, LeadInsert, OnDuplicate};
+pub use self::commands::{CommandStore, EventStore};
+pub use self::devices::DeviceStore;
+pub use self::error::{StoreError, StoreErrorKind};
+pub use self::leads::{LeadFilter, LeadStore};
+pub use self::leases::{LeaseStore, NodeRecord, TakenOver};
+pub use self::outbox::{
+    Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook,
+    MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled, Swept,
+    Verdict,
+};
+pub use self::page::{PAGE_MAX, Page, PageRequest};
+pub use self::suppressions::SuppressionStore;
+use crate::time::Timestamp;
+
+/// Which kind of work a write belongs to; stores with one writer serve the urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WriteClass {
+    /// Leases, takeovers and settlements.
+    Settle,
+    /// Begins.
+    Begin,
+    /// What a person waits for.
+    Api,
+    /// Imports, expansion, sweeps: one transaction lasts at most 20 ms where the store can see to it.
+    Bulk,
+}
+
+/// What the engine needs of a database.
+#[async_trait]
+pub trait Store:
+    DeviceStore
+    + LeadStore
+    + CampaignStore
+    + OutboxStore
+    + SuppressionStore
+    + LeaseStore
+    + CommandStore
+    + EventStore
+    + fmt::Debug
+{
+    /// Commits changes and their events: all or nothing, durable on return.
+    ///
+    /// To ensure correctness: preconditions named at each [`Change`] hold at the commit; every row belongs to the user that it
+    /// names, and a device, lead or campaign of another user gives `NotFound`.
+    /// Idempotency: per change, as it says. Ordering: changes apply in the order given.
+    ///
+    /// # Errors
+    /// `Conflict` and `NotFound` leave nothing behind.
+    async fn commit(&self, set: ChangeSet, class: WriteClass, now: Timestamp) -> Result<Committed, StoreError>;
+
+    /// Whether the database answers and is at the newest schema.
+    ///
+    /// # Errors
+    /// The reason why it is not ready.
+    async fn ready(&self) -> Result<(), StoreError>;
+}

@@ -1,0 +1,460 @@
+//! The outbox: what may go, the gate, and the facts afterwards.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::{Page, PageRequest, StoreError};
+use crate::domain::access::RequestScope;
+use crate::domain::delivery::Delivery;
+use crate::domain::device::Epoch;
+use crate::domain::message::{Message, MessageScope, MessageState, Reason};
+use crate::domain::phone::PersonKey;
+use crate::domain::summary::{DeviceNumbers, Numbers};
+use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, MessageId, UserId};
+use crate::time::Timestamp;
+use crate::transport::{MaybeSentCause, TransportMessageId};
+
+/// One lane that is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneLook {
+    /// The device's owner.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// The campaign that the lane served last; the next one in turn comes first.
+    pub served: Option<CampaignId>,
+}
+
+/// Asks what lanes may send next.
+#[derive(Debug, Clone)]
+pub struct Due {
+    /// The lanes; at most 1,000.
+    pub lanes: Vec<LaneLook>,
+    /// Messages due until then.
+    pub now: Timestamp,
+}
+
+/// What one lane may send next.
+#[derive(Debug, Clone)]
+pub struct LaneDue {
+    /// The device.
+    pub device_id: DeviceId,
+    /// The head of each priority, most urgent first; at most one per priority.
+    pub heads: Vec<DueMessage>,
+    /// When the next queued message becomes due, if none of that priority is now.
+    pub next_due_at: Option<Timestamp>,
+}
+
+/// A message that may go, with what rendering it needs beside its scope's content.
+#[derive(Debug, Clone)]
+pub struct DueMessage {
+    /// The message, still queued when it was read.
+    pub message: Message,
+    /// The greeting of the newest attempt to the same person by the same user.
+    pub previous_greeting: Option<String>,
+}
+
+/// The rendered attempt of one message.
+#[derive(Clone)]
+pub struct BeginItem {
+    /// The owner.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its epoch as this node knows it.
+    pub epoch: Epoch,
+    /// The message.
+    pub message_id: MessageId,
+    /// The attempt. For a message in doubt that is sent again with the same id, its existing attempt.
+    pub attempt_id: AttemptId,
+    /// The id chosen before the send.
+    pub transport_message_id: TransportMessageId,
+    /// The text.
+    pub text: String,
+    /// The greeting in it.
+    pub greeting: Option<String>,
+    /// When the attempt starts.
+    pub attempted_at: Timestamp,
+    /// Whether a message in doubt is sent again with the same id.
+    pub again: bool,
+}
+
+impl fmt::Debug for BeginItem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BeginItem")
+            .field("message_id", &self.message_id)
+            .field("attempt_id", &self.attempt_id)
+            .field("device_id", &self.device_id)
+            .field("epoch", &self.epoch)
+            .field("again", &self.again)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Begins attempts.
+#[derive(Debug, Clone)]
+pub struct Begin {
+    /// The node.
+    pub incarnation: Incarnation,
+    /// The attempts; at most 1,000, at most one per device.
+    pub items: Vec<BeginItem>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What became of one attempt to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It is `sending`: send it within two seconds or hand it back.
+    Yes,
+    /// It is not, and was moved to the state that its scope asks for.
+    Stray(MessageState, Option<Reason>),
+    /// It is not queued on this device any more.
+    Gone,
+    /// This node does not own the device at that epoch, or the device may not send.
+    NotOwner,
+}
+
+/// What is known of an attempt afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The transport accepted it.
+    Sent {
+        /// The vendor's id.
+        provider_id: Option<TransportMessageId>,
+        /// How far it came, if already known.
+        delivery: Option<Delivery>,
+    },
+    /// Certainly not sent: back through `requeue`.
+    Requeue {
+        /// Why.
+        reason: Reason,
+        /// When it may go again.
+        due_at: Timestamp,
+        /// Whether the refusal was the message's own fault and counts towards [`Message::REFUSALS_MAX`].
+        counts: bool,
+    },
+    /// Certainly not sent, and no sense in trying again.
+    Failed {
+        /// Why.
+        reason: Reason,
+    },
+    /// Certainly not sent, and it will not be.
+    Skipped {
+        /// Why.
+        reason: Reason,
+    },
+    /// May have been sent and may be found out. For one that is in doubt already: still so. `Unknown` instead when the scope
+    /// has ended or the person opted out.
+    InDoubt {
+        /// Why.
+        cause: MaybeSentCause,
+        /// When to look next.
+        next_check_at: Timestamp,
+        /// How often the gateway said by now that it never had it.
+        not_found_count: u8,
+    },
+    /// May have been sent and nobody can tell.
+    Unknown {
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// The outcome of one attempt: a fact, without any precondition but attempt and fence.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The owner.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// The epoch under which it was begun.
+    pub epoch: Epoch,
+    /// The message.
+    pub message_id: MessageId,
+    /// The attempt.
+    pub attempt_id: AttemptId,
+    /// What is known.
+    pub verdict: Verdict,
+    /// What the vendor said, for people; at most 300 characters.
+    pub detail: Option<String>,
+}
+
+/// Records outcomes.
+#[derive(Debug, Clone)]
+pub struct Settle {
+    /// The node.
+    pub incarnation: Incarnation,
+    /// The outcomes; at most 1,000, at most one per message.
+    pub outcomes: Vec<Outcome>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What became of one outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Recorded; the message has this state now.
+    Yes(MessageState),
+    /// It was recorded before.
+    Already,
+    /// The epoch was lost: taken as evidence; `true` if it moved the message.
+    Lost(bool),
+    /// The attempt is not the newest of a message that is being sent or in doubt.
+    NotSending,
+}
+
+/// Takes queued messages off a lane before any attempt: too long, lead gone, expired.
+#[derive(Debug, Clone)]
+pub struct Decline {
+    /// The node.
+    pub incarnation: Incarnation,
+    /// The device's owner.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The message.
+    pub message_id: MessageId,
+    /// `Skipped` or `Failed`; `Queued` to put it off to `due_at`.
+    pub state: MessageState,
+    /// Why.
+    pub reason: Reason,
+    /// For `Queued`: when it is looked at again.
+    pub due_at: Option<Timestamp>,
+    /// What is to be told to people.
+    pub detail: Option<String>,
+}
+
+/// A message that a node is sending according to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SendingRow {
+    /// The owner.
+    pub user_id: UserId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The message.
+    pub message_id: MessageId,
+    /// The attempt.
+    pub attempt_id: AttemptId,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Messages moved.
+    pub moved: u64,
+    /// Whether there is more to move.
+    pub more: bool,
+    /// Devices that got something to do.
+    pub wake: Vec<DeviceId>,
+}
+
+/// A pool message that gets a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assignment {
+    /// The owner of both.
+    pub user_id: UserId,
+    /// The message.
+    pub message_id: MessageId,
+    /// The device.
+    pub device_id: DeviceId,
+}
+
+/// A pool message as routing sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolMessage {
+    /// The message.
+    pub message_id: MessageId,
+    /// Its owner.
+    pub user_id: UserId,
+    /// Its campaign.
+    pub campaign_id: CampaignId,
+    /// The device of its lead.
+    pub lead_device: Option<DeviceId>,
+    /// The person.
+    pub person: PersonKey,
+}
+
+/// The load of a device as routing sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceLoad {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Attempts of the last hour that were or may have been sent.
+    pub sent_this_hour: u32,
+    /// Messages queued or being sent on it.
+    pub in_flight: u32,
+    /// Pool messages queued on it.
+    pub topped_up: u32,
+}
+
+/// Which messages a list shows; all conditions must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MessageFilter {
+    /// Of this scope.
+    pub scope: Option<MessageScope>,
+    /// Of this device.
+    pub device_id: Option<DeviceId>,
+    /// To this lead.
+    pub lead_id: Option<LeadId>,
+    /// To this person.
+    pub person: Option<PersonKey>,
+    /// In one of these states; empty for any.
+    pub states: Vec<MessageState>,
+    /// Also those that a later row replaced.
+    pub with_superseded: bool,
+}
+
+/// The outbox.
+///
+/// `begin`, `settle` and `decline` are statements of an owner: they take the node's row shared and fail with `Fenced`
+/// when it is fenced.
+#[async_trait]
+pub trait OutboxStore: Send + Sync {
+    /// Reads what lanes may send next; changes nothing.
+    ///
+    /// To ensure correctness: only `queued` messages of that user and device with `due_at <= now`. Per priority the head by
+    /// (`due_at`, id); among campaigns the first whose id follows `served`, around the end, so that campaigns take turns.
+    /// Ordering: one answer per lane, in the order asked.
+    async fn due(&self, due: &Due) -> Result<Vec<LaneDue>, StoreError>;
+
+    /// The only gate, and the write-ahead mark of every attempt.
+    ///
+    /// To ensure correctness, in one transaction:
+    /// - a begun message was `queued` (with `again`: `in_doubt`) on exactly that user and device, its scope may send, its person
+    ///   is not suppressed (unless it carries an override), its device is owned by this incarnation at that epoch, may send
+    ///   (not deleted, not on hold) and has no other message `sending`;
+    /// - it is `sending` with attempt id, transport message id, text and `attempted_at` durably before the call returns; an
+    ///   earlier attempt is kept in the attempt log;
+    /// - one whose scope or person forbids it is moved as [`requeue`](crate::plan::requeue) says and answered `Stray`; in doubt
+    ///   with `again` it becomes `unknown` when its scope ended or its person opted out, and stays when it is only paused.
+    ///
+    /// Idempotency: none; an answer that was lost shows in [`sending`](Self::sending). Ordering: one answer per item.
+    async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError>;
+
+    /// Records outcomes.
+    ///
+    /// To ensure correctness:
+    /// - the message is `sending` or `in_doubt` with that attempt: it moves as the verdict says, `Requeue` through
+    ///   [`requeue`](crate::plan::requeue); a `Requeue` that counts beyond [`Message::REFUSALS_MAX`] becomes `failed`;
+    /// - an old epoch has no authority: the outcome is evidence by attempt id and may move `in_doubt`, `unknown` or a requeued,
+    ///   not yet begun message to `sent` or `failed`, nothing else;
+    /// - tallies change in the same transaction.
+    ///
+    /// Idempotency: repeating an outcome answers `Already`. Ordering: one answer per outcome.
+    async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError>;
+
+    /// Takes queued messages off their lane; those that are not queued on that device any more are left alone.
+    async fn decline(&self, items: &[Decline], now: Timestamp) -> Result<u64, StoreError>;
+
+    /// The messages that a node is sending according to the store, at most 10,000.
+    async fn sending(&self, incarnation: Incarnation) -> Result<Vec<SendingRow>, StoreError>;
+
+    /// Messages in doubt on devices of this node whose `next_check_at` has come, oldest first.
+    async fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<Message>, StoreError>;
+
+    /// Moves up to `limit` messages whose scope was paused, resumed or ended, or whose device was deleted, since they were
+    /// queued. Reads the marks that `SetCampaignStatus` and `DeleteDevice` leave, and removes a mark when nothing is left.
+    ///
+    /// To ensure correctness: time on hold moves `expires_at`; idempotent; any node may call it.
+    async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError>;
+
+    /// Queued pool messages without a device, oldest first, of users who own a device of this node.
+    async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError>;
+
+    /// Gives devices to pool messages that are still queued and without one; returns how many got one.
+    async fn assign(&self, items: &[Assignment], now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Takes queued pool messages of a device back into the pool; returns how many.
+    async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError>;
+
+    /// The load of all devices of a user.
+    async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError>;
+
+    /// When the devices started attempts since `since` that were or may have been sent, oldest first; the newest attempt start
+    /// of any outcome is included as the last element's companion in [`LaneHistory::last_attempt_at`].
+    async fn history(&self, devices: &[DeviceId], since: Timestamp) -> Result<Vec<LaneHistory>, StoreError>;
+
+    /// The newest `limit` settled messages of a scope since `since`: how many were failed or unknown, and how many there were.
+    /// Skipped and cancelled ones are not counted.
+    async fn recent(&self, scope: RecentOf, since: Timestamp, limit: u32) -> Result<RecentOutcomes, StoreError>;
+
+    /// One message within a request's scope.
+    async fn message(&self, scope: &RequestScope, id: MessageId) -> Result<Message, StoreError>;
+
+    /// A page of messages within a request's scope, by id.
+    async fn messages(
+        &self,
+        scope: &RequestScope,
+        filter: &MessageFilter,
+        page: &PageRequest<MessageId>,
+    ) -> Result<Page<Message, MessageId>, StoreError>;
+
+    /// All attempts of a message, oldest first.
+    async fn attempts(
+        &self,
+        scope: &RequestScope,
+        id: MessageId,
+    ) -> Result<Vec<crate::domain::message::Attempt>, StoreError>;
+
+    /// The numbers of a scope per device, from the tallies; within a request's scope.
+    async fn numbers(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError>;
+
+    /// The numbers of a device over all scopes.
+    async fn device_numbers(&self, scope: &RequestScope, device: DeviceId) -> Result<Numbers, StoreError>;
+
+    /// Counts the rows of a scope and tells the numbers that its tallies should show.
+    async fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError>;
+
+    /// How full the outbox is, over all users.
+    async fn backlog(&self) -> Result<Backlog, StoreError>;
+}
+
+/// The past of a lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneHistory {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Starts of attempts that were or may have been sent, oldest first.
+    pub attempts: Vec<Timestamp>,
+    /// The start of the newest attempt, whatever came of it.
+    pub last_attempt_at: Option<Timestamp>,
+}
+
+/// Of what recent outcomes are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RecentOf {
+    /// A campaign.
+    Campaign(CampaignId),
+    /// A device.
+    Device(DeviceId),
+}
+
+/// Recent outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RecentOutcomes {
+    /// Sent, failed and unknown.
+    pub settled: u32,
+    /// Failed and unknown.
+    pub bad: u32,
+}
+
+/// How full the outbox is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// Queued messages.
+    pub queued: u64,
+    /// Held messages.
+    pub held: u64,
+    /// Messages being sent.
+    pub sending: u64,
+    /// Messages in doubt.
+    pub in_doubt: u64,
+    /// The oldest `due_at` of a queued message.
+    pub oldest_due_at: Option<Timestamp>,
+}

@@ -1,0 +1,96 @@
+//! What a transport reports by itself.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use super::message::TransportMessageId;
+use crate::domain::delivery::Delivery;
+use crate::domain::device::LinkState;
+use crate::domain::phone::Phone;
+use crate::id::{DeviceId, UserId};
+use crate::store::StoreError;
+use crate::time::Timestamp;
+
+/// How an event names the message that it is about, most certain first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MessageRef {
+    /// By the id that we chose before the send (Wablas `ref_id`, WhatsApp message id).
+    Ours(TransportMessageId),
+    /// By the vendor's id, as in [`super::SendReceipt::provider_id`].
+    Provider(TransportMessageId),
+    /// By recipient alone: the newest message of the device to that number that has no receipt yet. Moves only delivery,
+    /// never settles anything.
+    NewestTo(Phone),
+}
+
+/// A message that somebody wrote to a device.
+#[derive(Clone, PartialEq, Eq)]
+pub struct InboundMessage {
+    /// The vendor's id of it; repeated deliveries carry the same.
+    pub provider_id: TransportMessageId,
+    /// Who wrote, or, when `from_me`, to whom the device's own phone wrote.
+    pub peer: Phone,
+    /// The name that the person gave themselves.
+    pub peer_name: Option<String>,
+    /// The text or caption.
+    pub text: String,
+    /// URL of media at the vendor, if any.
+    pub media_url: Option<String>,
+    /// Written on the device's own phone, not by us and not by the person.
+    pub from_me: bool,
+    /// When it was written.
+    pub at: Option<Timestamp>,
+}
+
+impl fmt::Debug for InboundMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboundMessage")
+            .field("provider_id", &self.provider_id)
+            .field("peer", &self.peer)
+            .field("from_me", &self.from_me)
+            .field("text_len", &self.text.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a transport reports by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TransportEvent {
+    /// Somebody wrote.
+    Inbound(InboundMessage),
+    /// Something became known of a message that we sent.
+    Receipt {
+        /// Which message.
+        message: MessageRef,
+        /// What became known.
+        delivery: Delivery,
+        /// When, if the vendor says so.
+        at: Option<Timestamp>,
+        /// The vendor's note, for people.
+        note: Option<String>,
+    },
+    /// The device's link changed.
+    Link {
+        /// The new state.
+        state: LinkState,
+        /// Why, for people.
+        reason: Option<String>,
+        /// The device's own number, if told.
+        phone: Option<Phone>,
+    },
+}
+
+/// Takes the events of transports; the engine's handle is one.
+#[async_trait]
+pub trait TransportSink: Send + Sync {
+    /// Takes events of one device; durable on return.
+    ///
+    /// Idempotent: an event that was taken already changes nothing.
+    ///
+    /// # Errors
+    /// A [`StoreError`] means that nothing was taken: deliver the same events again.
+    async fn accept(&self, user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError>;
+}
