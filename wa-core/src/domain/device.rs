@@ -170,7 +170,7 @@ pub struct Device {
     pub caps: Option<Caps>,
     /// What to do with messages in doubt.
     pub on_doubt: OnDoubt,
-    /// When it last sent, received or connected.
+    /// When it last received something or its link changed; what it sent shows in its messages.
     pub last_active_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,

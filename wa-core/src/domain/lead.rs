@@ -72,7 +72,7 @@ pub struct Lead {
     pub tags: TokenSet,
     /// That it agreed to be written to, if recorded.
     pub consent: Option<Consent>,
-    /// When it last wrote or was written to.
+    /// When it last wrote to a device.
     pub last_interaction_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
