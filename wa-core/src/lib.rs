@@ -1,5 +1,6 @@
 //! Engine that sends WhatsApp campaigns through many devices: nothing lost, nothing doubled, at a human pace.
 
+pub mod antispam;
 pub mod domain;
 pub mod engine;
 pub mod event;
