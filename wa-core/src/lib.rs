@@ -5,6 +5,7 @@ pub mod domain;
 pub mod engine;
 pub mod event;
 pub mod id;
+pub mod media;
 pub mod plan;
 pub mod seed;
 pub mod store;

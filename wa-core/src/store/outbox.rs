@@ -376,8 +376,7 @@ pub trait OutboxStore: Send + Sync {
     /// The load of all devices of a user.
     async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError>;
 
-    /// When the devices started attempts since `since` that were or may have been sent, oldest first; the newest attempt start
-    /// of any outcome is included as the last element's companion in [`LaneHistory::last_attempt_at`].
+    /// When the devices started attempts since `since`, at most 1,000 devices; one answer per device, in the order asked.
     async fn history(&self, devices: &[DeviceId], since: Timestamp) -> Result<Vec<LaneHistory>, StoreError>;
 
     /// The newest `limit` settled messages of a scope since `since`: how many were failed or unknown, and how many there were.
@@ -424,6 +423,8 @@ pub struct LaneHistory {
     pub attempts: Vec<Timestamp>,
     /// The start of the newest attempt, whatever came of it.
     pub last_attempt_at: Option<Timestamp>,
+    /// The start of the device's first attempt ever that was or may have been sent, from which its warm-up counts.
+    pub first_attempt_at: Option<Timestamp>,
 }
 
 /// Of what recent outcomes are asked.

@@ -1,0 +1,164 @@
+//! What all operations of an engine share: ports, configuration, identity.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::config::EngineConfig;
+use super::wake::Wake;
+use crate::domain::lane::{Anchor, LaneNow};
+use crate::domain::phone::{PersonKey, Phone};
+use crate::domain::platform::Platform;
+use crate::event::{Event, EventBus, EventKind, NoBus};
+use crate::id::{EventId, IdSource, UserId};
+use crate::media::{MediaStore, UrlMedia};
+use crate::seed::Seed;
+use crate::store::Store;
+use crate::time::{Clock, Timestamp};
+use crate::transport::Transport;
+
+/// The transports of an engine, one per platform.
+#[derive(Debug, Clone, Default)]
+pub struct Transports(BTreeMap<Platform, Arc<dyn Transport>>);
+
+impl Transports {
+    /// Adds a transport, in place of another of its platform.
+    pub fn add(&mut self, transport: Arc<dyn Transport>) {
+        self.0.insert(transport.platform(), transport);
+    }
+
+    /// The transport of a platform.
+    #[must_use]
+    pub fn get(&self, platform: &Platform) -> Option<&Arc<dyn Transport>> {
+        self.0.get(platform)
+    }
+
+    /// The platforms that can be used.
+    pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
+        self.0.keys()
+    }
+}
+
+/// What all operations of an engine share.
+pub struct Core {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) transports: Transports,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) anchor: Anchor,
+    pub(crate) ids: IdSource,
+    pub(crate) seed: Seed,
+    pub(crate) config: EngineConfig,
+    pub(crate) bus: Arc<dyn EventBus>,
+    pub(crate) media: Arc<dyn MediaStore>,
+    pub(crate) wake: Wake,
+}
+
+impl Core {
+    /// The present, for lanes.
+    pub(crate) fn lane_now(&self) -> LaneNow {
+        self.anchor.now(self.clock.wall(), self.clock.monotonic())
+    }
+
+    /// The present on the wall clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
+    /// The person behind a number, as suppression knows them.
+    pub(crate) fn person(&self, user: UserId, phone: &Phone) -> PersonKey {
+        PersonKey::of(&self.seed, user, phone)
+    }
+
+    /// An event that happens now.
+    pub(crate) fn event(&self, user_id: UserId, kind: EventKind) -> Event {
+        let at = self.now();
+        Event {
+            id: EventId::new(&self.ids, at),
+            user_id,
+            kind,
+            at,
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("node", &self.config.node_name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Assembles an engine from its ports.
+#[derive(Debug)]
+#[must_use]
+pub struct EngineBuilder {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    transports: Transports,
+    config: EngineConfig,
+    ids: Option<IdSource>,
+    bus: Arc<dyn EventBus>,
+    media: Arc<dyn MediaStore>,
+}
+
+impl EngineBuilder {
+    /// An engine over a store, with a clock and the defaults for a node of that name.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, config: EngineConfig) -> Self {
+        Self {
+            store,
+            clock,
+            transports: Transports::default(),
+            config,
+            ids: None,
+            bus: Arc::new(NoBus),
+            media: Arc::new(UrlMedia),
+        }
+    }
+
+    /// Adds a transport, in place of another of its platform.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transports.add(transport);
+        self
+    }
+
+    /// Where hints for screens go; nowhere by default.
+    pub fn bus(mut self, bus: Arc<dyn EventBus>) -> Self {
+        self.bus = bus;
+        self
+    }
+
+    /// Where media are loaded from; by default URLs are passed on to the vendor.
+    pub fn media(mut self, media: Arc<dyn MediaStore>) -> Self {
+        self.media = media;
+        self
+    }
+
+    /// Where ids come from; by default the operating system seeds them.
+    pub fn ids(mut self, ids: IdSource) -> Self {
+        self.ids = Some(ids);
+        self
+    }
+
+    /// Reads the seed of the database and makes what engine and handle share.
+    ///
+    /// # Errors
+    /// The store did not give its seed.
+    pub async fn open(self) -> Result<Arc<Core>, crate::store::StoreError> {
+        let seed = self.store.seed(&Seed::from_entropy()).await?;
+        let anchor = Anchor::new(self.clock.wall(), self.clock.monotonic());
+        let core = Core {
+            store: self.store,
+            transports: self.transports,
+            clock: self.clock,
+            anchor,
+            ids: self.ids.unwrap_or_else(IdSource::from_entropy),
+            seed,
+            config: self.config,
+            bus: self.bus,
+            media: self.media,
+            wake: Wake::default(),
+        };
+        Ok(Arc::new(core))
+    }
+}
