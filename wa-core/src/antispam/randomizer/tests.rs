@@ -182,7 +182,7 @@ proptest! {
     }
 
     #[test]
-    fn merged_values_stay_as_they_are(value in "\\PC{1,30}", number: u64) {
+    fn merged_values_stay_as_they_are(value in "\\PC{1,30}|[a-z]{1,8}( [a-z]{1,8}){0,3}", number: u64) {
         let text = format!("sila{value}pasti beli {value} dan guna kod {value}, ya {value}");
         let mut merged = Vec::new();
         let mut from = 4;

@@ -71,6 +71,16 @@ fn what_is_no_phone_number_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_number_that_would_not_read_back_as_itself_is_refused() {
+    // The numbering data takes the 8 after the country code for a trunk prefix when it comes with a plus.
+    let austria: Region = "AT".parse().unwrap();
+    assert_eq!(
+        Phone::parse("0078720374181", &austria),
+        Err(PhoneError::Invalid { region: austria })
+    );
+}
+
+#[test]
 fn stores_read_back_only_the_strict_form() {
     assert_eq!(Phone::from_e164("+60123456789").unwrap().digits(), "60123456789");
     for text in [
