@@ -17,6 +17,8 @@ mod error;
 mod event;
 mod faces;
 mod message;
+pub mod net;
+mod redact;
 mod stub;
 
 use std::fmt;
@@ -33,6 +35,7 @@ pub use self::faces::{
 pub use self::message::{
     OutgoingMedia, OutgoingMessage, SendContext, SendReceipt, TransportDevice, TransportMessageId,
 };
+pub use self::redact::vendor_text;
 pub use self::stub::{StubTransport, Stubbed};
 use crate::domain::platform::Platform;
 use crate::id::AttemptId;
