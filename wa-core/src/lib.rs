@@ -1,6 +1,8 @@
 //! Engine that sends WhatsApp campaigns through many devices: nothing lost, nothing doubled, at a human pace.
 
 pub mod antispam;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod domain;
 pub mod engine;
 pub mod event;

@@ -1,19 +1,21 @@
 //! A transport that records and accepts, for tests and first steps.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
 
 use super::{
-    Capabilities, InvalidDevice, OutgoingMessage, SendContext, SendError, SendReceipt, Transport, TransportDevice,
+    Capabilities, InvalidDevice, NotSentKind, OutgoingMessage, SendContext, SendError, SendReceipt, Transport,
+    TransportDevice,
 };
 use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
 use crate::id::{AttemptId, DeviceId, MessageId};
 
 /// A message that a [`StubTransport`] was given.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Stubbed {
     /// The device that sent it.
     pub device_id: DeviceId,
@@ -27,8 +29,19 @@ pub struct Stubbed {
     pub text: String,
 }
 
-/// Records every message and accepts it, unless it was told to answer otherwise.
-#[derive(Debug)]
+impl fmt::Debug for Stubbed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stubbed")
+            .field("device_id", &self.device_id)
+            .field("message_id", &self.message_id)
+            .field("attempt_id", &self.attempt_id)
+            .field("to", &self.to)
+            .field("text_len", &self.text.len())
+            .finish()
+    }
+}
+
+/// Records every message and accepts it, unless it was told to answer otherwise or its capabilities exclude the media.
 pub struct StubTransport {
     capabilities: Capabilities,
     recording: bool,
@@ -74,6 +87,14 @@ impl StubTransport {
     }
 }
 
+impl fmt::Debug for StubTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StubTransport")
+            .field("sent", &lock(&self.sent).len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Default for StubTransport {
     fn default() -> Self {
         Self::new()
@@ -99,6 +120,14 @@ impl Transport for StubTransport {
     }
 
     async fn send(&self, context: &SendContext, message: &OutgoingMessage) -> Result<SendReceipt, SendError> {
+        if let Some(media) = &message.media
+            && self.capabilities.media(media.kind).is_none()
+        {
+            return Err(SendError::not_sent(
+                NotSentKind::Unsupported,
+                "the stub carries no such media",
+            ));
+        }
         if self.recording {
             lock(&self.sent).push(Stubbed {
                 device_id: context.device.id,
