@@ -1,0 +1,165 @@
+//! Gives devices to pool messages.
+
+use std::collections::BTreeMap;
+
+use rand::RngExt as _;
+
+use crate::domain::campaign::Routing;
+use crate::id::{CampaignId, DeviceId};
+use crate::seed::Seed;
+use crate::store::{Assignment, DeviceLoad, PoolMessage};
+
+/// What routing decides with.
+#[derive(Debug)]
+pub struct RoutingContext<'a> {
+    /// The user's devices that may send now, with their load.
+    pub devices: Vec<DeviceLoad>,
+    /// How each campaign routes.
+    pub routing: &'a BTreeMap<CampaignId, Routing>,
+    /// How many pool messages a device holds ready.
+    pub depth: u32,
+    /// Until how many sent in the last hour the lead's own device is preferred in balanced routing.
+    pub prefer_own_below: u32,
+    /// The seed of the database.
+    pub seed: &'a Seed,
+}
+
+/// Gives devices to pool messages of one user, oldest first, until every online device holds `depth` ready.
+///
+/// Balanced: the lead's own device while it has sent fewer than `prefer_own_below` this hour, else the lowest score of
+/// 0.7 x sent this hour + 0.3 x in flight. A message without a free device stays in the pool.
+#[must_use]
+pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<Assignment> {
+    context.devices.sort_by_key(|load| load.device_id);
+    let mut given = Vec::new();
+    for message in messages {
+        let routing = context
+            .routing
+            .get(&message.campaign_id)
+            .copied()
+            .unwrap_or(Routing::Balanced);
+        let Some(index) = choose(message, routing, &context) else {
+            continue;
+        };
+        let load = &mut context.devices[index];
+        load.topped_up += 1;
+        load.in_flight += 1;
+        given.push(Assignment {
+            user_id: message.user_id,
+            message_id: message.message_id,
+            device_id: load.device_id,
+        });
+    }
+    given
+}
+
+fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>) -> Option<usize> {
+    let free = |index: &usize| context.devices[*index].topped_up < context.depth;
+    let all = 0..context.devices.len();
+    match routing {
+        Routing::RoundRobin => all.filter(free).min_by_key(|index| {
+            let load = &context.devices[*index];
+            (load.sent_this_hour + load.in_flight, load.device_id)
+        }),
+        Routing::Random => {
+            let open: Vec<usize> = all.filter(free).collect();
+            let mut rng = context.seed.rng(message.message_id.as_bytes(), "routing");
+            (!open.is_empty()).then(|| open[rng.random_range(0..open.len())])
+        }
+        Routing::Balanced | Routing::OwnDevice => {
+            let own = message.lead_device.and_then(|own| position(&context.devices, own));
+            if let Some(own) = own.filter(|own| context.devices[*own].sent_this_hour < context.prefer_own_below) {
+                // Sticky: it waits for its own device rather than going elsewhere while that has room this hour.
+                return Some(own).filter(free);
+            }
+            all.filter(free).min_by_key(|index| {
+                let load = &context.devices[*index];
+                (7 * load.sent_this_hour + 3 * load.in_flight, load.device_id)
+            })
+        }
+    }
+}
+
+fn position(devices: &[DeviceLoad], id: DeviceId) -> Option<usize> {
+    devices.binary_search_by_key(&id, |load| load.device_id).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::phone::PersonKey;
+    use crate::id::{IdSource, MessageId, UserId};
+    use crate::time::Timestamp;
+
+    struct Setup {
+        devices: Vec<DeviceId>,
+        messages: Vec<PoolMessage>,
+        routing: BTreeMap<CampaignId, Routing>,
+        seed: Seed,
+    }
+
+    fn setup(routing: Routing, own: Option<usize>) -> Setup {
+        let ids = IdSource::seeded([3; 32]);
+        let now = Timestamp::from_millis(1);
+        let devices: Vec<_> = (0..3).map(|_| DeviceId::new(&ids, now)).collect();
+        let campaign_id = CampaignId::new(&ids, now);
+        let messages = (0..12)
+            .map(|_| PoolMessage {
+                message_id: MessageId::new(&ids, now),
+                user_id: UserId::MIN,
+                campaign_id,
+                lead_device: own.map(|index| devices[index]),
+                person: PersonKey::from_slice(&[0; 16]).unwrap(),
+            })
+            .collect();
+        Setup {
+            devices,
+            messages,
+            routing: BTreeMap::from([(campaign_id, routing)]),
+            seed: Seed::from_number(1),
+        }
+    }
+
+    fn counts(setup: &Setup, sent: [u32; 3]) -> [usize; 3] {
+        let devices = setup
+            .devices
+            .iter()
+            .zip(sent)
+            .map(|(id, sent_this_hour)| DeviceLoad {
+                device_id: *id,
+                sent_this_hour,
+                in_flight: 0,
+                topped_up: 0,
+            })
+            .collect();
+        let context = RoutingContext {
+            devices,
+            routing: &setup.routing,
+            depth: 3,
+            prefer_own_below: 50,
+            seed: &setup.seed,
+        };
+        let given = route(&setup.messages, context);
+        [0, 1, 2].map(|index| given.iter().filter(|one| one.device_id == setup.devices[index]).count())
+    }
+
+    #[test]
+    fn no_device_gets_more_than_it_can_hold_ready() {
+        for routing in [Routing::Balanced, Routing::RoundRobin, Routing::Random] {
+            assert_eq!(counts(&setup(routing, None), [0, 0, 0]), [3, 3, 3], "{routing:?}");
+        }
+    }
+
+    #[test]
+    fn the_own_device_is_preferred_until_it_has_sent_its_share_of_the_hour() {
+        assert_eq!(counts(&setup(Routing::Balanced, Some(1)), [0, 49, 0]), [0, 3, 0]);
+        assert_eq!(counts(&setup(Routing::Balanced, Some(1)), [0, 50, 0]), [3, 3, 3]);
+    }
+
+    #[test]
+    fn the_least_loaded_device_comes_first() {
+        let mut one = setup(Routing::Balanced, None);
+        one.messages.truncate(2);
+        assert_eq!(counts(&one, [10, 0, 10]), [0, 2, 0]);
+    }
+}
