@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::audience::{Audience, AudienceCursor};
 use super::content::Content;
 use super::pacing::DelayRange;
-use super::randomizer::RandomizerConfig;
 use super::schedule::{LatePolicy, LocalDate, LocalTime, QuietHours, TimeZone};
+use crate::antispam::randomizer::RandomizerConfig;
 use crate::id::{CampaignId, DeviceId, UserId};
 use crate::time::Timestamp;
 

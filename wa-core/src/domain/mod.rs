@@ -13,7 +13,6 @@ pub mod message;
 pub mod pacing;
 pub mod phone;
 pub mod platform;
-pub mod randomizer;
 pub mod saved_text;
 pub mod schedule;
 pub mod summary;

@@ -2,5 +2,19 @@
 
 pub mod config;
 pub mod core;
+mod dispatch;
+
+mod lane;
+mod node;
+mod planning;
+mod render;
+pub mod runner;
 pub mod timers;
 pub mod wake;
+
+pub use self::core::{Core, EngineBuilder, Transports};
+pub use self::dispatch::{Dispatch, Finished};
+pub use self::lane::{LanePhase, LaneStatus};
+pub use self::node::{Candidate, Engine, EngineStatus};
+pub use self::planning::{Errand, PlanReport, Question};
+pub use self::runner::{Ended, Runner};

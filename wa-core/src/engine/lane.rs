@@ -1,0 +1,98 @@
+//! One device as its owner runs it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::device::{Device, Epoch, OnDoubt};
+use crate::domain::lane::{LanePacing, LaneReason};
+use crate::domain::message::Message;
+use crate::domain::pacing::{Caps, DelayRange};
+use crate::id::{CampaignId, DeviceId, UserId};
+use crate::time::Timestamp;
+use crate::transport::TransportDevice;
+
+/// What a lane is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LanePhase {
+    /// Nothing; its timer says when it is looked at.
+    Idle,
+    /// Its next message is read, rendered or prepared.
+    Preparing,
+    /// A message is begun, sent or settled.
+    Sending,
+}
+
+/// One device as its owner runs it. Kept small: thousands live in one process.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    pub(crate) user_id: UserId,
+    pub(crate) epoch: Epoch,
+    pub(crate) device: Arc<TransportDevice>,
+    /// Which sends share a limit: platform and gateway host.
+    pub(crate) host: Arc<str>,
+    pub(crate) may_send: bool,
+    pub(crate) on_doubt: OnDoubt,
+    pub(crate) delay: Option<DelayRange>,
+    pub(crate) caps: Option<Caps>,
+    pub(crate) pacing: LanePacing,
+    pub(crate) phase: LanePhase,
+    /// The campaign served last: others come first.
+    pub(crate) served: Option<CampaignId>,
+    /// Whether the last message passed: only then a refusal counts against the next.
+    pub(crate) passing: bool,
+    /// What it waits for, for people.
+    pub(crate) waiting: Option<(LaneReason, Timestamp)>,
+    /// A message in doubt that is to be sent again with the same id.
+    pub(crate) again: Option<Box<Message>>,
+    /// Bad outcomes from before do not count for its error rate.
+    pub(crate) errors_since: Timestamp,
+}
+
+impl Lane {
+    /// Takes over what the settings of the device say.
+    pub(crate) fn set(&mut self, device: &Device, can_carry: bool) {
+        self.device = Arc::new(device.for_transport());
+        self.host = host_of(device);
+        self.may_send = can_carry && device.may_send();
+        self.on_doubt = device.on_doubt;
+        self.delay = device.delay;
+        self.caps = device.caps;
+    }
+}
+
+/// Which sends share a limit: those over one platform to one gateway host.
+pub(crate) fn host_of(device: &Device) -> Arc<str> {
+    let host = device
+        .base_url
+        .as_deref()
+        .and_then(|url| url::Url::parse(url).ok())
+        .and_then(|url| {
+            url.host_str()
+                .map(|host| format!("{host}:{}", url.port_or_known_default().unwrap_or(0)))
+        })
+        .unwrap_or_default();
+    format!("{}/{host}", device.platform).into()
+}
+
+/// A lane, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LaneStatus {
+    /// Its device.
+    pub device_id: DeviceId,
+    /// The device's owner.
+    pub user_id: UserId,
+    /// What it is doing.
+    pub phase: LanePhase,
+    /// Whether it may send at all.
+    pub may_send: bool,
+    /// What it waits for.
+    pub waits_for: Option<LaneReason>,
+    /// Until when, on the wall clock as it stands now.
+    pub waits_until: Option<Timestamp>,
+    /// Messages that count for the cap of the hour.
+    pub sent_this_hour: u32,
+    /// Messages that count for the cap of the day.
+    pub sent_this_day: u32,
+}

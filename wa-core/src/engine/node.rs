@@ -1,0 +1,1164 @@
+//! The operations of an engine. They spawn nothing and sleep nowhere; a runner calls them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::core::Core;
+use super::dispatch::{Dispatch, Finished, Ticket};
+use super::lane::{Lane, LanePhase, LaneStatus, host_of};
+use super::render::{ContentCache, Ready, RenderContext, ready};
+use super::timers::LaneTimers;
+use crate::domain::content::Media;
+use crate::domain::device::OwnedDevice;
+use crate::domain::lane::{LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest};
+use crate::domain::lead::Lead;
+use crate::domain::message::{Message, MessageScope, MessageState, Reason};
+use crate::domain::pacing::DelaySettings;
+use crate::domain::schedule::Quiet;
+use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, UserId};
+use crate::media::MediaError;
+use crate::plan::LaneEffect;
+use crate::store::{
+    Begin, BeginItem, Begun, Decline, Due, LaneDue, LaneLook, Outcome, Settle, Settled, StoreError, StoreErrorKind,
+    Verdict,
+};
+use crate::time::{Monotonic, Timestamp};
+use crate::transport::{OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportMessageId};
+
+/// How long the history of a lane reaches back: a day and one bucket of it.
+const HISTORY: Duration = Duration::from_secs(24 * 3_600 + 15 * 60);
+
+/// How long a lane that waits for its turn goes unlooked at, in looks: a more urgent message normally comes with a hint.
+const LOOKS_WHILE_WAITING: u32 = 15;
+
+/// A node of the engine: the lanes that it owns and what is under way.
+pub struct Engine {
+    pub(crate) core: Arc<Core>,
+    incarnation: Incarnation,
+    /// The monotonic instant until which the lease surely holds, in milliseconds.
+    lease_until: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) lanes: BTreeMap<DeviceId, Lane>,
+    pub(crate) timers: LaneTimers<DeviceId>,
+    /// Attempts that this process is about to begin, sends, or settles.
+    pub(crate) live: HashSet<AttemptId>,
+    /// Outcomes of dispatches that were dropped.
+    pub(crate) given_in: Vec<Finished>,
+    pub(crate) contents: ContentCache,
+    pub(crate) peers: BTreeMap<Incarnation, (i64, Monotonic)>,
+    /// What a settlement asks for and could not be done yet.
+    pub(crate) follow_ups: BTreeSet<FollowUp>,
+    pub(crate) planner: bool,
+    pub(crate) fenced: bool,
+    pub(crate) in_doubt_live: HashSet<crate::id::MessageId>,
+    pub(crate) commands_live: HashSet<crate::id::CommandId>,
+}
+
+/// What a settlement asks for beside itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FollowUp {
+    /// Look at the error rate of a campaign.
+    CampaignErrors(UserId, CampaignId),
+    /// Look at the error rate of a device.
+    DeviceErrors(UserId, DeviceId),
+    /// Put a device on hold: its credential is not accepted.
+    Hold(UserId, DeviceId, String),
+    /// Record a restriction.
+    Restrict(UserId, DeviceId, Option<Timestamp>, RestrictionOrd),
+}
+
+/// [`crate::transport::RestrictionScope`] with an order, for a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum RestrictionOrd {
+    Cold,
+    All,
+}
+
+/// A message that its lane may send now, rendered.
+#[derive(Debug)]
+pub struct Candidate {
+    device_id: DeviceId,
+    message: Message,
+    text: String,
+    greeting: Option<String>,
+    media: Option<Media>,
+    request: LaneRequest,
+    again: bool,
+    outgoing: Option<OutgoingMedia>,
+    host: Arc<str>,
+}
+
+impl Candidate {
+    /// Which sends share a limit with it: platform and gateway host.
+    #[must_use]
+    pub fn host(&self) -> Arc<str> {
+        Arc::clone(&self.host)
+    }
+}
+
+/// What a node is doing, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EngineStatus {
+    /// This run of the node.
+    pub incarnation: Incarnation,
+    /// Its name.
+    pub node_name: String,
+    /// Lanes that it owns.
+    pub lanes: usize,
+    /// Lanes that may send.
+    pub lanes_open: usize,
+    /// Attempts under way.
+    pub in_flight: usize,
+    /// Whether it plans campaigns.
+    pub planner: bool,
+    /// Whether it lost its lease.
+    pub fenced: bool,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("incarnation", &self.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Joins the nodes of the store and takes what nobody owns.
+    ///
+    /// # Errors
+    /// The store did not answer; start again.
+    pub async fn start(core: Arc<Core>) -> Result<Arc<Self>, StoreError> {
+        let now = core.now();
+        let incarnation = Incarnation::new(&core.ids, now);
+        let engine = Arc::new(Self {
+            incarnation,
+            lease_until: AtomicU64::new(0),
+            state: Mutex::default(),
+            core,
+        });
+        let started = engine.core.clock.monotonic();
+        engine
+            .core
+            .store
+            .join(incarnation, &engine.core.config.node_name, now)
+            .await?;
+        engine.extend_lease(started);
+        match engine.core.store.fence_the_dead(incarnation, now).await {
+            Ok(_) => {}
+            Err(error) if error.kind == StoreErrorKind::Unsupported => {}
+            Err(error) => return Err(error),
+        }
+        engine.balance().await?;
+        Ok(engine)
+    }
+
+    /// This run of the node.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this node certainly still holds its lease.
+    pub(crate) fn lease_holds(&self, now: Monotonic) -> bool {
+        let until = self.lease_until.load(Ordering::Acquire);
+        u64::try_from(now.since_start().as_millis()).unwrap_or(u64::MAX) < until
+    }
+
+    fn extend_lease(&self, beat_started: Monotonic) {
+        let span = self.core.config.lease_for.saturating_sub(self.core.config.lease_margin);
+        let until = (beat_started + span).since_start();
+        self.lease_until
+            .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Ends this node's authority; whatever it still sends is evidence only.
+    pub(crate) fn fall(&self) {
+        self.lease_until.store(0, Ordering::Release);
+        let mut state = self.state();
+        state.fenced = true;
+        state.lanes.clear();
+        state.timers = LaneTimers::new();
+    }
+
+    /// Whether this node lost its lease and must start anew.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.state().fenced
+    }
+
+    /// Notes an error of the store that ends this node's authority.
+    pub(crate) fn note(&self, error: StoreError) -> StoreError {
+        if error.is_fenced() {
+            self.fall();
+        }
+        error
+    }
+
+    /// Keeps the lease.
+    ///
+    /// # Errors
+    /// `Fenced`: start a new engine. Others: beat again soon.
+    pub async fn beat(&self) -> Result<(), StoreError> {
+        let started = self.core.clock.monotonic();
+        self.core
+            .store
+            .beat(self.incarnation, self.core.now())
+            .await
+            .map_err(|error| self.note(error))?;
+        self.extend_lease(started);
+        Ok(())
+    }
+
+    /// Looks after the other nodes: takes over those that stopped beating, takes devices without an owner up to a fair
+    /// share, gives back what is above it.
+    ///
+    /// # Errors
+    /// The store did not answer; call it again at the next beat.
+    pub async fn balance(&self) -> Result<(), StoreError> {
+        let nodes = self.core.store.nodes().await?;
+        let mono = self.core.clock.monotonic();
+        let patience = self.core.config.lease_for + self.core.config.lease_margin;
+        let mut dead = Vec::new();
+        {
+            let mut state = self.state();
+            let alive: BTreeSet<_> = nodes
+                .iter()
+                .filter(|node| !node.fenced)
+                .map(|node| node.incarnation)
+                .collect();
+            state.peers.retain(|incarnation, _| alive.contains(incarnation));
+            for node in nodes
+                .iter()
+                .filter(|node| !node.fenced && node.incarnation != self.incarnation)
+            {
+                let seen = state.peers.entry(node.incarnation).or_insert((node.beat, mono));
+                if seen.0 != node.beat {
+                    *seen = (node.beat, mono);
+                } else if mono.since(seen.1) > patience {
+                    dead.push((node.incarnation, node.beat));
+                }
+            }
+        }
+        for (target, beat) in dead {
+            match self
+                .core
+                .store
+                .fence(self.incarnation, target, beat, self.core.now())
+                .await
+            {
+                Ok(taken) => {
+                    tracing::warn!(node = %target, in_doubt = taken.len(), "took over a node that stopped beating");
+                    self.state().peers.remove(&target);
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(self.note(error)),
+            }
+        }
+        let live: Vec<_> = nodes.iter().filter(|node| !node.fenced).collect();
+        let owned_in_all: u64 = live.iter().map(|node| node.device_count).sum();
+        let mine = self.state().lanes.len() as u64;
+        let others = live.iter().filter(|node| node.incarnation != self.incarnation).count() as u64;
+        let share = owned_in_all.div_ceil(others + 1);
+        let limit = if others == 0 {
+            10_000
+        } else if mine <= share {
+            share - mine + 16
+        } else {
+            0
+        };
+        if limit > 0 {
+            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+            let claimed = self
+                .core
+                .store
+                .claim(self.incarnation, limit, self.core.now())
+                .await
+                .map_err(|error| self.note(error))?;
+            self.adopt(claimed).await?;
+        } else if mine > share + 1 {
+            self.hand_over(usize::try_from(mine - share).unwrap_or(usize::MAX))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn hand_over(&self, count: usize) -> Result<(), StoreError> {
+        let idle: Vec<_> = {
+            let mut state = self.state();
+            let idle: Vec<_> = state
+                .lanes
+                .iter()
+                .filter(|(_, lane)| lane.phase == LanePhase::Idle)
+                .map(|(id, lane)| (*id, lane.epoch))
+                .take(count)
+                .collect();
+            for (id, _) in &idle {
+                state.lanes.remove(id);
+                state.timers.remove(*id);
+            }
+            idle
+        };
+        self.core
+            .store
+            .release(self.incarnation, &idle, self.core.now())
+            .await
+            .map_err(|error| self.note(error))?;
+        Ok(())
+    }
+
+    fn can_carry(&self, device: &crate::domain::device::Device) -> bool {
+        let known = self.core.transports.get(&device.platform).is_some();
+        if !known {
+            tracing::warn!(device = %device.id, platform = %device.platform, "no transport for this platform");
+        }
+        known
+    }
+
+    /// Opens lanes for devices that this node owns now.
+    async fn adopt(&self, devices: Vec<OwnedDevice>) -> Result<(), StoreError> {
+        for chunk in devices.chunks(1_000) {
+            let ids: Vec<_> = chunk.iter().map(|owned| owned.device.id).collect();
+            let since = self.core.now() - HISTORY;
+            let histories = self.core.store.history(&ids, since).await?;
+            let now = self.core.lane_now();
+            let mut state = self.state();
+            for (owned, past) in chunk.iter().zip(histories) {
+                let device = &owned.device;
+                let history = LaneHistory {
+                    attempts: past.attempts.into_iter().map(|at| now.lane_at(at)).collect(),
+                    last_begun_at: past.last_attempt_at.map(|at| now.lane_at(at)),
+                    first_begun_at: past.first_attempt_at.map(|at| now.lane_at(at)),
+                };
+                let mut pacing = LanePacing::new(now, history);
+                if let Some(restriction) = device.restriction {
+                    pacing.restrict(now.lane_at(restriction.until_at));
+                }
+                let mut lane = Lane {
+                    user_id: device.user_id,
+                    epoch: owned.epoch,
+                    device: Arc::new(device.for_transport()),
+                    host: host_of(device),
+                    may_send: false,
+                    on_doubt: device.on_doubt,
+                    delay: device.delay,
+                    caps: device.caps,
+                    pacing,
+                    phase: LanePhase::Idle,
+                    served: None,
+                    passing: false,
+                    waiting: None,
+                    again: None,
+                    errors_since: now.wall(),
+                };
+                lane.set(device, self.can_carry(device));
+                state.lanes.insert(device.id, lane);
+                state.timers.set(device.id, now.at());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the settings of owned devices again: all, or those that a hint named.
+    ///
+    /// # Errors
+    /// The store did not answer; nothing changed.
+    pub async fn refresh(&self, only: Option<&BTreeSet<DeviceId>>) -> Result<(), StoreError> {
+        let devices = match only {
+            Some(ids) => {
+                let ids: Vec<_> = ids.iter().copied().collect();
+                self.core.store.owned(&ids).await?
+            }
+            None => self.core.store.devices_of(self.incarnation).await?,
+        };
+        let now = self.core.lane_now();
+        let mut offline = Vec::new();
+        let mut strangers = Vec::new();
+        {
+            let mut state = self.state();
+            let present: BTreeSet<_> = devices.iter().map(|owned| owned.device.id).collect();
+            if only.is_none() {
+                let gone: Vec<_> = state
+                    .lanes
+                    .iter()
+                    .filter(|(id, lane)| !present.contains(id) && lane.phase == LanePhase::Idle)
+                    .map(|(id, _)| *id)
+                    .collect();
+                for id in gone {
+                    state.lanes.remove(&id);
+                    state.timers.remove(id);
+                }
+            }
+            let State { lanes, timers, .. } = &mut *state;
+            for owned in devices {
+                let device = &owned.device;
+                let Some(lane) = lanes.get_mut(&device.id) else {
+                    if owned.owner == Some(self.incarnation) {
+                        strangers.push(owned);
+                    }
+                    continue;
+                };
+                if owned.owner != Some(self.incarnation) {
+                    if lane.phase == LanePhase::Idle {
+                        lanes.remove(&device.id);
+                        timers.remove(device.id);
+                    }
+                    continue;
+                }
+                let could = lane.may_send;
+                lane.epoch = owned.epoch;
+                lane.set(device, self.can_carry(device));
+                match device.restriction {
+                    Some(restriction) => lane.pacing.restrict(now.lane_at(restriction.until_at)),
+                    None => lane.pacing.lift_restriction(),
+                }
+                if lane.may_send && !could {
+                    lane.errors_since = now.wall();
+                    lane.pacing.succeeded();
+                    timers.set(device.id, now.at());
+                } else if could && !lane.may_send {
+                    offline.push((device.user_id, device.id));
+                }
+            }
+        }
+        self.adopt(strangers).await?;
+        for (user, device) in offline {
+            // What waits in its pool share can go elsewhere.
+            self.core.store.unassign(user, device).await?;
+            self.core.wake.plan();
+        }
+        Ok(())
+    }
+
+    /// Makes the timers of these lanes due.
+    pub fn wake(&self, devices: &BTreeSet<DeviceId>) {
+        let now = self.core.lane_now().at();
+        let mut state = self.state();
+        let State { lanes, timers, .. } = &mut *state;
+        for id in devices {
+            if lanes.get(id).is_some_and(|lane| lane.phase == LanePhase::Idle) {
+                timers.set(*id, now);
+            }
+        }
+    }
+
+    /// When the next lane is to be looked at, on the monotonic clock.
+    #[must_use]
+    pub fn next_look_at(&self) -> Option<Monotonic> {
+        let state = self.state();
+        state.timers.next().map(|at| self.core.anchor.monotonic_at(at))
+    }
+
+    /// Looks at the lanes whose timers are due and gives what they may send now, rendered.
+    ///
+    /// # Errors
+    /// The store did not answer; the lanes are looked at again after a second.
+    pub async fn look(&self) -> Result<Vec<Candidate>, StoreError> {
+        let now = self.core.lane_now();
+        if !self.lease_holds(self.core.clock.monotonic()) {
+            return Ok(Vec::new());
+        }
+        let mut looks = Vec::new();
+        let mut candidates = Vec::new();
+        {
+            let mut state = self.state();
+            let due = state.timers.pop_due(now.at());
+            let State { lanes, timers, .. } = &mut *state;
+            for id in due {
+                let Some(lane) = lanes.get_mut(&id).filter(|lane| lane.phase == LanePhase::Idle) else {
+                    continue;
+                };
+                if !lane.may_send {
+                    continue;
+                }
+                if let Some(message) = lane.again.take() {
+                    match self.again(id, lane, message, now) {
+                        Ok(candidate) => {
+                            lane.phase = LanePhase::Preparing;
+                            candidates.push(candidate);
+                        }
+                        Err(at) => timers.set(id, at),
+                    }
+                    continue;
+                }
+                lane.phase = LanePhase::Preparing;
+                looks.push(LaneLook {
+                    user_id: lane.user_id,
+                    device_id: id,
+                    served: lane.served,
+                });
+            }
+        }
+        for chunk in looks.chunks(1_000) {
+            let due = Due {
+                lanes: chunk.to_vec(),
+                now: now.wall(),
+            };
+            match self.look_at(&due, now).await {
+                Ok(mut found) => candidates.append(&mut found),
+                Err(error) => {
+                    self.put_back(chunk.iter().map(|look| look.device_id), self.core.config.look_every);
+                    if candidates.is_empty() {
+                        return Err(error);
+                    }
+                    tracing::warn!(%error, "lanes could not be looked at");
+                }
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Makes lanes idle again, to be looked at after a while.
+    pub(crate) fn put_back(&self, lanes: impl IntoIterator<Item = DeviceId>, after: Duration) {
+        let at = self.core.lane_now().at() + after;
+        let mut state = self.state();
+        let State { lanes: all, timers, .. } = &mut *state;
+        for id in lanes {
+            if let Some(lane) = all.get_mut(&id) {
+                lane.phase = LanePhase::Idle;
+                timers.set(id, at);
+            }
+        }
+    }
+
+    fn again(
+        &self,
+        device_id: DeviceId,
+        lane: &mut Lane,
+        message: Box<Message>,
+        now: LaneNow,
+    ) -> Result<Candidate, Timestamp> {
+        let request = self.request(lane, device_id, &message, None);
+        let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
+        if !answer.is_ready() {
+            lane.waiting = Some((answer.reason, answer.at));
+            lane.again = Some(message);
+            return Err(answer.at);
+        }
+        let (text, greeting) = message
+            .attempt
+            .as_ref()
+            .map(|attempt| (attempt.text.clone(), attempt.greeting.clone()))
+            .unwrap_or_default();
+        let media = message.content.as_ref().and_then(|content| content.media.clone());
+        let host = Arc::clone(&lane.host);
+        Ok(Candidate {
+            device_id,
+            message: *message,
+            text,
+            greeting,
+            media,
+            request,
+            again: true,
+            outgoing: None,
+            host,
+        })
+    }
+
+    fn request(&self, lane: &Lane, device_id: DeviceId, message: &Message, quiet: Option<Quiet>) -> LaneRequest {
+        let policy = &self.core.config.pacing;
+        let settings = DelaySettings {
+            message: message.delay,
+            sequence: None,
+            device: lane.delay,
+        };
+        let range = policy.delay_range(settings);
+        LaneRequest {
+            priority: message.scope.priority(),
+            delay: policy.draw_delay(range, &self.core.seed, device_id, message.id),
+            quiet,
+            caps: lane.caps,
+        }
+    }
+
+    async fn look_at(&self, due: &Due, now: LaneNow) -> Result<Vec<Candidate>, StoreError> {
+        let answers = self.core.store.due(due).await?;
+        let mut campaign_ids = BTreeSet::new();
+        let mut lead_ids: BTreeMap<UserId, BTreeSet<LeadId>> = BTreeMap::new();
+        for head in answers.iter().flat_map(|lane| &lane.heads) {
+            if let MessageScope::Campaign(id) = head.message.scope {
+                campaign_ids.insert(id);
+            }
+            if let Some(lead) = head.message.lead_id {
+                lead_ids.entry(head.message.user_id).or_default().insert(lead);
+            }
+        }
+        let mut campaigns = BTreeMap::new();
+        if !campaign_ids.is_empty() {
+            let ids: Vec<_> = campaign_ids.into_iter().collect();
+            let read = self.core.store.campaigns_by_id(&ids).await?;
+            campaigns = self.state().contents.refresh(read);
+        }
+        let mut leads: BTreeMap<LeadId, Lead> = BTreeMap::new();
+        for (user, ids) in lead_ids {
+            let ids: Vec<_> = ids.into_iter().collect();
+            let read = self.core.store.leads_by_id(user, &ids).await?;
+            leads.extend(read.into_iter().map(|lead| (lead.id, lead)));
+        }
+        let mut candidates = Vec::new();
+        let mut declined = Vec::new();
+        {
+            let mut state = self.state();
+            let State { lanes, timers, .. } = &mut *state;
+            for answer in answers {
+                let LaneDue {
+                    device_id,
+                    heads,
+                    next_due_at,
+                } = answer;
+                let Some(lane) = lanes.get_mut(&device_id) else {
+                    continue;
+                };
+                let mut earliest = now.at() + self.core.config.look_every;
+                if let Some(next) = next_due_at {
+                    earliest = now.lane_at(next).min(earliest);
+                }
+                lane.waiting = None;
+                let mut chosen = None;
+                let waiting_looks = self.core.config.look_every * LOOKS_WHILE_WAITING;
+                for head in heads {
+                    let campaign = match head.message.scope {
+                        MessageScope::Campaign(id) => campaigns.get(&id),
+                        _ => None,
+                    };
+                    let quiet = campaign.and_then(|parsed| {
+                        let hours = parsed.campaign.quiet_hours?;
+                        Some(Quiet {
+                            hours,
+                            zone: parsed.campaign.time_zone,
+                        })
+                    });
+                    let request = self.request(lane, device_id, &head.message, quiet);
+                    let told = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
+                    if told.is_ready() {
+                        chosen = Some((head, request));
+                        break;
+                    }
+                    if lane.waiting.is_none_or(|(_, at)| told.at < at) {
+                        lane.waiting = Some((told.reason, told.at));
+                        earliest = told.at.min(now.at() + waiting_looks);
+                    }
+                }
+                let Some((head, request)) = chosen else {
+                    lane.phase = LanePhase::Idle;
+                    timers.set(device_id, earliest);
+                    continue;
+                };
+                lane.waiting = None;
+                let campaign = match head.message.scope {
+                    MessageScope::Campaign(id) => campaigns.get(&id).map(Arc::as_ref),
+                    _ => None,
+                };
+                let context = RenderContext {
+                    campaign,
+                    leads: &leads,
+                    seed: &self.core.seed,
+                    now: now.wall(),
+                };
+                let made = ready(&head, &context).and_then(|made| self.fits(lane, made));
+                match made {
+                    Ok(Ready { text, greeting, media }) => candidates.push(Candidate {
+                        device_id,
+                        message: head.message,
+                        text,
+                        greeting,
+                        media,
+                        request,
+                        again: false,
+                        outgoing: None,
+                        host: Arc::clone(&lane.host),
+                    }),
+                    Err((state, reason)) => {
+                        declined.push(self.decline(lane, device_id, &head.message, state, reason, None));
+                        lane.phase = LanePhase::Idle;
+                        timers.set(device_id, now.at());
+                    }
+                }
+            }
+        }
+        if !declined.is_empty() {
+            self.core
+                .store
+                .decline(&declined, self.core.now())
+                .await
+                .map_err(|error| self.note(error))?;
+            self.core.wake.plan();
+        }
+        Ok(candidates)
+    }
+
+    fn fits(&self, lane: &Lane, made: Ready) -> Result<Ready, (MessageState, Reason)> {
+        let unsupported = (MessageState::Failed, Reason::Unsupported);
+        let transport = self.core.transports.get(&lane.device.platform).ok_or(unsupported)?;
+        let capabilities = transport.capabilities();
+        let most = match &made.media {
+            None => capabilities.text_len_max,
+            Some(media) => capabilities.media(media.kind).ok_or(unsupported)?.caption_max,
+        };
+        if made.text.chars().count() > most {
+            Err((MessageState::Skipped, Reason::TooLong))
+        } else {
+            Ok(made)
+        }
+    }
+
+    fn decline(
+        &self,
+        lane: &Lane,
+        device_id: DeviceId,
+        message: &Message,
+        state: MessageState,
+        reason: Reason,
+        due_at: Option<Timestamp>,
+    ) -> Decline {
+        Decline {
+            incarnation: self.incarnation,
+            user_id: lane.user_id,
+            device_id,
+            epoch: lane.epoch,
+            message_id: message.id,
+            state,
+            reason,
+            due_at,
+            detail: None,
+        }
+    }
+
+    /// Does what is slow and harmless before an attempt is promised: loads media, lets the transport prepare.
+    /// `None` when the message was taken off its lane instead.
+    ///
+    /// # Errors
+    /// The store did not answer; the lane is looked at again.
+    pub async fn prepare(&self, mut candidate: Candidate) -> Result<Option<Candidate>, StoreError> {
+        let (device, transport) = {
+            let state = self.state();
+            let Some(lane) = state.lanes.get(&candidate.device_id) else {
+                return Ok(None);
+            };
+            let Some(transport) = self.core.transports.get(&lane.device.platform) else {
+                return Ok(None);
+            };
+            (Arc::clone(&lane.device), Arc::clone(transport))
+        };
+        if let Some(media) = &candidate.media {
+            match self.core.media.load(candidate.message.user_id, media).await {
+                Ok(loaded) => candidate.outgoing = Some(loaded),
+                Err(MediaError::Gone(detail)) => {
+                    return self
+                        .turn_down(&candidate, MessageState::Failed, Reason::MediaGone, None, detail)
+                        .await;
+                }
+                Err(MediaError::Unavailable(detail)) => {
+                    let again = self.core.now() + Duration::from_secs(60);
+                    return self
+                        .turn_down(&candidate, MessageState::Queued, Reason::MediaGone, Some(again), detail)
+                        .await;
+                }
+            }
+        }
+        let Some(to) = candidate.message.phone else {
+            return Ok(None);
+        };
+        let outgoing = OutgoingMessage {
+            message_id: candidate.message.id,
+            // Only the final attempt has an id; what is prepared is known by its message.
+            attempt_id: AttemptId::from_uuid(*candidate.message.id.as_uuid()),
+            transport_message_id: TransportMessageId::from_attempt(AttemptId::from_uuid(
+                *candidate.message.id.as_uuid(),
+            )),
+            to,
+            text: candidate.text.clone(),
+            media: candidate.outgoing.clone(),
+        };
+        if !transport.needs_prepare(&outgoing) {
+            return Ok(Some(candidate));
+        }
+        let context = SendContext {
+            device,
+            timeout: self.core.config.send_timeout,
+        };
+        match transport.prepare(&context, &outgoing).await {
+            Ok(()) => Ok(Some(candidate)),
+            Err(error) => self.unprepared(candidate, error).await,
+        }
+    }
+
+    async fn unprepared(&self, candidate: Candidate, error: SendError) -> Result<Option<Candidate>, StoreError> {
+        use crate::transport::NotSentKind;
+        let (state, reason, detail) = match error {
+            SendError::NotSent(refusal) => match refusal.kind {
+                NotSentKind::NotOnWhatsApp => (MessageState::Skipped, Reason::NotOnWhatsApp, refusal.detail),
+                NotSentKind::InvalidRecipient => (MessageState::Failed, Reason::InvalidRecipient, refusal.detail),
+                NotSentKind::Unsupported => (MessageState::Failed, Reason::Unsupported, refusal.detail),
+                NotSentKind::Rejected => (MessageState::Failed, Reason::Rejected, refusal.detail),
+                _ => (MessageState::Queued, Reason::GatewayUnavailable, refusal.detail),
+            },
+            SendError::MaybeSent(doubt) => (MessageState::Queued, Reason::GatewayUnavailable, doubt.detail),
+        };
+        let again = (state == MessageState::Queued).then(|| self.core.now() + Duration::from_secs(30));
+        self.turn_down(&candidate, state, reason, again, detail).await
+    }
+
+    async fn turn_down(
+        &self,
+        candidate: &Candidate,
+        state: MessageState,
+        reason: Reason,
+        due_at: Option<Timestamp>,
+        detail: String,
+    ) -> Result<Option<Candidate>, StoreError> {
+        if candidate.again {
+            // In doubt, not queued: it stays so and is looked at again with the other doubts.
+            self.put_back([candidate.device_id], self.core.config.look_every);
+            return Ok(None);
+        }
+        let declined = {
+            let state_now = self.state();
+            let Some(lane) = state_now.lanes.get(&candidate.device_id) else {
+                return Ok(None);
+            };
+            let mut declined = self.decline(lane, candidate.device_id, &candidate.message, state, reason, due_at);
+            declined.detail = Some(detail);
+            declined
+        };
+        let done = self.core.store.decline(&[declined], self.core.now()).await;
+        self.put_back([candidate.device_id], Duration::ZERO);
+        done.map_err(|error| self.note(error))?;
+        Ok(None)
+    }
+
+    /// Gives a candidate back to its lane, as when there is no room to send it now.
+    pub fn drop_candidate(&self, candidate: &Candidate, after: Duration) {
+        self.put_back([candidate.device_id], after);
+    }
+
+    /// Begins attempts, at most one per lane, and gives those really begun. What may not be sent after all is moved to its
+    /// right state by the store.
+    ///
+    /// # Errors
+    /// The store did not answer: what it began all the same is found and handed back by [`plan`](Self::plan).
+    pub async fn begin(self: &Arc<Self>, candidates: Vec<Candidate>) -> Result<Vec<Dispatch>, StoreError> {
+        let asked_at = self.core.clock.monotonic();
+        let now = self.core.lane_now();
+        let mut items = Vec::with_capacity(candidates.len());
+        let mut kept = Vec::with_capacity(candidates.len());
+        {
+            let mut state = self.state();
+            let State {
+                lanes, timers, live, ..
+            } = &mut *state;
+            for candidate in candidates {
+                let Some(lane) = lanes.get_mut(&candidate.device_id) else {
+                    continue;
+                };
+                let told = lane.pacing.ready_at(&candidate.request, &self.core.config.pacing, now);
+                if !told.is_ready() || !lane.may_send {
+                    lane.phase = LanePhase::Idle;
+                    lane.waiting = Some((told.reason, told.at));
+                    timers.set(candidate.device_id, told.at.min(now.at() + self.core.config.look_every));
+                    continue;
+                }
+                lane.phase = LanePhase::Sending;
+                let existing = candidate.message.attempt.as_ref().filter(|_| candidate.again);
+                let attempt_id =
+                    existing.map_or_else(|| AttemptId::new(&self.core.ids, now.wall()), |attempt| attempt.id);
+                let transport_message_id = match existing {
+                    Some(attempt) => attempt.transport_message_id.clone(),
+                    None => match self.core.transports.get(&lane.device.platform) {
+                        Some(transport) => transport.message_id(attempt_id),
+                        None => TransportMessageId::from_attempt(attempt_id),
+                    },
+                };
+                live.insert(attempt_id);
+                items.push(BeginItem {
+                    user_id: lane.user_id,
+                    device_id: candidate.device_id,
+                    epoch: lane.epoch,
+                    message_id: candidate.message.id,
+                    attempt_id,
+                    transport_message_id,
+                    text: candidate.text.clone(),
+                    greeting: candidate.greeting.clone(),
+                    attempted_at: now.wall(),
+                    again: candidate.again,
+                });
+                kept.push(candidate);
+            }
+        }
+        if items.is_empty() {
+            return Ok(Vec::new());
+        }
+        let begin = Begin {
+            incarnation: self.incarnation,
+            items,
+            now: now.wall(),
+        };
+        let answers = match self.core.store.begin(&begin).await {
+            Ok(answers) => answers,
+            Err(error) => {
+                // Whether it committed is open. The attempts are no longer live, so `plan` hands back those that did.
+                let mut state = self.state();
+                for item in &begin.items {
+                    state.live.remove(&item.attempt_id);
+                }
+                drop(state);
+                self.put_back(
+                    begin.items.iter().map(|item| item.device_id),
+                    self.core.config.look_every,
+                );
+                self.core.wake.plan();
+                return Err(self.note(error));
+            }
+        };
+        Ok(self.begun(begin.items, kept, answers, asked_at, now))
+    }
+
+    fn begun(
+        self: &Arc<Self>,
+        items: Vec<BeginItem>,
+        candidates: Vec<Candidate>,
+        answers: Vec<Begun>,
+        asked_at: Monotonic,
+        now: LaneNow,
+    ) -> Vec<Dispatch> {
+        let mut dispatches = Vec::with_capacity(items.len());
+        let mut changed = Vec::new();
+        let mut state = self.state();
+        let State {
+            lanes, timers, live, ..
+        } = &mut *state;
+        for ((item, candidate), answer) in items.into_iter().zip(candidates).zip(answers) {
+            let device_id = item.device_id;
+            let lane = lanes.get_mut(&device_id);
+            let transport = lane
+                .as_ref()
+                .and_then(|lane| self.core.transports.get(&lane.device.platform).cloned());
+            let (Begun::Yes, Some(lane), Some(transport), Some(to)) =
+                (answer, lane, transport, candidate.message.phone)
+            else {
+                live.remove(&item.attempt_id);
+                if let Some(lane) = lanes.get_mut(&device_id) {
+                    lane.phase = LanePhase::Idle;
+                    timers.set(device_id, now.at());
+                }
+                if answer == Begun::NotOwner {
+                    changed.push(device_id);
+                }
+                continue;
+            };
+            lane.pacing.begin(now.at());
+            if let MessageScope::Campaign(id) = candidate.message.scope {
+                lane.served = Some(id);
+            }
+            let message = OutgoingMessage {
+                message_id: item.message_id,
+                attempt_id: item.attempt_id,
+                transport_message_id: item.transport_message_id,
+                to,
+                text: item.text,
+                media: candidate.outgoing,
+            };
+            let ticket = Ticket {
+                user_id: item.user_id,
+                device_id,
+                epoch: item.epoch,
+                scope: candidate.message.scope,
+                host: Arc::clone(&lane.host),
+                context: SendContext {
+                    device: Arc::clone(&lane.device),
+                    timeout: self.core.config.send_timeout,
+                },
+                message,
+                doubt: transport.capabilities().doubt(),
+                on_doubt: lane.on_doubt,
+                lane_was_passing: lane.passing,
+                asked_at,
+                begun_at: now.at(),
+                attempted_at: item.attempted_at,
+            };
+            dispatches.push(Dispatch::new(Arc::clone(self), transport, ticket));
+        }
+        drop(state);
+        for device in changed {
+            // A lane that is not ours, or on hold: its settings are read again before it is looked at.
+            self.put_back([device], self.core.config.look_every);
+            self.core.wake.changed(device);
+        }
+        dispatches
+    }
+
+    /// Takes the outcome of a dispatch that was dropped.
+    pub(crate) fn give_in(&self, finished: Finished) {
+        self.state().given_in.push(finished);
+        self.core.wake.plan();
+    }
+
+    /// Outcomes of dispatches that were dropped; settle them like others.
+    #[must_use]
+    pub fn take_given_in(&self) -> Vec<Finished> {
+        std::mem::take(&mut self.state().given_in)
+    }
+
+    /// Records outcomes and lets the lanes go on. An outcome is a fact: call it again with the same ones until it succeeds.
+    ///
+    /// # Errors
+    /// The store did not answer; nothing is lost, the lanes stay closed.
+    pub async fn settle(&self, finished: &[Finished]) -> Result<Vec<Settled>, StoreError> {
+        let settle = Settle {
+            incarnation: self.incarnation,
+            outcomes: finished.iter().map(|one| one.outcome.clone()).collect(),
+            now: self.core.now(),
+        };
+        let answers = match self.core.store.settle(&settle).await {
+            Ok(answers) => answers,
+            Err(error) => return Err(self.note(error)),
+        };
+        let now = self.core.lane_now();
+        let mut state = self.state();
+        let State {
+            lanes,
+            timers,
+            live,
+            follow_ups,
+            in_doubt_live,
+            ..
+        } = &mut *state;
+        for (one, answer) in finished.iter().zip(&answers) {
+            let Outcome {
+                user_id,
+                device_id,
+                message_id,
+                attempt_id,
+                ref verdict,
+                ..
+            } = one.outcome;
+            live.remove(&attempt_id);
+            in_doubt_live.remove(&message_id);
+            let bad = matches!(verdict, Verdict::Failed { .. } | Verdict::Unknown { .. });
+            if bad && matches!(answer, Settled::Yes(_)) {
+                if let MessageScope::Campaign(id) = one.scope {
+                    follow_ups.insert(FollowUp::CampaignErrors(user_id, id));
+                }
+                follow_ups.insert(FollowUp::DeviceErrors(user_id, device_id));
+            }
+            match one.effect {
+                LaneEffect::Unauthenticated => {
+                    let detail = one.outcome.detail.clone().unwrap_or_default();
+                    follow_ups.insert(FollowUp::Hold(user_id, device_id, detail));
+                }
+                LaneEffect::Restricted { until, scope } => {
+                    let scope = match scope {
+                        crate::transport::RestrictionScope::Cold => RestrictionOrd::Cold,
+                        crate::transport::RestrictionScope::All => RestrictionOrd::All,
+                    };
+                    follow_ups.insert(FollowUp::Restrict(user_id, device_id, until, scope));
+                }
+                _ => {}
+            }
+            let Some(lane) = lanes.get_mut(&device_id) else {
+                continue;
+            };
+            if let Some(begun_at) = one.begun_at {
+                lane.phase = LanePhase::Idle;
+                timers.set(device_id, now.at());
+                self.affect(lane, one, begun_at, now);
+            }
+        }
+        Ok(answers)
+    }
+
+    fn affect(&self, lane: &mut Lane, one: &Finished, begun_at: Timestamp, now: LaneNow) {
+        match one.effect {
+            LaneEffect::Succeeded => {
+                lane.pacing.succeeded();
+                lane.passing = true;
+            }
+            LaneEffect::Used => {}
+            LaneEffect::GivenBack => {
+                lane.pacing.give_back(begun_at);
+            }
+            LaneEffect::BackOff { retry_after } => {
+                lane.pacing.give_back(begun_at);
+                let mut rng = self.core.seed.rng(one.outcome.attempt_id.as_bytes(), "back-off");
+                lane.pacing.back_off(now.at(), retry_after, &mut rng);
+                lane.passing = false;
+            }
+            LaneEffect::Restricted { until, .. } => {
+                lane.pacing.give_back(begun_at);
+                let until = until.map_or(now.at() + Duration::from_secs(3_600), |until| now.lane_at(until));
+                lane.pacing.restrict(until);
+                lane.passing = false;
+            }
+            LaneEffect::Unauthenticated => {
+                lane.pacing.give_back(begun_at);
+                lane.may_send = false;
+                lane.passing = false;
+                tracing::warn!(device = %one.outcome.device_id, "the gateway does not accept the credential");
+            }
+        }
+    }
+
+    /// What this node is doing.
+    #[must_use]
+    pub fn status(&self) -> EngineStatus {
+        let state = self.state();
+        EngineStatus {
+            incarnation: self.incarnation,
+            node_name: self.core.config.node_name.clone(),
+            lanes: state.lanes.len(),
+            lanes_open: state.lanes.values().filter(|lane| lane.may_send).count(),
+            in_flight: state.live.len(),
+            planner: state.planner,
+            fenced: state.fenced,
+        }
+    }
+
+    /// What the lanes of this node are doing; of one user, or of all.
+    #[must_use]
+    pub fn lanes(&self, user: Option<UserId>) -> Vec<LaneStatus> {
+        let now = self.core.lane_now();
+        let state = self.state();
+        state
+            .lanes
+            .iter()
+            .filter(|(_, lane)| user.is_none_or(|user| lane.user_id == user))
+            .map(|(id, lane)| LaneStatus {
+                device_id: *id,
+                user_id: lane.user_id,
+                phase: lane.phase,
+                may_send: lane.may_send,
+                waits_for: lane
+                    .waiting
+                    .map(|(reason, _)| reason)
+                    .filter(|reason| *reason != LaneReason::Ready),
+                waits_until: lane.waiting.map(|(_, at)| now.wall_at(at)),
+                sent_this_hour: lane.pacing.hour_count(now.at()),
+                sent_this_day: lane.pacing.day_count(now.at()),
+            })
+            .collect()
+    }
+
+    /// Leaves the nodes: gives back every device. Call it when nothing is under way any more.
+    ///
+    /// # Errors
+    /// The store did not answer; other nodes take over when the lease ends.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        self.lease_until.store(0, Ordering::Release);
+        self.core.store.leave(self.incarnation, self.core.now()).await?;
+        self.fall();
+        Ok(())
+    }
+}

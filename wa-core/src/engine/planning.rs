@@ -1,0 +1,761 @@
+//! The planner's side of an engine: campaigns, sweeps, pools, doubts, device commands, follow-ups.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::dispatch::Finished;
+use super::lane::LanePhase;
+use super::node::{Engine, FollowUp, RestrictionOrd, State};
+use crate::domain::access::RequestScope;
+use crate::domain::audience::{Audience, AudienceCursor};
+use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
+use crate::domain::command::{DeviceAnswer, DeviceAsk, DeviceCommand};
+use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction};
+use crate::domain::message::{Message, MessageScope, Reason};
+use crate::event::EventKind;
+use crate::id::{CampaignId, LeadId, UserId};
+use crate::plan::{
+    AudiencePage, DoubtLimits, DoubtStep, ExpansionContext, LaneEffect, RoutingContext, doubt_step, expand, reconciled,
+    route, start,
+};
+use crate::store::{Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, Settle, StoreError, Verdict, WriteClass};
+use crate::time::Timestamp;
+use crate::transport::{DoubtPolicy, ReconcileQuery, RestrictionScope, SendContext, Transport};
+
+/// How many campaigns are started or expanded in one round of planning.
+const CAMPAIGNS_PER_ROUND: u32 = 32;
+/// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
+const PAGES_PER_ROUND: u32 = 4;
+/// How many pool messages are looked at in one round.
+const POOL_PER_ROUND: u32 = 1_000;
+/// How many messages in doubt are looked at in one round.
+const DOUBTS_PER_ROUND: u32 = 200;
+/// How many device commands are taken up in one round.
+const COMMANDS_PER_ROUND: u32 = 50;
+
+/// What a round of planning leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlanReport {
+    /// Whether there is more to do at once.
+    pub more: bool,
+    /// When the next campaign is due, on the wall clock, as far as known.
+    pub next_at: Option<Timestamp>,
+}
+
+/// A message in doubt that its gateway is to be asked about.
+#[derive(Debug)]
+#[must_use]
+pub struct Question {
+    engine: Arc<Engine>,
+    transport: Arc<dyn Transport>,
+    context: SendContext,
+    message: Message,
+    epoch: crate::domain::device::Epoch,
+    host: Arc<str>,
+}
+
+impl Question {
+    /// Which calls share a limit with it: platform and gateway host.
+    #[must_use]
+    pub fn host(&self) -> Arc<str> {
+        Arc::clone(&self.host)
+    }
+
+    /// Asks, and tells what the answer means.
+    pub async fn ask(self) -> Finished {
+        let core = &self.engine.core;
+        let limits = self.engine.doubt_limits();
+        let doubt = self.message.doubt.expect("only messages in doubt are asked about");
+        let attempt = self
+            .message
+            .attempt
+            .as_ref()
+            .expect("a message in doubt has an attempt");
+        let query = ReconcileQuery {
+            attempt_id: attempt.id,
+            transport_message_id: attempt.transport_message_id.clone(),
+            to: self.message.phone.expect("an erased message is not in doubt"),
+            attempted_at: attempt.attempted_at,
+        };
+        let face = self
+            .transport
+            .as_reconcilable()
+            .expect("only transports that can be asked are asked");
+        let answer = face.find(&self.context, &query).await;
+        let (verdict, detail) = reconciled(answer, &doubt, &limits, core.now());
+        about(&self.message, self.epoch, verdict, detail)
+    }
+}
+
+/// A request to a device that its transport is to answer.
+#[derive(Debug)]
+#[must_use]
+pub struct Errand {
+    engine: Arc<Engine>,
+    transport: Arc<dyn Transport>,
+    context: SendContext,
+    command: DeviceCommand,
+    fence: Fence,
+}
+
+impl Errand {
+    /// Asks the transport and commits the answer.
+    ///
+    /// # Errors
+    /// The answer could not be committed; it is asked again until the request expires.
+    pub async fn run(self) -> Result<(), StoreError> {
+        let answer = self.answer().await;
+        let core = &self.engine.core;
+        let event = core.event(
+            self.command.user_id,
+            EventKind::DeviceAnswered {
+                command_id: self.command.id,
+                device_id: self.command.device_id,
+            },
+        );
+        let change = Change::AnswerCommand {
+            command_id: self.command.id,
+            fence: self.fence,
+            answer,
+        };
+        let set = ChangeSet::one(change).tell(event.clone());
+        let done = core.store.commit(set, WriteClass::Api, core.now()).await;
+        self.engine.state().commands_live.remove(&self.command.id);
+        done.map_err(|error| self.engine.note(error))?;
+        core.bus.publish(&[event]).await;
+        Ok(())
+    }
+
+    async fn answer(&self) -> DeviceAnswer {
+        let refused = |message: &str| DeviceAnswer::Refused {
+            message: message.to_owned(),
+        };
+        let told = |result: Result<serde_json::Value, crate::transport::SendError>| match result {
+            Ok(result) => DeviceAnswer::Done { result },
+            Err(error) => DeviceAnswer::Refused {
+                message: error.to_string(),
+            },
+        };
+        match &self.command.ask {
+            DeviceAsk::CheckNumbers { phones } => match self.transport.as_number_checker() {
+                None => refused("this platform cannot tell whether a number is on WhatsApp"),
+                Some(face) => told(face.check(&self.context, phones).await.map(|checks| {
+                    checks
+                        .iter()
+                        .map(|check| serde_json::json!({"phone": check.phone, "on_whatsapp": check.on_whatsapp}))
+                        .collect()
+                })),
+            },
+            DeviceAsk::Probe => match self.transport.as_probe() {
+                None => refused("this platform cannot be asked how a device is"),
+                Some(face) => told(face.probe(&self.context).await.map(|report| {
+                    serde_json::json!({
+                        "connected": report.connected,
+                        "phone": report.phone,
+                        "quota": report.quota,
+                        "detail": report.detail,
+                    })
+                })),
+            },
+            DeviceAsk::Link { phone } => match self.transport.as_linkable() {
+                None => refused("devices of this platform are not linked here"),
+                Some(face) => told(
+                    face.link(&self.context, phone.as_ref())
+                        .await
+                        .map(|step| step_json(&step)),
+                ),
+            },
+            DeviceAsk::Refresh => match self.transport.as_linkable() {
+                None => refused("devices of this platform are not refreshed here"),
+                Some(face) => told(face.refresh(&self.context).await.map(|step| step_json(&step))),
+            },
+            DeviceAsk::Logout => match self.transport.as_linkable() {
+                None => refused("devices of this platform are not logged out here"),
+                Some(face) => told(face.logout(&self.context).await.map(|()| serde_json::json!({}))),
+            },
+        }
+    }
+}
+
+fn step_json(step: &crate::transport::LinkStep) -> serde_json::Value {
+    use crate::transport::LinkStep;
+    match step {
+        LinkStep::Qr { payload, expires_at } => serde_json::json!({"qr": payload, "expires_at": expires_at}),
+        LinkStep::PairCode { code, expires_at } => serde_json::json!({"pair_code": code, "expires_at": expires_at}),
+        LinkStep::State(state) => serde_json::json!({"link_state": state}),
+    }
+}
+
+fn about(message: &Message, epoch: crate::domain::device::Epoch, verdict: Verdict, detail: Option<String>) -> Finished {
+    let attempt = message.attempt.as_ref().expect("a message in doubt has an attempt");
+    let outcome = Outcome {
+        user_id: message.user_id,
+        device_id: attempt.device_id,
+        epoch,
+        message_id: message.id,
+        attempt_id: attempt.id,
+        verdict,
+        detail,
+    };
+    Finished {
+        outcome,
+        effect: LaneEffect::Used,
+        scope: message.scope,
+        begun_at: None,
+    }
+}
+
+impl Engine {
+    pub(crate) fn doubt_limits(&self) -> DoubtLimits {
+        let config = &self.core.config;
+        DoubtLimits {
+            reconcile_after: config.reconcile_after,
+            reconcile_every: config.reconcile_every,
+            not_found_needed: config.not_found_needed,
+            doubt_max: config.doubt_max,
+            resend_max: config.resend_max,
+        }
+    }
+
+    /// One round of planning: hands back what never reached a transport, starts and expands campaigns, sweeps, fills the
+    /// lanes of pools, completes. Every step is committed on its own; stopping anywhere loses nothing.
+    ///
+    /// # Errors
+    /// The store did not answer; the rest is done in the next round.
+    pub async fn plan(&self) -> Result<PlanReport, StoreError> {
+        if self.is_fenced() {
+            return Ok(PlanReport::default());
+        }
+        self.hand_back().await?;
+        self.follow_up().await?;
+        let now = self.core.now();
+        let planner = self
+            .core
+            .store
+            .plan_lease(self.incarnation(), now)
+            .await
+            .map_err(|error| self.note(error))?;
+        self.state().planner = planner;
+        let mut report = PlanReport::default();
+        if planner {
+            report.more |= self.start_campaigns().await?;
+            report.more |= self.expand_campaigns().await?;
+        }
+        for _ in 0..PAGES_PER_ROUND {
+            let swept = self
+                .core
+                .store
+                .sweep(self.core.config.sweep_page, self.core.now())
+                .await?;
+            self.wake(&swept.wake.into_iter().collect());
+            report.more |= swept.more;
+            if !swept.more {
+                break;
+            }
+        }
+        self.fill_pools().await?;
+        if planner {
+            self.complete_campaigns().await?;
+            report.next_at = self.core.store.next_campaign_at().await?;
+        }
+        Ok(report)
+    }
+
+    /// Removes what is kept for a while only: expired device commands and old events.
+    ///
+    /// # Errors
+    /// The store did not answer; the next call does it.
+    pub async fn prune(&self) -> Result<u64, StoreError> {
+        let before = self.core.now() - self.core.config.events_kept_for;
+        Ok(self.core.store.prune_events(before).await? + self.core.store.prune_commands(before).await?)
+    }
+
+    /// A message that is `sending` here without a live dispatch never reached a transport: its begin's answer was lost.
+    async fn hand_back(&self) -> Result<(), StoreError> {
+        // Snapshot first: what is begun between the two is live and was not yet read.
+        let rows = self.core.store.sending(self.incarnation()).await?;
+        let now = self.core.now();
+        let outcomes: Vec<_> = {
+            let state = self.state();
+            rows.into_iter()
+                .filter(|row| !state.live.contains(&row.attempt_id))
+                .map(|row| Outcome {
+                    user_id: row.user_id,
+                    device_id: row.device_id,
+                    epoch: row.epoch,
+                    message_id: row.message_id,
+                    attempt_id: row.attempt_id,
+                    verdict: Verdict::Requeue {
+                        reason: Reason::NeverHandedOver,
+                        due_at: now,
+                        counts: false,
+                    },
+                    detail: None,
+                })
+                .collect()
+        };
+        for chunk in outcomes.chunks(self.core.config.batch_max.max(1)) {
+            let settle = Settle {
+                incarnation: self.incarnation(),
+                outcomes: chunk.to_vec(),
+                now,
+            };
+            self.core
+                .store
+                .settle(&settle)
+                .await
+                .map_err(|error| self.note(error))?;
+            self.wake(&chunk.iter().map(|outcome| outcome.device_id).collect());
+        }
+        Ok(())
+    }
+
+    async fn start_campaigns(&self) -> Result<bool, StoreError> {
+        let now = self.core.now();
+        let due = self.core.store.campaigns_due(now, CAMPAIGNS_PER_ROUND).await?;
+        let more = due.len() >= CAMPAIGNS_PER_ROUND as usize;
+        for campaign in due {
+            let Some(set) = start(&campaign, now, self.core.config.late_grace) else {
+                continue;
+            };
+            self.commit_status(&campaign, set).await?;
+        }
+        Ok(more)
+    }
+
+    /// Commits a change of a campaign's status with the event that tells of it; somebody else's change first is fine.
+    async fn commit_status(&self, campaign: &Campaign, mut set: ChangeSet) -> Result<bool, StoreError> {
+        let events: Vec<_> = set
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::SetCampaignStatus { to, reason, .. } => Some(self.core.event(
+                    campaign.user_id,
+                    EventKind::CampaignStatus {
+                        campaign_id: campaign.id,
+                        status: *to,
+                        reason: *reason,
+                    },
+                )),
+                _ => None,
+            })
+            .collect();
+        set.events.extend(events.iter().cloned());
+        match self.core.store.commit(set, WriteClass::Api, self.core.now()).await {
+            Ok(_) => {
+                self.core.bus.publish(&events).await;
+                Ok(true)
+            }
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
+            Err(error) => Err(self.note(error)),
+        }
+    }
+
+    async fn expand_campaigns(&self) -> Result<bool, StoreError> {
+        let mut more = false;
+        for campaign in self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await? {
+            let id = campaign.id;
+            let mut current = Some(campaign);
+            for _ in 0..PAGES_PER_ROUND {
+                let Some(campaign) = current.take() else { break };
+                match self.expand_page(&campaign).await {
+                    Ok(true) => {
+                        current = self
+                            .core
+                            .store
+                            .campaigns_by_id(&[id])
+                            .await?
+                            .pop()
+                            .filter(Campaign::is_expanding);
+                    }
+                    Ok(false) => break,
+                    // A pause, or another planner's page: read again in the next round.
+                    Err(error) if error.is_conflict() => break,
+                    Err(error) => return Err(self.note(error)),
+                }
+            }
+            more |= current.is_some();
+        }
+        Ok(more)
+    }
+
+    /// Plans and commits one page; `false` when nothing is left.
+    async fn expand_page(&self, campaign: &Campaign) -> Result<bool, StoreError> {
+        let limit = self.core.config.expand_page;
+        let (page, last) = match (&campaign.audience, campaign.cursor) {
+            (_, AudienceCursor::Done) => return Ok(false),
+            (Audience::Entries, cursor) => {
+                let after = if let AudienceCursor::Entry(position) = cursor {
+                    position
+                } else {
+                    0
+                };
+                let entries = self.core.store.entries_page(campaign.id, after, limit).await?;
+                let last = entries.len() < limit as usize;
+                (AudiencePage::Entries(entries), last)
+            }
+            (Audience::Leads { .. }, cursor) => {
+                let after = if let AudienceCursor::Lead(id) = cursor {
+                    id
+                } else {
+                    LeadId::MIN
+                };
+                let leads = self.core.store.audience_page(campaign, after, limit).await?;
+                let last = leads.len() < limit as usize;
+                (AudiencePage::Leads(leads), last)
+            }
+        };
+        let persons = page.persons(campaign, &self.core.seed);
+        let known: BTreeSet<_> = self
+            .core
+            .store
+            .persons_in(campaign.id, &persons)
+            .await?
+            .into_iter()
+            .collect();
+        let context = ExpansionContext {
+            campaign,
+            last,
+            known,
+            ids: &self.core.ids,
+            seed: &self.core.seed,
+            now: self.core.now(),
+        };
+        let set = expand(&page, &context);
+        let done = self.core.store.commit(set, WriteClass::Bulk, self.core.now()).await?;
+        self.wake(&done.wake.into_iter().collect());
+        Ok(true)
+    }
+
+    async fn fill_pools(&self) -> Result<(), StoreError> {
+        let pool = self
+            .core
+            .store
+            .pool(self.incarnation(), self.core.now(), POOL_PER_ROUND)
+            .await?;
+        if pool.is_empty() {
+            return Ok(());
+        }
+        let ids: BTreeSet<_> = pool.iter().map(|message| message.campaign_id).collect();
+        let ids: Vec<CampaignId> = ids.into_iter().collect();
+        let campaigns = self.core.store.campaigns_by_id(&ids).await?;
+        let routing: BTreeMap<_, _> = campaigns
+            .iter()
+            .map(|campaign| (campaign.id, campaign.routing))
+            .collect();
+        let mut by_user: BTreeMap<UserId, Vec<_>> = BTreeMap::new();
+        for message in pool {
+            by_user.entry(message.user_id).or_default().push(message);
+        }
+        for (user, messages) in by_user {
+            let mut open = BTreeSet::new();
+            let scope = RequestScope::user(user);
+            let mut page = PageRequest::first(1_000);
+            loop {
+                let devices = self.core.store.devices(&scope, &page).await?;
+                open.extend(
+                    devices
+                        .rows
+                        .iter()
+                        .filter(|device| device.may_send())
+                        .map(|device| device.id),
+                );
+                match devices.next {
+                    Some(next) => page = PageRequest::after(next, 1_000),
+                    None => break,
+                }
+            }
+            let mut devices = self.core.store.loads(user, self.core.now()).await?;
+            devices.retain(|load| open.contains(&load.device_id));
+            let context = RoutingContext {
+                devices,
+                routing: &routing,
+                depth: self.core.config.pool_depth,
+                prefer_own_below: self.core.config.prefer_own_below,
+                seed: &self.core.seed,
+            };
+            let given = route(&messages, context);
+            if !given.is_empty() {
+                self.core.store.assign(&given, self.core.now()).await?;
+                self.wake(&given.iter().map(|one| one.device_id).collect());
+            }
+        }
+        Ok(())
+    }
+
+    async fn complete_campaigns(&self) -> Result<(), StoreError> {
+        let done = self
+            .core
+            .store
+            .complete_campaigns(self.core.now(), CAMPAIGNS_PER_ROUND)
+            .await?;
+        if done.is_empty() {
+            return Ok(());
+        }
+        let events: Vec<_> = done
+            .iter()
+            .map(|campaign| {
+                let kind = EventKind::CampaignStatus {
+                    campaign_id: campaign.id,
+                    status: campaign.status,
+                    reason: campaign.reason,
+                };
+                self.core.event(campaign.user_id, kind)
+            })
+            .collect();
+        let set = ChangeSet {
+            changes: Vec::new(),
+            events: events.clone(),
+        };
+        self.core.store.commit(set, WriteClass::Api, self.core.now()).await?;
+        self.core.bus.publish(&events).await;
+        Ok(())
+    }
+
+    /// Messages in doubt: those whose gateway can be asked now, as questions; those to be sent again are given to their lanes;
+    /// for the rest, what they become.
+    ///
+    /// # Errors
+    /// The store did not answer; call it again.
+    pub async fn doubts(self: &Arc<Self>) -> Result<(Vec<Question>, Vec<Finished>), StoreError> {
+        let now = self.core.now();
+        let rows = self
+            .core
+            .store
+            .doubts(self.incarnation(), now, DOUBTS_PER_ROUND)
+            .await?;
+        let limits = self.doubt_limits();
+        let mut questions = Vec::new();
+        let mut finished = Vec::new();
+        let lane_now = self.core.lane_now().at();
+        let mut state = self.state();
+        let State {
+            lanes,
+            timers,
+            in_doubt_live,
+            ..
+        } = &mut *state;
+        for message in rows {
+            let (Some(doubt), Some(attempt)) = (message.doubt, message.attempt.as_ref()) else {
+                continue;
+            };
+            if message.phone.is_none() || in_doubt_live.contains(&message.id) {
+                continue;
+            }
+            let Some(lane) = lanes.get_mut(&attempt.device_id) else {
+                continue;
+            };
+            let transport = self.core.transports.get(&lane.device.platform);
+            let policy = transport.map_or(DoubtPolicy::Unknown, |transport| transport.capabilities().doubt());
+            let on_doubt: OnDoubt = lane.on_doubt;
+            match doubt_step(&doubt, attempt.attempted_at, policy, on_doubt, &limits, now) {
+                DoubtStep::Wait(next_check_at) => {
+                    let verdict = Verdict::InDoubt {
+                        cause: doubt.cause.unwrap_or(crate::transport::MaybeSentCause::Interrupted),
+                        next_check_at,
+                        not_found_count: doubt.not_found_count,
+                    };
+                    in_doubt_live.insert(message.id);
+                    finished.push(about(&message, lane.epoch, verdict, None));
+                }
+                DoubtStep::GiveUp(reason) => {
+                    in_doubt_live.insert(message.id);
+                    finished.push(about(&message, lane.epoch, Verdict::Unknown { reason }, None));
+                }
+                DoubtStep::SendAgain => {
+                    if lane.again.is_none() && lane.phase == LanePhase::Idle && lane.may_send {
+                        timers.set(attempt.device_id, lane_now);
+                        lane.again = Some(Box::new(message));
+                    }
+                }
+                DoubtStep::Ask => {
+                    let Some(transport) = transport else { continue };
+                    in_doubt_live.insert(message.id);
+                    questions.push(Question {
+                        engine: Arc::clone(self),
+                        transport: Arc::clone(transport),
+                        context: SendContext {
+                            device: Arc::clone(&lane.device),
+                            timeout: self.core.config.send_timeout,
+                        },
+                        epoch: lane.epoch,
+                        host: Arc::clone(&lane.host),
+                        message,
+                    });
+                }
+            }
+        }
+        Ok((questions, finished))
+    }
+
+    /// Requests to devices of this node that nobody works on yet.
+    ///
+    /// # Errors
+    /// The store did not answer; call it again.
+    pub async fn errands(self: &Arc<Self>) -> Result<Vec<Errand>, StoreError> {
+        let commands = self
+            .core
+            .store
+            .commands(self.incarnation(), self.core.now(), COMMANDS_PER_ROUND)
+            .await?;
+        let mut state = self.state();
+        let State {
+            lanes, commands_live, ..
+        } = &mut *state;
+        let mut errands = Vec::new();
+        for command in commands {
+            let Some(lane) = lanes.get(&command.device_id) else {
+                continue;
+            };
+            let Some(transport) = self.core.transports.get(&lane.device.platform) else {
+                continue;
+            };
+            if !commands_live.insert(command.id) {
+                continue;
+            }
+            errands.push(Errand {
+                engine: Arc::clone(self),
+                transport: Arc::clone(transport),
+                context: SendContext {
+                    device: Arc::clone(&lane.device),
+                    timeout: self.core.config.send_timeout,
+                },
+                fence: Fence {
+                    incarnation: self.incarnation(),
+                    epoch: lane.epoch,
+                },
+                command,
+            });
+        }
+        Ok(errands)
+    }
+
+    /// Does what settlements asked for: error rates, holds, restrictions.
+    async fn follow_up(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(next) = self.state().follow_ups.first().cloned() else {
+                return Ok(());
+            };
+            self.follow(&next).await?;
+            self.state().follow_ups.remove(&next);
+        }
+    }
+
+    async fn follow(&self, next: &FollowUp) -> Result<(), StoreError> {
+        let limit = self.core.config.error_rate;
+        let now = self.core.now();
+        match next {
+            FollowUp::CampaignErrors(_, id) => {
+                let Some(campaign) = self.core.store.campaigns_by_id(&[*id]).await?.pop() else {
+                    return Ok(());
+                };
+                if campaign.status != CampaignStatus::Triggered || limit.percent == 0 {
+                    return Ok(());
+                }
+                let since = campaign.resumed_at.or(campaign.started_at).unwrap_or(Timestamp::EPOCH);
+                let recent = self
+                    .core
+                    .store
+                    .recent(RecentOf::Campaign(*id), since, limit.window)
+                    .await?;
+                if too_many(recent.bad, limit) {
+                    let set = ChangeSet::one(Change::SetCampaignStatus {
+                        user_id: campaign.user_id,
+                        campaign_id: campaign.id,
+                        from: &[CampaignStatus::Triggered],
+                        to: CampaignStatus::Paused,
+                        reason: Some(CampaignReason::ErrorRate),
+                    });
+                    self.commit_status(&campaign, set).await?;
+                }
+                Ok(())
+            }
+            FollowUp::DeviceErrors(user, id) => {
+                let since = self.state().lanes.get(id).map(|lane| lane.errors_since);
+                let Some(since) = since.filter(|_| limit.percent > 0) else {
+                    return Ok(());
+                };
+                let recent = self
+                    .core
+                    .store
+                    .recent(RecentOf::Device(*id), since, limit.window)
+                    .await?;
+                if too_many(recent.bad, limit) {
+                    let hold = Hold {
+                        reason: HoldReason::ErrorRate,
+                        since_at: now,
+                        detail: None,
+                    };
+                    self.hold(*user, *id, hold).await?;
+                }
+                Ok(())
+            }
+            FollowUp::Hold(user, id, detail) => {
+                let detail = Some(detail.clone()).filter(|detail| !detail.is_empty());
+                let hold = Hold {
+                    reason: HoldReason::Unauthenticated,
+                    since_at: now,
+                    detail,
+                };
+                self.hold(*user, *id, hold).await
+            }
+            FollowUp::Restrict(user, id, until, scope) => {
+                let until_at = until.unwrap_or(now + Duration::from_secs(3_600));
+                let scope = match scope {
+                    RestrictionOrd::Cold => RestrictionScope::Cold,
+                    RestrictionOrd::All => RestrictionScope::All,
+                };
+                let restriction = Some(Restriction { until_at, scope });
+                let change = Change::SetDeviceRestriction {
+                    user_id: *user,
+                    device_id: *id,
+                    restriction,
+                };
+                self.quietly(ChangeSet::one(change)).await
+            }
+        }
+    }
+
+    async fn hold(&self, user_id: UserId, device_id: crate::id::DeviceId, hold: Hold) -> Result<(), StoreError> {
+        let kind = EventKind::DeviceHold {
+            device_id,
+            reason: Some(hold.reason),
+        };
+        let event = self.core.event(user_id, kind);
+        let change = Change::SetDeviceHold {
+            user_id,
+            device_id,
+            hold: Some(hold),
+        };
+        self.quietly(ChangeSet::one(change).tell(event.clone())).await?;
+        self.core.bus.publish(&[event]).await;
+        self.core.wake.changed(device_id);
+        Ok(())
+    }
+
+    /// Commits; a device or campaign that is gone in the meantime is fine.
+    async fn quietly(&self, set: ChangeSet) -> Result<(), StoreError> {
+        match self.core.store.commit(set, WriteClass::Api, self.core.now()).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Err(error) => Err(self.note(error)),
+        }
+    }
+}
+
+fn too_many(bad: u32, limit: super::config::ErrorRateLimit) -> bool {
+    // Measured against the whole window: a handful of messages is no rate.
+    u64::from(bad) * 100 >= u64::from(limit.percent) * u64::from(limit.window)
+}
+
+/// The scope of a message as a hint for screens.
+pub(crate) fn progress_of(finished: &[Finished]) -> BTreeSet<(UserId, CampaignId)> {
+    finished
+        .iter()
+        .filter_map(|one| match one.scope {
+            MessageScope::Campaign(id) => Some((one.outcome.user_id, id)),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! From a due message to the text that its recipient gets.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::antispam::greeting::{Greeting, GreetingSet};
+use crate::antispam::render::{GreetingChoice, RenderError, RenderRequest, RenderScope, render};
+use crate::domain::campaign::Campaign;
+use crate::domain::content::{Content, Media, MergeValues, Template};
+use crate::domain::lead::Lead;
+use crate::domain::message::{Message, MessageState, Reason};
+use crate::domain::schedule::LocalTime;
+use crate::id::{CampaignId, LeadId};
+use crate::seed::Seed;
+use crate::store::DueMessage;
+use crate::time::Timestamp;
+
+/// A campaign with its text parsed once.
+#[derive(Debug)]
+pub(crate) struct ParsedCampaign {
+    pub(crate) campaign: Campaign,
+    template: Option<Arc<Template>>,
+}
+
+/// The parsed texts of running campaigns, by content version.
+#[derive(Debug, Default)]
+pub(crate) struct ContentCache(BTreeMap<CampaignId, Arc<ParsedCampaign>>);
+
+impl ContentCache {
+    /// How many campaigns are kept.
+    const COUNT_MAX: usize = 4_096;
+
+    /// Takes campaigns as they were just read; a text is parsed only when its version is new.
+    pub(crate) fn refresh(&mut self, campaigns: Vec<Campaign>) -> BTreeMap<CampaignId, Arc<ParsedCampaign>> {
+        if self.0.len() > Self::COUNT_MAX {
+            self.0.clear();
+        }
+        let mut fresh = BTreeMap::new();
+        for campaign in campaigns {
+            let id = campaign.id;
+            let known = self
+                .0
+                .get(&id)
+                .filter(|known| known.campaign.content_version == campaign.content_version);
+            let template = match known {
+                Some(known) => known.template.clone(),
+                None => campaign.content.template().ok().map(Arc::new),
+            };
+            let parsed = Arc::new(ParsedCampaign { campaign, template });
+            self.0.insert(id, Arc::clone(&parsed));
+            fresh.insert(id, parsed);
+        }
+        fresh
+    }
+}
+
+/// What rendering needs beside the message.
+#[derive(Debug)]
+pub(crate) struct RenderContext<'a> {
+    pub(crate) campaign: Option<&'a ParsedCampaign>,
+    pub(crate) leads: &'a BTreeMap<LeadId, Lead>,
+    pub(crate) seed: &'a Seed,
+    pub(crate) now: Timestamp,
+}
+
+/// A text ready to be handed over.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    pub(crate) text: String,
+    pub(crate) greeting: Option<String>,
+    pub(crate) media: Option<Media>,
+}
+
+/// Renders a due message, or says what it becomes instead.
+pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Ready, (MessageState, Reason)> {
+    let message = &due.message;
+    if message.expires_at <= context.now {
+        return Err((MessageState::Skipped, Reason::Expired));
+    }
+    let values = values_of(message, context.leads).ok_or((MessageState::Skipped, Reason::LeadGone))?;
+    let own;
+    let (template, content): (&Template, &Content) = match (&message.content, context.campaign) {
+        (Some(content), _) => {
+            own = content.template().map_err(|_| (MessageState::Failed, Reason::Empty))?;
+            (&own, content)
+        }
+        (None, Some(parsed)) => {
+            let template = parsed.template.as_ref().ok_or((MessageState::Failed, Reason::Empty))?;
+            (template, &parsed.campaign.content)
+        }
+        (None, None) => return Err((MessageState::Failed, Reason::Empty)),
+    };
+    let media = content.media.clone();
+    let previous = due
+        .previous_greeting
+        .as_deref()
+        .and_then(|text| Greeting::parse(text).ok());
+    let dressing = context
+        .campaign
+        .map(|parsed| (&parsed.campaign.dressing, parsed.campaign.time_zone));
+    let greeting = dressing
+        .filter(|(dressing, _)| dressing.greeting)
+        .and_then(|(dressing, zone)| {
+            let hour = u16::try_from(zone.local_hour(context.now)).ok()?;
+            Some(GreetingChoice {
+                set: GreetingSet::built_in(&dressing.greeting_locale)?,
+                time: LocalTime::from_hm(hour, 0)?,
+                previous: previous.as_ref(),
+            })
+        });
+    let request = RenderRequest {
+        template,
+        values: &values,
+        scope: if message.scope.is_bulk() {
+            RenderScope::Bulk
+        } else {
+            RenderScope::Interactive
+        },
+        greeting,
+        randomizer: dressing.and_then(|(dressing, _)| dressing.randomizer),
+        seed: context.seed,
+        message: message.id,
+        round: message.round.into(),
+    };
+    match render(&request) {
+        Ok(rendered) => {
+            let greeting = rendered.greeting.map(|greeting| greeting.as_str().to_owned());
+            Ok(Ready {
+                text: rendered.text,
+                greeting,
+                media,
+            })
+        }
+        // A picture needs no caption.
+        Err(_) if media.is_some() && content.text.trim().is_empty() => Ok(Ready {
+            text: String::new(),
+            greeting: None,
+            media,
+        }),
+        Err(RenderError::TooLong { .. }) => Err((MessageState::Skipped, Reason::TooLong)),
+        Err(_) => Err((MessageState::Failed, Reason::Empty)),
+    }
+}
+
+fn values_of(message: &Message, leads: &BTreeMap<LeadId, Lead>) -> Option<MergeValues> {
+    let phone = message
+        .phone
+        .map(|phone| phone.as_e164().to_owned())
+        .unwrap_or_default();
+    Some(match message.lead_id {
+        Some(id) => {
+            let lead = leads.get(&id)?;
+            MergeValues {
+                name: lead.name.clone(),
+                phone,
+                niche: lead.niches.to_string(),
+                custom: lead.custom.clone(),
+            }
+        }
+        None => MergeValues {
+            name: message.name.clone(),
+            phone,
+            niche: String::new(),
+            custom: message.custom.clone(),
+        },
+    })
+}

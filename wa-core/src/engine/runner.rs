@@ -1,0 +1,527 @@
+//! Keeps an engine going: one task that looks, prepares, begins, sends and settles, and sleeps through the clock.
+//!
+//! Everything under way is a future in one set, so a gateway that hangs holds up its own lanes and nobody else. Begins and
+//! settlements gather while the one before them is being committed.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, Either, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{FutureExt, future};
+
+use super::core::Core;
+use super::dispatch::{Dispatch, Finished};
+use super::node::{Candidate, Engine};
+use super::planning::{PlanReport, Question, progress_of};
+use crate::event::EventKind;
+use crate::id::{CampaignId, UserId};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::time::Monotonic;
+
+/// How long a failed call to the store is left alone before it is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How often what is kept for a while only is pruned.
+const PRUNE_EVERY: Duration = Duration::from_secs(600);
+
+/// Why a runner ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to stop and has drained.
+    Stopped,
+    /// Another node took its lease: start a new engine.
+    Fenced,
+}
+
+enum Done {
+    Looked(Result<Vec<Candidate>, StoreError>),
+    Prepared(Result<Option<Box<Candidate>>, StoreError>),
+    Begun(Result<Vec<Dispatch>, StoreError>, Vec<Arc<str>>),
+    Sent(Finished, Arc<str>),
+    Settled(Vec<Finished>, Result<(), StoreError>),
+    Planned(Result<PlanReport, StoreError>),
+    Doubts(Result<(Vec<Question>, Vec<Finished>), StoreError>),
+    Errands(Result<Vec<super::planning::Errand>, StoreError>),
+    Errand(Result<(), StoreError>),
+    Beaten(Result<(), StoreError>),
+    Refreshed(Result<(), StoreError>),
+    Pruned(Result<u64, StoreError>),
+    Told,
+}
+
+/// When something is done next, and whether it is being done.
+#[derive(Debug)]
+struct Turn {
+    at: Monotonic,
+    running: bool,
+}
+
+impl Turn {
+    fn now(now: Monotonic) -> Self {
+        Self {
+            at: now,
+            running: false,
+        }
+    }
+
+    fn take(&mut self, now: Monotonic) -> bool {
+        let due = !self.running && self.at <= now;
+        self.running |= due;
+        due
+    }
+
+    fn next(&self) -> Option<Monotonic> {
+        (!self.running).then_some(self.at)
+    }
+}
+
+/// Keeps one engine going until it is told to stop or loses its lease.
+#[derive(Debug)]
+pub struct Runner {
+    core: Arc<Core>,
+    engine: Arc<Engine>,
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Candidates that wait for room at their gateway, per host.
+    waiting: BTreeMap<Arc<str>, VecDeque<Candidate>>,
+    /// Sends and questions under way, per host.
+    in_flight: BTreeMap<Arc<str>, usize>,
+    questions: VecDeque<Question>,
+    finished: Vec<Finished>,
+    progress: BTreeSet<(UserId, CampaignId)>,
+    beginning: bool,
+    settling: bool,
+    settle_at: Monotonic,
+    look_at: Monotonic,
+    looking: bool,
+    plan: Turn,
+    doubts: Turn,
+    errands: Turn,
+    beat: Turn,
+    refresh: Turn,
+    prune: Turn,
+}
+
+impl std::fmt::Debug for Done {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Done")
+    }
+}
+
+impl Runner {
+    /// A runner for a started engine.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>) -> Self {
+        let core = Arc::clone(&engine.core);
+        let now = core.clock.monotonic();
+        Self {
+            core,
+            engine,
+            under_way: FuturesUnordered::new(),
+            waiting: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            questions: VecDeque::new(),
+            finished: Vec::new(),
+            progress: BTreeSet::new(),
+            beginning: false,
+            settling: false,
+            settle_at: now,
+            look_at: now,
+            looking: false,
+            plan: Turn::now(now),
+            doubts: Turn::now(now),
+            errands: Turn::now(now),
+            beat: Turn {
+                at: now,
+                running: false,
+            },
+            refresh: Turn {
+                at: now,
+                running: false,
+            },
+            prune: Turn {
+                at: now + PRUNE_EVERY,
+                running: false,
+            },
+        }
+    }
+
+    /// Runs until `stop` is ready and everything under way has ended, or until the lease is lost.
+    ///
+    /// Dropping the future is a crash: what was being sent is in doubt, as it should be.
+    pub async fn run(mut self, stop: impl Future<Output = ()> + Send) -> Ended {
+        let mut stop = Box::pin(stop.fuse());
+        let mut stopping = false;
+        loop {
+            if self.engine.is_fenced() {
+                return Ended::Fenced;
+            }
+            self.take_hints();
+            self.start_work(stopping);
+            if stopping && self.is_drained() {
+                if let Err(error) = self.engine.leave().await {
+                    tracing::warn!(%error, "could not leave; other nodes take over when the lease ends");
+                }
+                return Ended::Stopped;
+            }
+            let next = self.next_at(stopping);
+            let core = Arc::clone(&self.core);
+            let asleep = async {
+                match next {
+                    Some(at) => core.clock.sleep_until(at).await,
+                    None => future::pending().await,
+                }
+            };
+            let idle = select(Box::pin(asleep), Box::pin(core.wake.wait()));
+            let outside = select(idle, &mut stop);
+            let step = if self.under_way.is_empty() {
+                Either::Left(outside.await)
+            } else {
+                match select(self.under_way.next(), outside).await {
+                    Either::Left((done, _)) => Either::Right(done),
+                    Either::Right((outside, _)) => Either::Left(outside),
+                }
+            };
+            match step {
+                Either::Left(Either::Right(_)) => {
+                    stopping = true;
+                    self.waiting.clear();
+                    self.questions.clear();
+                }
+                Either::Left(Either::Left(_)) => {}
+                Either::Right(Some(done)) => self.take(done, stopping),
+                Either::Right(None) => {}
+            }
+            // Everything that is ready already is taken before new work starts, so that batches form.
+            while let Some(Some(done)) = self.under_way.next().now_or_never() {
+                self.take(done, stopping);
+            }
+        }
+    }
+
+    fn is_drained(&self) -> bool {
+        self.under_way.is_empty() && self.finished.is_empty()
+    }
+
+    fn take_hints(&mut self) {
+        let hints = self.core.wake.take();
+        let now = self.core.clock.monotonic();
+        if !hints.devices.is_empty() {
+            self.engine.wake(&hints.devices);
+        }
+        if !hints.changed.is_empty() {
+            let engine = Arc::clone(&self.engine);
+            self.under_way
+                .push(async move { Done::Refreshed(engine.refresh(Some(&hints.changed)).await) }.boxed());
+        }
+        if hints.plan {
+            self.plan.at = now;
+            self.errands.at = now;
+        }
+        self.finished.append(&mut self.engine.take_given_in());
+    }
+
+    fn next_at(&self, stopping: bool) -> Option<Monotonic> {
+        let mut next: Vec<Option<Monotonic>> = vec![self.beat.next()];
+        if !self.settling && !self.finished.is_empty() {
+            next.push(Some(self.settle_at));
+        }
+        if !stopping {
+            next.extend([
+                self.plan.next(),
+                self.doubts.next(),
+                self.errands.next(),
+                self.refresh.next(),
+                self.prune.next(),
+            ]);
+            if !self.looking {
+                next.push(self.engine.next_look_at().map(|at| at.max(self.look_at)));
+            }
+        }
+        next.into_iter().flatten().min()
+    }
+
+    fn start_work(&mut self, stopping: bool) {
+        let now = self.core.clock.monotonic();
+        if self.beat.take(now) {
+            let engine = Arc::clone(&self.engine);
+            let only_beat = stopping;
+            self.under_way.push(
+                async move {
+                    Done::Beaten(match engine.beat().await {
+                        Ok(()) if !only_beat => engine.balance().await,
+                        other => other,
+                    })
+                }
+                .boxed(),
+            );
+        }
+        if !self.settling && !self.finished.is_empty() && self.settle_at <= now {
+            self.settling = true;
+            let count = self.finished.len().min(self.core.config.batch_max.max(1));
+            let batch: Vec<_> = self.finished.drain(..count).collect();
+            let engine = Arc::clone(&self.engine);
+            self.under_way.push(
+                async move {
+                    let done = engine.settle(&batch).await.map(|_| ());
+                    Done::Settled(batch, done)
+                }
+                .boxed(),
+            );
+        }
+        if stopping {
+            return;
+        }
+        let engine = &self.engine;
+        if self.plan.take(now) {
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::Planned(engine.plan().await) }.boxed());
+        }
+        if self.doubts.take(now) {
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::Doubts(engine.doubts().await) }.boxed());
+        }
+        if self.errands.take(now) {
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::Errands(engine.errands().await) }.boxed());
+        }
+        if self.refresh.take(now) {
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::Refreshed(engine.refresh(None).await) }.boxed());
+        }
+        if self.prune.take(now) {
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::Pruned(engine.prune().await) }.boxed());
+        }
+        if !self.looking && self.look_at <= now && self.engine.next_look_at().is_some_and(|at| at <= now) {
+            self.looking = true;
+            let engine = Arc::clone(&self.engine);
+            self.under_way
+                .push(async move { Done::Looked(engine.look().await) }.boxed());
+        }
+        self.ask();
+        self.begin();
+    }
+
+    fn room(&self, host: &Arc<str>) -> usize {
+        self.core
+            .config
+            .in_flight_max
+            .saturating_sub(self.in_flight.get(host).copied().unwrap_or(0))
+    }
+
+    fn ask(&mut self) {
+        for _ in 0..self.questions.len() {
+            let Some(question) = self.questions.pop_front() else {
+                return;
+            };
+            let host = question.host();
+            if self.room(&host) == 0 {
+                self.questions.push_back(question);
+                continue;
+            }
+            *self.in_flight.entry(Arc::clone(&host)).or_default() += 1;
+            self.under_way
+                .push(async move { Done::Sent(question.ask().await, host) }.boxed());
+        }
+    }
+
+    fn begin(&mut self) {
+        if self.beginning {
+            return;
+        }
+        let mut batch = Vec::new();
+        let hosts: Vec<_> = self.waiting.keys().cloned().collect();
+        for host in hosts {
+            let room = self
+                .room(&host)
+                .min(self.core.config.batch_max.saturating_sub(batch.len()));
+            let Some(queue) = self.waiting.get_mut(&host) else {
+                continue;
+            };
+            let count = room.min(queue.len());
+            batch.extend(queue.drain(..count));
+            if queue.is_empty() {
+                self.waiting.remove(&host);
+            }
+            *self.in_flight.entry(host).or_default() += count;
+        }
+        if batch.is_empty() {
+            return;
+        }
+        self.beginning = true;
+        let reserved: Vec<_> = batch.iter().map(Candidate::host).collect();
+        let engine = Arc::clone(&self.engine);
+        self.under_way.push(
+            async move {
+                let begun = engine.begin(batch).await;
+                Done::Begun(begun, reserved)
+            }
+            .boxed(),
+        );
+    }
+
+    /// Hints to screens that numbers changed, at most once per round of planning.
+    fn tell_progress(&mut self) {
+        let progress = std::mem::take(&mut self.progress);
+        if progress.is_empty() {
+            return;
+        }
+        let core = Arc::clone(&self.core);
+        self.under_way.push(
+            async move {
+                let events: Vec<_> = progress
+                    .into_iter()
+                    .map(|(user, campaign_id)| core.event(user, EventKind::CampaignProgress { campaign_id }))
+                    .collect();
+                core.bus.publish(&events).await;
+                Done::Told
+            }
+            .boxed(),
+        );
+    }
+
+    fn free(&mut self, host: &Arc<str>) {
+        if let Some(count) = self.in_flight.get_mut(host) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.in_flight.remove(host);
+            }
+        }
+    }
+
+    fn take(&mut self, done: Done, stopping: bool) {
+        let now = self.core.clock.monotonic();
+        let (plan_every, beat_every, refresh_every) = {
+            let config = &self.core.config;
+            (config.plan_every, config.beat_every, config.refresh_every)
+        };
+        match done {
+            Done::Looked(Ok(candidates)) => {
+                self.looking = false;
+                for candidate in candidates {
+                    let engine = Arc::clone(&self.engine);
+                    if stopping {
+                        continue;
+                    }
+                    self.under_way.push(
+                        async move { Done::Prepared(engine.prepare(candidate).await.map(|kept| kept.map(Box::new))) }
+                            .boxed(),
+                    );
+                }
+            }
+            Done::Looked(Err(error)) => {
+                self.looking = false;
+                self.look_at = now + RETRY_AFTER;
+                note("look", &error);
+            }
+            Done::Prepared(Ok(Some(candidate))) if !stopping => {
+                self.waiting.entry(candidate.host()).or_default().push_back(*candidate);
+            }
+            Done::Prepared(Ok(_)) => {}
+            Done::Prepared(Err(error)) => note("prepare", &error),
+            Done::Begun(result, reserved) => {
+                self.beginning = false;
+                for host in &reserved {
+                    self.free(host);
+                }
+                match result {
+                    Ok(dispatches) => {
+                        for dispatch in dispatches {
+                            let host = dispatch.host();
+                            *self.in_flight.entry(Arc::clone(&host)).or_default() += 1;
+                            self.under_way
+                                .push(async move { Done::Sent(dispatch.run().await, host) }.boxed());
+                        }
+                    }
+                    Err(error) => note("begin", &error),
+                }
+            }
+            Done::Sent(finished, host) => {
+                self.free(&host);
+                self.finished.push(finished);
+            }
+            Done::Settled(batch, Ok(())) => {
+                self.settling = false;
+                self.progress.append(&mut progress_of(&batch));
+            }
+            Done::Settled(batch, Err(error)) => {
+                self.settling = false;
+                if error.kind != StoreErrorKind::Fenced {
+                    self.finished.extend(batch);
+                    self.settle_at = now + RETRY_AFTER;
+                }
+                note("settle", &error);
+            }
+            Done::Planned(result) => {
+                self.plan.running = false;
+                self.tell_progress();
+                self.plan.at = match result {
+                    Ok(PlanReport { more: true, .. }) => now,
+                    Ok(_) => now + plan_every,
+                    Err(error) => {
+                        note("plan", &error);
+                        now + plan_every
+                    }
+                };
+            }
+            Done::Doubts(result) => {
+                self.doubts.running = false;
+                self.doubts.at = now + plan_every;
+                match result {
+                    Ok((questions, mut finished)) => {
+                        self.questions.extend(questions);
+                        self.finished.append(&mut finished);
+                    }
+                    Err(error) => note("doubts", &error),
+                }
+            }
+            Done::Errands(result) => {
+                self.errands.running = false;
+                self.errands.at = now + plan_every;
+                match result {
+                    Ok(errands) => {
+                        for errand in errands {
+                            self.under_way
+                                .push(async move { Done::Errand(errand.run().await) }.boxed());
+                        }
+                    }
+                    Err(error) => note("errands", &error),
+                }
+            }
+            Done::Errand(Err(error)) => note("errand", &error),
+            Done::Errand(Ok(())) | Done::Told => {}
+            Done::Beaten(result) => {
+                self.beat.running = false;
+                self.beat.at = now + beat_every;
+                if let Err(error) = result {
+                    self.beat.at = now + RETRY_AFTER;
+                    note("beat", &error);
+                }
+            }
+            Done::Refreshed(result) => {
+                self.refresh.running = false;
+                self.refresh.at = now + refresh_every;
+                if let Err(error) = result {
+                    note("refresh", &error);
+                }
+            }
+            Done::Pruned(result) => {
+                self.prune.running = false;
+                self.prune.at = now + PRUNE_EVERY;
+                if let Err(error) = result {
+                    note("prune", &error);
+                }
+            }
+        }
+    }
+}
+
+fn note(operation: &'static str, error: &StoreError) {
+    tracing::warn!(operation, %error, "the store did not do it; it is tried again");
+}
