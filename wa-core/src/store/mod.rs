@@ -24,6 +24,7 @@ mod devices;
 mod error;
 mod leads;
 mod leases;
+mod memory;
 mod outbox;
 mod page;
 mod suppressions;
@@ -40,6 +41,7 @@ pub use self::devices::DeviceStore;
 pub use self::error::{StoreError, StoreErrorKind};
 pub use self::leads::{LeadFilter, LeadStore};
 pub use self::leases::{LeaseStore, NodeRecord, TakenOver};
+pub use self::memory::MemoryStore;
 pub use self::outbox::{
     Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook,
     MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled, Swept,

@@ -1,0 +1,295 @@
+//! Commits of changes to messages and to the people whom they are for.
+
+use super::commit::COMMIT;
+use super::messages::{LAST_INSTANT, LAST_MESSAGE};
+use super::state::{State, conflict, not_found, overrides, place};
+use crate::domain::delivery::Delivery;
+use crate::domain::lead::Lead;
+use crate::domain::message::{Message, MessageScope, MessageState, Reason};
+use crate::domain::phone::{PersonKey, Phone};
+use crate::domain::suppression::Suppression;
+use crate::id::{CampaignId, DeviceId, LeadId, MessageId, UserId};
+use crate::store::{Committed, StoreError};
+use crate::time::Timestamp;
+use crate::transport::{MessageRef, TransportMessageId};
+
+impl State {
+    pub(super) fn insert_message(
+        &mut self,
+        mut message: Message,
+        now: Timestamp,
+        done: &mut Committed,
+    ) -> Result<(), StoreError> {
+        if let Some(known) = self.messages.by_key(message.key) {
+            // A key names its user, so another's is no repetition but a mistake, and must tell nothing of theirs.
+            self.message_of(message.user_id, known)
+                .map_err(|_| conflict(COMMIT, "message"))?;
+            done.duplicates.push((message.key, known));
+            return Ok(());
+        }
+        self.check_owners(&message)?;
+        if self.messages.get(message.id).is_some() {
+            return Err(conflict(COMMIT, "message"));
+        }
+        match message.state {
+            MessageState::Queued | MessageState::Held => {
+                // Nobody would ever give it a device: only messages of campaigns wait in the pool.
+                let pooled = message.from_pool && matches!(message.scope, MessageScope::Campaign(_));
+                if message.device_id.is_none() && !pooled {
+                    return Err(conflict(COMMIT, "message"));
+                }
+                let requeued = self.requeued(&message);
+                let reason = message.reason.filter(|_| requeued.state.is_open());
+                requeued.apply(&mut message, now);
+                message.reason = requeued.reason.or(reason);
+            }
+            MessageState::Sending | MessageState::InDoubt => return Err(conflict(COMMIT, "message")),
+            _ => {
+                message.settled_at.get_or_insert(now);
+            }
+        }
+        if let Some(earlier) = message.supersedes {
+            self.supersede(&message, earlier)?;
+        }
+        done.messages_inserted += 1;
+        if message.state == MessageState::Queued {
+            done.wake.extend(message.device_id);
+        }
+        self.add_message(message);
+        Ok(())
+    }
+
+    /// Device, lead and campaign of a message belong to its user.
+    fn check_owners(&self, message: &Message) -> Result<(), StoreError> {
+        let user = message.user_id;
+        if let MessageScope::Campaign(id) = message.scope {
+            self.campaign_of(user, id)?;
+        }
+        if let Some(id) = message.device_id {
+            self.device_of(user, id).ok_or(not_found(COMMIT, "device"))?;
+        }
+        if let Some(id) = message.lead_id {
+            let lead = self.leads.get(&id).filter(|lead| lead.user_id == user);
+            lead.ok_or(not_found(COMMIT, "lead"))?;
+        }
+        Ok(())
+    }
+
+    fn supersede(&mut self, by: &Message, id: MessageId) -> Result<(), StoreError> {
+        let earlier = self.message_of(by.user_id, id)?;
+        if earlier.scope != by.scope || earlier.superseded || earlier.state.is_open() {
+            return Err(conflict(COMMIT, "message"));
+        }
+        self.change_message(COMMIT, id, |message| message.superseded = true)?;
+        Ok(())
+    }
+
+    fn message_of(&self, user: UserId, id: MessageId) -> Result<&Message, StoreError> {
+        self.messages
+            .get(id)
+            .filter(|message| message.user_id == user)
+            .ok_or(not_found(COMMIT, "message"))
+    }
+
+    pub(super) fn mark_message(
+        &mut self,
+        user: UserId,
+        id: MessageId,
+        sent: bool,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        if self.message_of(user, id)?.state != MessageState::Unknown {
+            return Err(conflict(COMMIT, "message"));
+        }
+        let state = if sent { MessageState::Sent } else { MessageState::Failed };
+        self.change_message(COMMIT, id, |message| {
+            place(message, state, Some(Reason::ByPerson), now);
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn cancel_message(&mut self, user: UserId, id: MessageId, now: Timestamp) -> Result<(), StoreError> {
+        let state = self.message_of(user, id)?.state;
+        if !matches!(state, MessageState::Queued | MessageState::Held) {
+            return Err(conflict(COMMIT, "message"));
+        }
+        self.change_message(COMMIT, id, |message| {
+            place(message, MessageState::Cancelled, Some(Reason::ByPerson), now);
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn receipt(
+        &mut self,
+        (user, device): (UserId, DeviceId),
+        message: &MessageRef,
+        (delivery, at): (Delivery, Timestamp),
+        now: Timestamp,
+        done: &mut Committed,
+    ) -> Result<(), StoreError> {
+        self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
+        let found = match message {
+            MessageRef::Ours(id) => newest_with(&self.messages.by_ours, device, id),
+            MessageRef::Provider(id) => newest_with(&self.messages.by_vendors, device, id),
+            MessageRef::NewestTo(phone) => self
+                .sent_to(device, *phone)
+                .find(|id| self.messages.row(*id).delivery.is_none()),
+        };
+        let Some(id) = found else { return Ok(()) };
+        let row = self.messages.row(id);
+        let state = row.state;
+        let moves = match state {
+            MessageState::Sent | MessageState::Sending => Delivery::advances(row.delivery, delivery),
+            MessageState::Queued | MessageState::Held | MessageState::InDoubt | MessageState::Unknown => true,
+            MessageState::Failed | MessageState::Skipped | MessageState::Cancelled => return Ok(()),
+        };
+        if moves {
+            self.change_message(COMMIT, id, |message| {
+                if !matches!(state, MessageState::Sent | MessageState::Sending) {
+                    place(message, MessageState::Sent, None, now);
+                }
+                message.delivery = Some(delivery);
+                message.delivery_at = Some(at);
+            })?;
+        }
+        done.matched.push(id);
+        Ok(())
+    }
+
+    /// The sent messages of a device to a number, newest attempt first.
+    fn sent_to(&self, device: DeviceId, phone: Phone) -> impl Iterator<Item = MessageId> {
+        let first = (device, phone, Timestamp::from_millis(i64::MIN), MessageId::MIN);
+        let last = (device, phone, LAST_INSTANT, LAST_MESSAGE);
+        self.messages.sent_to.range(first..=last).rev().map(|(_, _, _, id)| *id)
+    }
+
+    pub(super) fn suppress(
+        &mut self,
+        suppression: Suppression,
+        now: Timestamp,
+        done: &mut Committed,
+    ) -> Result<(), StoreError> {
+        let (user, person) = (suppression.user_id, suppression.person);
+        self.put_suppression(suppression);
+        let theirs: Vec<MessageId> = self.messages.of_person(user, person).collect();
+        for id in theirs {
+            let message = self.messages.row(id);
+            if !overrides(message) {
+                done.moved += self.stop(id, Reason::Suppressed, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops an open message that is not being sent: one in doubt becomes `unknown`, others are skipped.
+    fn stop(&mut self, id: MessageId, why: Reason, now: Timestamp) -> Result<u64, StoreError> {
+        let (state, reason) = match self.messages.row(id).state {
+            MessageState::Queued | MessageState::Held => (MessageState::Skipped, why),
+            MessageState::InDoubt => (MessageState::Unknown, Reason::EndedInDoubt),
+            _ => return Ok(0),
+        };
+        self.change_message(COMMIT, id, |message| place(message, state, Some(reason), now))?;
+        Ok(1)
+    }
+
+    pub(super) fn erase_person(
+        &mut self,
+        user: UserId,
+        person: PersonKey,
+        phone: Phone,
+        now: Timestamp,
+        done: &mut Committed,
+    ) -> Result<(), StoreError> {
+        for id in self.leads_with(user, phone) {
+            self.remove_lead(id);
+        }
+        let entries: Vec<(CampaignId, u32)> = self
+            .entries_by_phone
+            .range((phone, CampaignId::MIN, 0)..)
+            .take_while(|(of, _, _)| *of == phone)
+            .map(|(_, campaign, position)| (*campaign, *position))
+            .filter(|(campaign, _)| self.campaigns.get(campaign).is_some_and(|c| c.user_id == user))
+            .collect();
+        for (campaign, position) in entries {
+            self.remove_entry(campaign, position);
+        }
+        let theirs: Vec<MessageId> = self.messages.of_person(user, person).collect();
+        for id in theirs {
+            done.moved += self.stop(id, Reason::Erased, now)?;
+            self.change_message(COMMIT, id, |message| {
+                message.phone = None;
+                message.name.clear();
+                message.custom.clear();
+                message.content = None;
+                message.detail = None;
+                if let Some(attempt) = &mut message.attempt {
+                    attempt.text.clear();
+                }
+            })?;
+            if let Some(earlier) = self.messages.earlier.get(&id) {
+                let mut erased = earlier.clone();
+                for attempt in &mut erased {
+                    attempt.text.clear();
+                }
+                self.put_earlier(id, erased);
+            }
+        }
+        Ok(())
+    }
+
+    fn leads_with(&self, user: UserId, phone: Phone) -> Vec<LeadId> {
+        self.leads_by_phone
+            .range((user, phone, LeadId::MIN)..)
+            .take_while(|(of, number, _)| (*of, *number) == (user, phone))
+            .map(|(_, _, id)| *id)
+            .collect()
+    }
+
+    pub(super) fn replied(
+        &mut self,
+        (user, device): (UserId, DeviceId),
+        phone: Phone,
+        provider_id: TransportMessageId,
+        at: Timestamp,
+        done: &mut Committed,
+    ) -> Result<(), StoreError> {
+        self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
+        if !self.hear(device, provider_id) {
+            return Ok(());
+        }
+        done.reply_is_new = true;
+        if self.live_device(user, device).is_ok() {
+            self.change_device(user, device, |device| {
+                device.last_active_at = device.last_active_at.max(Some(at));
+            })?;
+        }
+        for id in self.leads_with(user, phone) {
+            let mut lead = Lead::clone(&self.leads[&id]);
+            lead.last_interaction_at = lead.last_interaction_at.max(Some(at));
+            self.put_lead(lead);
+        }
+        let newest = self.sent_to(device, phone).next();
+        if let Some(id) = newest {
+            if Delivery::advances(self.messages.row(id).delivery, Delivery::Replied) {
+                self.change_message(COMMIT, id, |message| {
+                    message.delivery = Some(Delivery::Replied);
+                    message.delivery_at = Some(at);
+                })?;
+            }
+            done.matched.push(id);
+        }
+        Ok(())
+    }
+}
+
+/// The newest message of a device whose newest attempt has this id.
+fn newest_with(
+    index: &std::collections::BTreeSet<(DeviceId, TransportMessageId, MessageId)>,
+    device: DeviceId,
+    id: &TransportMessageId,
+) -> Option<MessageId> {
+    index
+        .range((device, id.clone(), MessageId::MIN)..=(device, id.clone(), LAST_MESSAGE))
+        .next_back()
+        .map(|(_, _, id)| *id)
+}

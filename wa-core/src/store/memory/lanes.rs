@@ -1,0 +1,225 @@
+//! What lanes and routing read of the outbox.
+
+use super::messages::{LAST_INSTANT, LAST_MESSAGE};
+use super::state::State;
+use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::pacing::Priority;
+use crate::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
+use crate::plan::ScopeGate;
+use crate::store::{
+    DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook, PoolMessage, RecentOf, RecentOutcomes, SendingRow,
+};
+use crate::time::Timestamp;
+
+const FIRST_INSTANT: Timestamp = Timestamp::from_millis(i64::MIN);
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+type Head = (Timestamp, MessageId);
+
+impl State {
+    pub(super) fn due(&self, due: &Due) -> Vec<LaneDue> {
+        due.lanes.iter().map(|look| self.lane_due(look, due.now)).collect()
+    }
+
+    fn lane_due(&self, look: &LaneLook, now: Timestamp) -> LaneDue {
+        let mut lane = LaneDue {
+            device_id: look.device_id,
+            heads: Vec::new(),
+            next_due_at: None,
+        };
+        if self.device_of(look.user_id, look.device_id).is_none() {
+            return lane;
+        }
+        for priority in [Priority::Interactive, Priority::Sequence, Priority::Campaign] {
+            match self.head(look, priority, now) {
+                Ok((_, id)) => lane.heads.push(self.due_message(id)),
+                Err(Some(due_at)) => lane.next_due_at = Some(lane.next_due_at.map_or(due_at, |at| at.min(due_at))),
+                Err(None) => {}
+            }
+        }
+        lane
+    }
+
+    /// The head of one priority that is due, else when the next one is.
+    fn head(&self, look: &LaneLook, priority: Priority, now: Timestamp) -> Result<Head, Option<Timestamp>> {
+        let mut next = None;
+        let mut wrapped = None;
+        for (campaign, head) in self.heads(look.device_id, priority) {
+            if head.0 > now {
+                next = Some(next.map_or(head.0, |at: Timestamp| at.min(head.0)));
+            } else if look.served.is_none_or(|served| campaign > served) {
+                return Ok(head);
+            } else {
+                wrapped = wrapped.or(Some(head));
+            }
+        }
+        wrapped.ok_or(next)
+    }
+
+    /// The earliest queued message of each campaign on a lane, by campaign; one in all where there are no campaigns.
+    fn heads(&self, device: DeviceId, priority: Priority) -> impl Iterator<Item = (CampaignId, Head)> {
+        let first_from = move |from| {
+            self.messages
+                .queued
+                .range(from..)
+                .next()
+                .filter(|(of, at, ..)| (*of, *at) == (device, priority))
+        };
+        let start = (device, priority, CampaignId::MIN, FIRST_INSTANT, MessageId::MIN);
+        std::iter::successors(first_from(start), move |(_, _, campaign, _, _)| {
+            let past = (device, priority, *campaign, LAST_INSTANT, LAST_MESSAGE);
+            first_from(past)
+        })
+        .map(|(_, _, campaign, due_at, id)| (*campaign, (*due_at, *id)))
+    }
+
+    fn due_message(&self, id: MessageId) -> DueMessage {
+        let message = self.messages.row(id).clone();
+        let to = (message.user_id, message.person);
+        let newest = self
+            .messages
+            .attempted_to
+            .range((to.0, to.1, FIRST_INSTANT, MessageId::MIN)..=(to.0, to.1, LAST_INSTANT, LAST_MESSAGE))
+            .next_back();
+        let attempt = newest.and_then(|(_, _, _, id)| self.messages.row(*id).attempt.as_ref());
+        DueMessage {
+            previous_greeting: attempt.and_then(|attempt| attempt.greeting.clone()),
+            message,
+        }
+    }
+
+    /// Most rows that [`sending`](Self::sending) tells.
+    const SENDING_MAX: usize = 10_000;
+
+    pub(super) fn sending(&self, incarnation: Incarnation) -> Vec<SendingRow> {
+        let rows = self.messages.sending.iter().filter_map(|id| {
+            let message = self.messages.row(*id);
+            let attempt = message.attempt.as_ref()?;
+            let device = self.devices.get(&attempt.device_id)?;
+            (device.owner == Some(incarnation)).then_some(SendingRow {
+                user_id: message.user_id,
+                device_id: attempt.device_id,
+                epoch: attempt.epoch,
+                message_id: message.id,
+                attempt_id: attempt.id,
+            })
+        });
+        rows.take(Self::SENDING_MAX).collect()
+    }
+
+    pub(super) fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<Message> {
+        self.messages
+            .doubts
+            .range(..=(now, LAST_MESSAGE))
+            .map(|(_, id)| self.messages.row(*id))
+            .filter(|message| {
+                let device = message.device_id.and_then(|id| self.devices.get(&id));
+                device.is_some_and(|row| row.owner == Some(incarnation))
+                    && self.gate(message.scope) != ScopeGate::Paused
+            })
+            .take(limit as usize)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<PoolMessage> {
+        let serves = |user: UserId| {
+            self.served_by
+                .range((incarnation, user, DeviceId::MIN)..)
+                .next()
+                .is_some_and(|(node, of, _)| (*node, *of) == (incarnation, user))
+        };
+        self.messages
+            .pool
+            .range(..=(now, LAST_MESSAGE))
+            .map(|(_, id)| self.messages.row(*id))
+            .filter(|message| serves(message.user_id))
+            .filter_map(|message| {
+                let MessageScope::Campaign(campaign_id) = message.scope else {
+                    return None;
+                };
+                let lead = message.lead_id.and_then(|id| self.leads.get(&id));
+                Some(PoolMessage {
+                    message_id: message.id,
+                    user_id: message.user_id,
+                    campaign_id,
+                    lead_device: lead.and_then(|lead| lead.device_id),
+                    person: message.person,
+                })
+            })
+            .take(limit as usize)
+            .collect()
+    }
+
+    pub(super) fn loads(&self, user: UserId, now: Timestamp) -> Vec<DeviceLoad> {
+        self.live_devices_of(user)
+            .map(|device_id| {
+                let queued = self.messages.in_state_on(device_id, MessageState::Queued);
+                let sending = self.messages.in_state_on(device_id, MessageState::Sending);
+                DeviceLoad {
+                    device_id,
+                    sent_this_hour: narrow(self.attempted(device_id, now - HOUR).count()),
+                    in_flight: u32::try_from(queued + sending).unwrap_or(u32::MAX),
+                    topped_up: narrow(self.topped_up(device_id).count()),
+                }
+            })
+            .collect()
+    }
+
+    pub(super) fn live_devices_of(&self, user: UserId) -> impl Iterator<Item = DeviceId> {
+        self.live_devices
+            .range((user, DeviceId::MIN)..)
+            .take_while(move |(of, _)| *of == user)
+            .map(|(_, id)| *id)
+    }
+
+    fn attempted(&self, device: DeviceId, since: Timestamp) -> impl Iterator<Item = Timestamp> {
+        self.messages
+            .attempted
+            .range((device, since, MessageId::MIN)..=(device, LAST_INSTANT, LAST_MESSAGE))
+            .map(|(_, at, _)| *at)
+    }
+
+    pub(super) fn history(&self, devices: &[DeviceId], since: Timestamp) -> Vec<LaneHistory> {
+        let lane = |device_id: &DeviceId| LaneHistory {
+            device_id: *device_id,
+            attempts: self.attempted(*device_id, since).collect(),
+            last_attempt_at: self.last_attempts.get(device_id).copied(),
+        };
+        devices.iter().map(lane).collect()
+    }
+
+    pub(super) fn recent(&self, of: RecentOf, since: Timestamp, limit: u32) -> RecentOutcomes {
+        let mut recent = RecentOutcomes::default();
+        let mut count = |id: MessageId| {
+            let bad = matches!(
+                self.messages.row(id).state,
+                MessageState::Failed | MessageState::Unknown
+            );
+            recent.settled += 1;
+            recent.bad += u32::from(bad);
+        };
+        let limit = limit as usize;
+        match of {
+            RecentOf::Campaign(id) => self
+                .messages
+                .settled_in
+                .range((id, since, MessageId::MIN)..=(id, LAST_INSTANT, LAST_MESSAGE))
+                .rev()
+                .take(limit)
+                .for_each(|(_, _, id)| count(*id)),
+            RecentOf::Device(id) => self
+                .messages
+                .settled_on
+                .range((id, since, MessageId::MIN)..=(id, LAST_INSTANT, LAST_MESSAGE))
+                .rev()
+                .take(limit)
+                .for_each(|(_, _, id)| count(*id)),
+        }
+        recent
+    }
+}
+
+fn narrow(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

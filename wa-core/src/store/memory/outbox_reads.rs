@@ -1,0 +1,216 @@
+//! Reads of the outbox within a request's scope, its numbers, and the sub-trait itself.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+
+use super::MemoryStore;
+use super::state::{State, not_found};
+use crate::domain::access::RequestScope;
+use crate::domain::message::{Attempt, Message, MessageScope, MessageState};
+use crate::domain::summary::{DeviceNumbers, Numbers};
+use crate::id::{DeviceId, Incarnation, MessageId, UserId};
+use crate::store::{
+    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, LaneDue, LaneHistory, MessageFilter, OutboxStore,
+    Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled, StoreError, Swept,
+};
+use crate::time::Timestamp;
+
+/// Whether a row with this device is within a scope; one that belongs to no device is not within a scope of some devices.
+pub(super) fn sees(scope: &RequestScope, device: Option<DeviceId>) -> bool {
+    device.map_or(scope.devices.is_none(), |device| scope.sees(device))
+}
+
+impl State {
+    fn message(&self, scope: &RequestScope, id: MessageId, operation: &'static str) -> Result<&Message, StoreError> {
+        self.messages
+            .get(id)
+            .filter(|message| message.user_id == scope.user_id && sees(scope, message.device_id))
+            .ok_or(not_found(operation, "message"))
+    }
+
+    fn page_of_messages(
+        &self,
+        scope: &RequestScope,
+        filter: &MessageFilter,
+        page: &PageRequest<MessageId>,
+    ) -> Page<Message, MessageId> {
+        let after = page.after.unwrap_or(MessageId::MIN);
+        let user = scope.user_id;
+        let ids: Box<dyn Iterator<Item = MessageId>> = match (filter.scope, filter.person) {
+            (Some(of), _) => Box::new(self.messages.of_scope((user, of), after)),
+            (None, Some(person)) => Box::new(self.messages.of_person(user, person)),
+            (None, None) => Box::new(self.messages.of_user(user, after)),
+        };
+        let limit = page.clamped();
+        let rows = ids
+            .filter(|id| page.after.is_none_or(|after| *id > after))
+            .map(|id| self.messages.row(id))
+            .filter(|message| sees(scope, message.device_id) && shows(filter, message))
+            .take(limit + 1)
+            .cloned()
+            .collect();
+        Page::cut(rows, limit, |message: &Message| message.id)
+    }
+
+    fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {
+        let message = self.message(scope, id, "attempts")?;
+        let earlier = self.messages.earlier.get(&id).into_iter().flatten();
+        Ok(earlier.chain(&message.attempt).cloned().collect())
+    }
+
+    /// A campaign's numbers are those of its user's; the other scopes are the user's own.
+    fn check_scope(&self, scope: &RequestScope, of: MessageScope, operation: &'static str) -> Result<(), StoreError> {
+        if let MessageScope::Campaign(id) = of {
+            let campaign = self.campaigns.get(&id);
+            campaign
+                .filter(|campaign| campaign.user_id == scope.user_id)
+                .ok_or(not_found(operation, "campaign"))?;
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.check_scope(scope, of, "numbers")?;
+        let key = (scope.user_id, of);
+        let tallies = self.messages.tallies.range((key, None)..);
+        Ok(tallies
+            .take_while(|((of, _), _)| *of == key)
+            .filter(|((_, device), _)| sees(scope, *device))
+            .map(|((_, device_id), numbers)| DeviceNumbers {
+                device_id: *device_id,
+                numbers: *numbers,
+            })
+            .collect())
+    }
+
+    fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.check_scope(scope, of, "count")?;
+        let mut counted: BTreeMap<Option<DeviceId>, Numbers> = BTreeMap::new();
+        for id in self.messages.of_scope((scope.user_id, of), MessageId::MIN) {
+            let message = self.messages.row(id);
+            if !message.superseded && sees(scope, message.device_id) {
+                let numbers = counted.entry(message.device_id).or_default();
+                numbers.count(message.state, message.delivery);
+            }
+        }
+        let rows = counted.into_iter();
+        Ok(rows
+            .map(|(device_id, numbers)| DeviceNumbers { device_id, numbers })
+            .collect())
+    }
+
+    fn device_numbers(&self, scope: &RequestScope, device: DeviceId) -> Result<Numbers, StoreError> {
+        if self.device_of(scope.user_id, device).is_none() || !scope.sees(device) {
+            return Err(not_found("device_numbers", "device"));
+        }
+        Ok(self.messages.device_tallies.get(&device).copied().unwrap_or_default())
+    }
+
+    fn backlog(&self) -> Backlog {
+        Backlog {
+            queued: self.messages.in_state(MessageState::Queued),
+            held: self.messages.in_state(MessageState::Held),
+            sending: self.messages.in_state(MessageState::Sending),
+            in_doubt: self.messages.in_state(MessageState::InDoubt),
+            oldest_due_at: self.messages.queued_at.first().map(|(due_at, _)| *due_at),
+        }
+    }
+}
+
+fn shows(filter: &MessageFilter, message: &Message) -> bool {
+    filter.scope.is_none_or(|scope| message.scope == scope)
+        && filter.device_id.is_none_or(|device| message.device_id == Some(device))
+        && filter.lead_id.is_none_or(|lead| message.lead_id == Some(lead))
+        && filter.person.is_none_or(|person| message.person == person)
+        && (filter.states.is_empty() || filter.states.contains(&message.state))
+        && (filter.with_superseded || !message.superseded)
+}
+
+#[async_trait]
+impl OutboxStore for MemoryStore {
+    async fn due(&self, due: &Due) -> Result<Vec<LaneDue>, StoreError> {
+        Ok(self.lock().due(due))
+    }
+
+    async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError> {
+        self.lock().begin(begin)
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError> {
+        self.lock().settle(settle)
+    }
+
+    async fn decline(&self, items: &[Decline], now: Timestamp) -> Result<u64, StoreError> {
+        self.lock().decline(items, now)
+    }
+
+    async fn sending(&self, incarnation: Incarnation) -> Result<Vec<SendingRow>, StoreError> {
+        Ok(self.lock().sending(incarnation))
+    }
+
+    async fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<Message>, StoreError> {
+        Ok(self.lock().doubts(incarnation, now, limit))
+    }
+
+    async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError> {
+        self.lock().sweep(limit, now)
+    }
+
+    async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError> {
+        Ok(self.lock().pool(incarnation, now, limit))
+    }
+
+    async fn assign(&self, items: &[Assignment], _now: Timestamp) -> Result<u64, StoreError> {
+        self.lock().assign(items)
+    }
+
+    async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError> {
+        self.lock().unassign(user, device)
+    }
+
+    async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError> {
+        Ok(self.lock().loads(user, now))
+    }
+
+    async fn history(&self, devices: &[DeviceId], since: Timestamp) -> Result<Vec<LaneHistory>, StoreError> {
+        Ok(self.lock().history(devices, since))
+    }
+
+    async fn recent(&self, scope: RecentOf, since: Timestamp, limit: u32) -> Result<RecentOutcomes, StoreError> {
+        Ok(self.lock().recent(scope, since, limit))
+    }
+
+    async fn message(&self, scope: &RequestScope, id: MessageId) -> Result<Message, StoreError> {
+        self.lock().message(scope, id, "message").cloned()
+    }
+
+    async fn messages(
+        &self,
+        scope: &RequestScope,
+        filter: &MessageFilter,
+        page: &PageRequest<MessageId>,
+    ) -> Result<Page<Message, MessageId>, StoreError> {
+        Ok(self.lock().page_of_messages(scope, filter, page))
+    }
+
+    async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {
+        self.lock().attempts(scope, id)
+    }
+
+    async fn numbers(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.lock().numbers(scope, of)
+    }
+
+    async fn device_numbers(&self, scope: &RequestScope, device: DeviceId) -> Result<Numbers, StoreError> {
+        self.lock().device_numbers(scope, device)
+    }
+
+    async fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.lock().count(scope, of)
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        Ok(self.lock().backlog())
+    }
+}
