@@ -185,6 +185,7 @@ impl State {
             device_id: *device_id,
             attempts: self.attempted(*device_id, since).collect(),
             last_attempt_at: self.last_attempts.get(device_id).copied(),
+            first_attempt_at: self.attempted(*device_id, FIRST_INSTANT).next(),
         };
         devices.iter().map(lane).collect()
     }

@@ -254,6 +254,7 @@ fn a_message_is_begun_once_and_settled_once() {
     assert_eq!((world.numbers().done, world.numbers().remaining), (1, 1));
     let history = now(world.store.history(&[world.device], at(0))).unwrap();
     assert_eq!(history[0].attempts, [at(10)]);
+    assert_eq!(history[0].first_attempt_at, Some(at(10)));
 }
 
 #[test]
