@@ -32,17 +32,30 @@ fn the_core_knows_no_database_no_http_and_no_bus() {
     for banned in ["sqlx", "reqwest", "axum", "redis", "hyper", "tower-http"] {
         assert!(!core.contains(banned), "wa-core depends on {banned}");
     }
-    assert!(core.iter().all(|name| !all.contains_key(name)), "wa-core depends on another crate of ours: {core:?}");
+    assert!(
+        core.iter().all(|name| !all.contains_key(name)),
+        "wa-core depends on another crate of ours: {core:?}"
+    );
 }
 
 #[test]
 fn stores_transports_and_buses_depend_on_the_core_alone_among_ours() {
     let all = dependencies();
-    let parts: Vec<_> =
-        all.keys().filter(|name| ["wa-store-", "wa-transport-", "wa-bus-"].iter().any(|kind| name.starts_with(kind))).collect();
+    let parts: Vec<_> = all
+        .keys()
+        .filter(|name| {
+            ["wa-store-", "wa-transport-", "wa-bus-"]
+                .iter()
+                .any(|kind| name.starts_with(kind))
+        })
+        .collect();
     assert!(parts.len() >= 3, "the stores and transports are found: {parts:?}");
     for part in parts {
-        let ours: BTreeSet<_> = all[part].iter().filter(|name| all.contains_key(*name)).cloned().collect();
+        let ours: BTreeSet<_> = all[part]
+            .iter()
+            .filter(|name| all.contains_key(*name))
+            .cloned()
+            .collect();
         assert_eq!(ours, BTreeSet::from(["wa-core".to_owned()]), "{part}");
     }
 }

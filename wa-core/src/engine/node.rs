@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use serde::Serialize;
 
 use super::core::Core;
@@ -790,7 +791,14 @@ impl Engine {
             device,
             timeout: self.core.config.send_timeout,
         };
-        match transport.prepare(&context, &outgoing).await {
+        let prepare = std::panic::AssertUnwindSafe(transport.prepare(&context, &outgoing)).catch_unwind();
+        let prepared = prepare.await.unwrap_or_else(|_| {
+            Err(SendError::not_sent(
+                crate::transport::NotSentKind::Unavailable,
+                "the transport panicked",
+            ))
+        });
+        match prepared {
             Ok(()) => Ok(Some(candidate)),
             Err(error) => self.unprepared(candidate, error).await,
         }

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::dispatch::Finished;
 use super::lane::LanePhase;
 use super::node::{Engine, FollowUp, RestrictionOrd, State};
@@ -21,7 +23,7 @@ use crate::plan::{
 };
 use crate::store::{Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, Settle, StoreError, Verdict, WriteClass};
 use crate::time::Timestamp;
-use crate::transport::{DoubtPolicy, ReconcileQuery, RestrictionScope, SendContext, Transport};
+use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
 
 /// How many campaigns are started or expanded in one round of planning.
 const CAMPAIGNS_PER_ROUND: u32 = 32;
@@ -82,7 +84,10 @@ impl Question {
             .transport
             .as_reconcilable()
             .expect("only transports that can be asked are asked");
-        let answer = face.find(&self.context, &query).await;
+        let find = std::panic::AssertUnwindSafe(face.find(&self.context, &query)).catch_unwind();
+        let answer = find
+            .await
+            .unwrap_or_else(|_| Err(SendError::not_sent(NotSentKind::Unavailable, "the transport panicked")));
         let (verdict, detail) = reconciled(answer, &doubt, &limits, core.now());
         about(&self.message, self.epoch, verdict, detail)
     }
@@ -105,7 +110,12 @@ impl Errand {
     /// # Errors
     /// The answer could not be committed; it is asked again until the request expires.
     pub async fn run(self) -> Result<(), StoreError> {
-        let answer = self.answer().await;
+        let answer = std::panic::AssertUnwindSafe(self.answer())
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| DeviceAnswer::Refused {
+                message: "the transport panicked".to_owned(),
+            });
         let core = &self.engine.core;
         let event = core.event(
             self.command.user_id,
@@ -131,7 +141,7 @@ impl Errand {
         let refused = |message: &str| DeviceAnswer::Refused {
             message: message.to_owned(),
         };
-        let told = |result: Result<serde_json::Value, crate::transport::SendError>| match result {
+        let told = |result: Result<serde_json::Value, SendError>| match result {
             Ok(result) => DeviceAnswer::Done { result },
             Err(error) => DeviceAnswer::Refused {
                 message: error.to_string(),

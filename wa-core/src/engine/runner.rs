@@ -22,6 +22,8 @@ use crate::time::Monotonic;
 
 /// How long a failed call to the store is left alone before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// How long a round of planning is left alone after the one before, however many hints come in.
+const PLAN_GAP: Duration = Duration::from_millis(50);
 /// How often what is kept for a while only is pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
 
@@ -95,6 +97,7 @@ pub struct Runner {
     look_at: Monotonic,
     looking: bool,
     plan: Turn,
+    planned_at: Monotonic,
     doubts: Turn,
     errands: Turn,
     beat: Turn,
@@ -129,6 +132,7 @@ impl Runner {
             look_at: now,
             looking: false,
             plan: Turn::now(now),
+            planned_at: now,
             doubts: Turn::now(now),
             errands: Turn::now(now),
             beat: Turn {
@@ -215,8 +219,9 @@ impl Runner {
                 .push(async move { Done::Refreshed(engine.refresh(Some(&hints.changed)).await) }.boxed());
         }
         if hints.plan {
-            self.plan.at = now;
-            self.errands.at = now;
+            let soon = now.max(self.planned_at + PLAN_GAP);
+            self.plan.at = self.plan.at.min(soon);
+            self.errands.at = self.errands.at.min(soon);
         }
         self.finished.append(&mut self.engine.take_given_in());
     }
@@ -234,7 +239,8 @@ impl Runner {
                 self.refresh.next(),
                 self.prune.next(),
             ]);
-            if !self.looking {
+            // Without a lease only the next beat can change anything.
+            if !self.looking && self.engine.lease_holds(self.core.clock.monotonic()) {
                 next.push(self.engine.next_look_at().map(|at| at.max(self.look_at)));
             }
         }
@@ -298,7 +304,8 @@ impl Runner {
             self.under_way
                 .push(async move { Done::Pruned(engine.prune().await) }.boxed());
         }
-        if !self.looking && self.look_at <= now && self.engine.next_look_at().is_some_and(|at| at <= now) {
+        let may_look = !self.looking && self.look_at <= now && self.engine.lease_holds(now);
+        if may_look && self.engine.next_look_at().is_some_and(|at| at <= now) {
             self.looking = true;
             let engine = Arc::clone(&self.engine);
             self.under_way
@@ -460,6 +467,7 @@ impl Runner {
             }
             Done::Planned(result) => {
                 self.plan.running = false;
+                self.planned_at = now;
                 self.tell_progress();
                 self.plan.at = match result {
                     Ok(PlanReport { more: true, .. }) => now,

@@ -1,0 +1,3 @@
+//! Integration tests of wa-core.
+
+mod smoke;
