@@ -70,7 +70,9 @@ async fn a_campaign_reaches_every_lead_once_and_completes() {
         .unwrap();
     let engine = Engine::start(core).await.unwrap();
     let (stop, stopped) = futures::channel::oneshot::channel::<()>();
-    let running = tokio::spawn(Runner::new(engine).run(async { drop(stopped.await) }));
+    let running = tokio::spawn(Runner::new(engine).run(async move {
+        let _ = stopped.await;
+    }));
     let finished = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             let campaign = store.campaigns_by_id(&[id]).await.unwrap().pop().unwrap();
