@@ -434,13 +434,13 @@ pub struct Message {
     pub refusal_count: u16,
     /// The newest attempt.
     pub attempt: Option<Attempt>,
-    /// Set while it is in doubt.
+    /// Set while it is in doubt, and while it is sent again from there.
     pub doubt: Option<InDoubt>,
-    /// What receipts reported.
+    /// What receipts reported; while it is being sent, one that came before the outcome.
     pub delivery: Option<Delivery>,
     /// When that was.
     pub delivery_at: Option<Timestamp>,
-    /// When it reached a state that is not open.
+    /// When it first reached a state that is not open.
     pub settled_at: Option<Timestamp>,
     /// When it was made.
     pub created_at: Timestamp,

@@ -24,11 +24,11 @@ pub trait AccessStore: Send + Sync {
     /// A page of users, by id.
     async fn users(&self, page: &PageRequest<UserId>) -> Result<Page<User, UserId>, StoreError>;
 
-    /// Adds a login.
+    /// Adds a login. `Conflict` when the token hash is known.
     async fn insert_session(&self, session: &LoginSession) -> Result<(), StoreError>;
     /// The login with a token hash that has not expired at `now`.
     async fn session(&self, token_hash: &[u8; 32], now: Timestamp) -> Result<Option<LoginSession>, StoreError>;
-    /// Moves the end of a login.
+    /// Moves the end of a login; nothing happens when there is none.
     async fn extend_session(&self, token_hash: &[u8; 32], expires_at: Timestamp) -> Result<(), StoreError>;
     /// Ends one login.
     async fn delete_session(&self, token_hash: &[u8; 32]) -> Result<(), StoreError>;
@@ -131,7 +131,7 @@ pub trait ImportStore: Send + Sync {
         scope: &RequestScope,
         page: &PageRequest<ImportId>,
     ) -> Result<Page<ImportRecord, ImportId>, StoreError>;
-    /// Refused rows after a line, in order.
+    /// Refused rows after a line, in order of lines; those of one line in the order in which they were put.
     async fn import_refusals(
         &self,
         scope: &RequestScope,

@@ -27,6 +27,9 @@ pub enum OnDuplicate {
 }
 
 /// The right of an owner to write about a device.
+///
+/// `Fenced` when the node is; `Conflict` when it does not own the device at that epoch, because the epoch also grows when a
+/// node gives the device back by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fence {
     /// The node.
@@ -42,9 +45,11 @@ pub enum Change {
     /// Adds a device. `Conflict` when the user has one of that name (compared trimmed and case-folded, deleted ones aside).
     InsertDevice(Box<Device>),
     /// Replaces the settings of a device whose version is still `device.version`; the store sets version + 1. Link state,
-    /// hold and restriction are not settings and stay, but a changed credential ends a hold for `Unauthenticated`.
+    /// hold, restriction and last activity are not settings and stay, but a changed credential ends a hold for
+    /// `Unauthenticated`. A deleted device is `NotFound` here and in every other change of a device.
     UpdateDevice(Box<Device>),
-    /// Marks a device deleted: queued and held messages become `skipped: device gone` in pages, pool messages go back.
+    /// Marks a device deleted: queued and held messages become `skipped: device gone` in pages, pool messages go back. What is
+    /// in doubt on it stays with its owner; once it has none, it becomes `unknown: cannot tell`, in pages too.
     DeleteDevice {
         /// Its owner.
         user_id: UserId,
@@ -91,9 +96,10 @@ pub enum Change {
         /// What happens when it is there already.
         on_duplicate: OnDuplicate,
     },
-    /// Replaces a lead whose version is still `lead.version`; the store sets version + 1.
+    /// Replaces a lead whose version is still `lead.version`; the store sets version + 1. The later last interaction stays.
+    /// `Conflict` also when another lead has the new identity.
     UpdateLead(Box<Lead>),
-    /// Deletes a lead. Its open messages are skipped with reason `lead gone` when they are looked at.
+    /// Deletes a lead. Its messages keep its id; the open ones are skipped with reason `lead gone` when they are looked at.
     DeleteLead {
         /// Its owner.
         user_id: UserId,
@@ -103,7 +109,8 @@ pub enum Change {
     /// Adds a campaign.
     InsertCampaign(Box<Campaign>),
     /// Replaces what a person edits of a campaign whose version is still `campaign.version`; the store sets version + 1.
-    /// Status fields and cursor are written as given, so that scheduling is one change.
+    /// Status fields and cursor are written as given, so that scheduling is one change; a status that the present one cannot
+    /// become is `Conflict`. Messages follow a changed status as after `SetCampaignStatus`.
     UpdateCampaign(Box<Campaign>),
     /// Deletes a campaign that never started (`draft`, `scheduled`, `cancelled` before start), else `Conflict`.
     DeleteCampaign {
@@ -113,7 +120,10 @@ pub enum Change {
         campaign_id: CampaignId,
     },
     /// Moves a campaign to a status: HoldScope, ResumeScope and EndScope in one. One row flip, effective at once because
-    /// `begin` looks; a mark makes `sweep` move its messages in pages. `Conflict` unless the status is one of `from`.
+    /// `begin` looks; a mark makes `sweep` move its messages in pages. `Conflict` unless the status is one of `from` and can
+    /// become `to`. Naming the present status as `to` changes its reason alone. The store sets version + 1, `status_at`, and of
+    /// `started_at` (from scheduled), `resumed_at` (from paused or completed, which also clears `ended_at`), `paused_at` and
+    /// `ended_at` the one that the new status calls for.
     SetCampaignStatus {
         /// Its owner.
         user_id: UserId,
@@ -126,10 +136,10 @@ pub enum Change {
         /// Why.
         reason: Option<CampaignReason>,
     },
-    /// Adds uploaded recipients to a draft campaign; a position that is there already is left alone.
+    /// Adds uploaded recipients to a draft campaign, else `Conflict`; a position that is there already is left alone.
     InsertEntries(Vec<CampaignEntry>),
     /// Moves the cursor of a running campaign. `Conflict` unless it is `triggered` and stands at `from`: so a page cannot
-    /// pass a pause, and a page planned twice is committed once. The first change of its set.
+    /// pass a pause, and a page planned twice is committed once. The first change of its set. The store sets version + 1.
     AdvanceCursor {
         /// The campaign.
         campaign_id: CampaignId,
@@ -139,9 +149,13 @@ pub enum Change {
         to: AudienceCursor,
     },
     /// Adds messages. A known key is a reported no-op. A message whose scope is paused, ended, or whose person is suppressed
-    /// is inserted in the state that `requeue` would give it. One with `supersedes` marks that row superseded, in all numbers.
+    /// is inserted in the state that `requeue` would give it; one that is given settled stays so. One with `supersedes` marks
+    /// that row superseded, in all numbers. A user, device, lead or campaign that do not belong together are `NotFound`.
+    /// `Conflict`: a message given as `sending` or `in_doubt`; an open one that would wait for ever (no device, and not of a
+    /// campaign and its pool); a key of another user; a row to supersede that is open, of another scope, or superseded before.
     InsertMessages(Vec<Message>),
-    /// A person says what became of an `unknown` message; `Conflict` in any other state.
+    /// A person says what became of an `unknown` message, now `sent` or `failed` with reason `ByPerson`; `Conflict` in any other
+    /// state.
     MarkMessage {
         /// Its owner.
         user_id: UserId,
@@ -150,14 +164,18 @@ pub enum Change {
         /// Whether the recipient got it.
         sent: bool,
     },
-    /// A person stops one open message that is not being sent: `queued` and `held` become `cancelled`, else `Conflict`.
+    /// A person stops one open message that is not being sent: `queued` and `held` become `cancelled` with reason `ByPerson`,
+    /// else `Conflict`.
     CancelMessage {
         /// Its owner.
         user_id: UserId,
         /// The message.
         message_id: MessageId,
     },
-    /// A receipt. Moves delivery forward only; a receipt by our id or the vendor's is also evidence that the message was sent.
+    /// A receipt. Moves delivery forward only; a receipt by our id or the vendor's, as the newest attempt has them, is also
+    /// evidence that the message was sent: it moves `in_doubt`, `unknown`, and requeued messages that are not begun again to
+    /// `sent`. One that is `sending` takes the delivery and keeps its state: it becomes `sent` with whatever outcome or takeover
+    /// comes next. Other terminal states ignore it. [`MessageRef::NewestTo`] finds sent messages only.
     Receipt {
         /// The owner of the device.
         user_id: UserId,
@@ -170,18 +188,21 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
-    /// A person must not be written to any more. In the same commit all open messages to them that are not being sent become
-    /// `skipped: suppressed` (those with an override stay); those in doubt become `unknown`.
+    /// A person must not be written to any more; replaces what was recorded of them before. In the same commit all open
+    /// messages to them that are not being sent become `skipped: suppressed`, those in doubt `unknown: ended in doubt`. Direct
+    /// messages with an override stay in every case; in other scopes an override means nothing.
     Suppress(Suppression),
-    /// A person may be written to again.
+    /// A person may be written to again; nothing happens when they were not suppressed.
     Unsuppress {
         /// The user.
         user_id: UserId,
         /// The person.
         person: PersonKey,
     },
-    /// Erases a person: names, numbers, texts, own fields and entries go from leads (deleted), messages and entries; rows stay
-    /// for the numbers. The caller adds a `Suppress` without a number.
+    /// Erases a person: names, numbers, texts, own fields, details and entries go from leads (deleted), messages, all their
+    /// attempts and entries; rows stay for the numbers. Open messages that are not being sent become `skipped: erased`, those
+    /// in doubt `unknown: ended in doubt`, overrides or not: they cannot be sent without a number. The caller adds a `Suppress`
+    /// without a number.
     ErasePerson {
         /// The user.
         user_id: UserId,
@@ -190,8 +211,8 @@ pub enum Change {
         /// The number, to find leads and entries by.
         phone: Phone,
     },
-    /// Records that a person wrote: leads with that number get the time as last interaction, the newest sent message of the
-    /// device to them becomes `replied`.
+    /// Records that a person wrote: the user's leads with that number get the time as last interaction (no new version), the
+    /// device as last activity, and the newest sent message of the device to them becomes `replied`.
     Replied {
         /// The owner of the device.
         user_id: UserId,
@@ -217,7 +238,7 @@ pub enum Change {
     },
     /// Asks something of a device.
     InsertCommand(Box<DeviceCommand>),
-    /// Answers it; a command that is answered already stays as it is.
+    /// Answers it, by the owner of its device; a command that is answered already stays as it is.
     AnswerCommand {
         /// The command.
         command_id: CommandId,
@@ -234,7 +255,7 @@ pub enum Change {
 pub struct ChangeSet {
     /// The changes, applied in order.
     pub changes: Vec<Change>,
-    /// Durable events, committed with them.
+    /// Durable events, committed with them; one whose id is known stays as it is.
     pub events: Vec<Event>,
 }
 
@@ -289,9 +310,9 @@ pub struct Committed {
     pub messages_inserted: u64,
     /// Keys that were known already, with the message that holds each.
     pub duplicates: Vec<(IdempotencyKey, MessageId)>,
-    /// Open messages that a `Suppress` or `DeleteDevice` or `ErasePerson` moved.
+    /// Open messages that a `Suppress` or `ErasePerson` moved; those of a deleted device are moved by `sweep`.
     pub moved: u64,
-    /// Devices that got something to do.
+    /// Devices that got queued messages, sorted, each once.
     pub wake: Vec<DeviceId>,
     /// Receipts and replies: the messages that they were matched to.
     pub matched: Vec<MessageId>,

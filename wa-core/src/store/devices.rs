@@ -28,6 +28,6 @@ pub trait DeviceStore: Send + Sync {
     /// Devices of any user with their owners and epochs, deleted ones too, for the engine; those that do not exist are left out.
     async fn owned(&self, ids: &[DeviceId]) -> Result<Vec<OwnedDevice>, StoreError>;
 
-    /// The users that exist for the engine: those with devices, by id.
+    /// The users that exist for the engine: those with devices that are not deleted, by id.
     async fn users_with_devices(&self, page: &PageRequest<UserId>) -> Result<Page<UserId, UserId>, StoreError>;
 }

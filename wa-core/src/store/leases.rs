@@ -54,8 +54,9 @@ pub trait LeaseStore: Send + Sync {
     /// Takes over a node that has not beaten since it showed `seen_beat`; `Conflict` when it has beaten.
     ///
     /// To ensure correctness, in one transaction: the node is fenced, the epochs of its devices grow and they have no owner,
-    /// its `sending` messages become `in_doubt` with `next_check_at = attempted_at`, its planner lease ends. Idempotent.
-    /// `by` must not be fenced itself.
+    /// its `sending` messages become `in_doubt` with `next_check_at = attempted_at` (`sent` where a receipt came already, and
+    /// then not told), its planner lease ends. Idempotent: a fenced node has nothing more to take. `by` must not be fenced
+    /// itself, nor be the target (`Conflict`); a target that has left is `NotFound`.
     async fn fence(
         &self,
         by: Incarnation,
@@ -68,11 +69,11 @@ pub trait LeaseStore: Send + Sync {
     /// data folder); `Unsupported` elsewhere.
     async fn fence_the_dead(&self, by: Incarnation, now: Timestamp) -> Result<Vec<TakenOver>, StoreError>;
 
-    /// Takes up to `limit` devices that are not deleted and have no owner; their epochs grow.
+    /// Takes up to `limit` devices that are not deleted and have no owner, by id; their epochs grow.
     async fn claim(&self, incarnation: Incarnation, limit: u32, now: Timestamp)
     -> Result<Vec<OwnedDevice>, StoreError>;
 
-    /// Gives devices back at the epochs given; others are left alone.
+    /// Gives devices back at the epochs given; others are left alone. Their epochs grow.
     ///
     /// To ensure correctness: a device with a `sending` message is not given back. Returns those given back.
     async fn release(
@@ -88,6 +89,7 @@ pub trait LeaseStore: Send + Sync {
     /// Takes or keeps the planner lease; `false` while another node that is not fenced holds it.
     async fn plan_lease(&self, incarnation: Incarnation, now: Timestamp) -> Result<bool, StoreError>;
 
-    /// Leaves: gives back devices and planner lease, moves what is still `sending` to `in_doubt`, removes the node.
+    /// Leaves: gives back devices and planner lease, moves what is still `sending` to `in_doubt`, removes the node. Nothing
+    /// happens when it has left before.
     async fn leave(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError>;
 }

@@ -7,9 +7,13 @@
 //! - A message carries an idempotency key, unique in the database. Enqueuing a known key is a reported no-op.
 //! - Every status and state moves only as `can_become` allows; a change whose precondition fails gives `Conflict` and no effect.
 //! - Every read within a [`RequestScope`](crate::domain::access::RequestScope) sees that user's rows alone, and only those
-//!   of the scope's devices where it is limited to some; others are `NotFound`.
+//!   of the scope's devices where it is limited to some; others are `NotFound`. What belongs to no device (the pool, leads
+//!   and campaigns without one, suppressions, saved texts, imports) is not seen by a scope of some devices.
 //! - Time is a parameter: a store never reads a clock.
-//! - Tallies (scope, device) change in the commit that changes what they count; [`OutboxStore::count`] proves them.
+//! - Tallies (scope, device or pool) change in the commit that changes what they count; [`OutboxStore::count`] proves them.
+//! - A write of an owner by a node that is fenced, has left or never joined is `Fenced` as a whole; one for a device that
+//!   the node does not own at that epoch concerns that device alone.
+//! - Names are compared trimmed and in lower case.
 //! - Lists are keyset pages of at most [`PAGE_MAX`] rows.
 //! - Bulk is the normal case: batches in, batches out.
 //! - Cancellation: a dropped future leaves either everything or nothing of its transaction.

@@ -42,7 +42,7 @@ pub struct LaneDue {
     pub device_id: DeviceId,
     /// The head of each priority, most urgent first; at most one per priority.
     pub heads: Vec<DueMessage>,
-    /// When the next queued message becomes due, if none of that priority is now.
+    /// When the next queued message becomes due among the priorities that have none due now.
     pub next_due_at: Option<Timestamp>,
 }
 
@@ -108,11 +108,11 @@ pub struct Begin {
 pub enum Begun {
     /// It is `sending`: send it within two seconds or hand it back.
     Yes,
-    /// It is not, and was moved to the state that its scope asks for.
+    /// It is not, and was moved to the state that its scope asks for. In doubt and only paused: it stays as it is.
     Stray(MessageState, Option<Reason>),
     /// It is not queued on this device any more.
     Gone,
-    /// This node does not own the device at that epoch, or the device may not send.
+    /// This node does not own the device at that epoch, or the device may not send: deleted, on hold, or sending another.
     NotOwner,
 }
 
@@ -132,7 +132,8 @@ pub enum Verdict {
         reason: Reason,
         /// When it may go again.
         due_at: Timestamp,
-        /// Whether the refusal was the message's own fault and counts towards [`Message::REFUSALS_MAX`].
+        /// Whether the refusal was the message's own fault and counts towards [`Message::REFUSALS_MAX`]: that many are put
+        /// back, one more fails.
         counts: bool,
     },
     /// Certainly not sent, and no sense in trying again.
@@ -218,7 +219,7 @@ pub struct Decline {
     pub epoch: Epoch,
     /// The message.
     pub message_id: MessageId,
-    /// `Skipped` or `Failed`; `Queued` to put it off to `due_at`.
+    /// `Skipped` or `Failed`; `Queued` to put it off to `due_at`. Any other is `Conflict` for the whole call.
     pub state: MessageState,
     /// Why.
     pub reason: Reason,
@@ -250,7 +251,7 @@ pub struct Swept {
     pub moved: u64,
     /// Whether there is more to move.
     pub more: bool,
-    /// Devices that got something to do.
+    /// Devices that got queued messages, sorted, each once.
     pub wake: Vec<DeviceId>,
 }
 
@@ -320,6 +321,7 @@ pub trait OutboxStore: Send + Sync {
     ///
     /// To ensure correctness: only `queued` messages of that user and device with `due_at <= now`. Per priority the head by
     /// (`due_at`, id); among campaigns the first whose id follows `served`, around the end, so that campaigns take turns.
+    /// Messages of a paused or ended scope are told until they are moved: `begin` is the gate.
     /// Ordering: one answer per lane, in the order asked.
     async fn due(&self, due: &Due) -> Result<Vec<LaneDue>, StoreError>;
 
@@ -330,10 +332,12 @@ pub trait OutboxStore: Send + Sync {
     ///   is not suppressed (unless it carries an override), its device is owned by this incarnation at that epoch, may send
     ///   (not deleted, not on hold) and has no other message `sending`;
     /// - it is `sending` with attempt id, transport message id, text and `attempted_at` durably before the call returns; an
-    ///   earlier attempt is kept in the attempt log;
+    ///   earlier attempt is kept in the attempt log. With `again` the attempt stays but for its `attempted_at` and epoch, and
+    ///   the record of the doubt is kept with `resend_count` + 1;
     /// - one whose scope or person forbids it is moved as [`requeue`](crate::plan::requeue) says and answered `Stray`; in doubt
     ///   with `again` it becomes `unknown` when its scope ended or its person opted out, and stays when it is only paused.
     ///
+    /// Checked in this order: owner and device (`NotOwner`), message (`Gone`), scope and person (`Stray`).
     /// Idempotency: none; an answer that was lost shows in [`sending`](Self::sending). Ordering: one answer per item.
     async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError>;
 
@@ -341,12 +345,16 @@ pub trait OutboxStore: Send + Sync {
     ///
     /// To ensure correctness:
     /// - the message is `sending` or `in_doubt` with that attempt: it moves as the verdict says, `Requeue` through
-    ///   [`requeue`](crate::plan::requeue); a `Requeue` that counts beyond [`Message::REFUSALS_MAX`] becomes `failed`;
+    ///   [`requeue`](crate::plan::requeue); a `Requeue` that counts beyond [`Message::REFUSALS_MAX`] becomes `failed`. Where a
+    ///   receipt came while it was being sent, it becomes `sent` whatever the verdict;
     /// - an old epoch has no authority: the outcome is evidence by attempt id and may move `in_doubt`, `unknown` or a requeued,
-    ///   not yet begun message to `sent` or `failed`, nothing else;
+    ///   not yet begun message to `sent` or `failed`, nothing else. The owner's own late outcome is evidence in the same way,
+    ///   answered `Yes`;
     /// - tallies change in the same transaction.
     ///
-    /// Idempotency: repeating an outcome answers `Already`. Ordering: one answer per outcome.
+    /// Idempotency: repeating an outcome answers `Already`, whoever repeats it, while the message stands where the outcome
+    /// took it; of a `Sent` the vendor's id is still taken where none is known, and a further delivery. Ordering: one answer
+    /// per outcome.
     async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError>;
 
     /// Takes queued messages off their lane; those that are not queued on that device any more are left alone.
@@ -355,16 +363,19 @@ pub trait OutboxStore: Send + Sync {
     /// The messages that a node is sending according to the store, at most 10,000.
     async fn sending(&self, incarnation: Incarnation) -> Result<Vec<SendingRow>, StoreError>;
 
-    /// Messages in doubt on devices of this node whose `next_check_at` has come, oldest first.
+    /// Messages in doubt on devices of this node whose `next_check_at` has come, by (`next_check_at`, id); those of paused
+    /// scopes wait and are left out.
     async fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<Message>, StoreError>;
 
     /// Moves up to `limit` messages whose scope was paused, resumed or ended, or whose device was deleted, since they were
     /// queued. Reads the marks that `SetCampaignStatus` and `DeleteDevice` leave, and removes a mark when nothing is left.
     ///
-    /// To ensure correctness: time on hold moves `expires_at`; idempotent; any node may call it.
+    /// To ensure correctness: queued and held messages go where [`requeue`](crate::plan::requeue) says, those in doubt become
+    /// `unknown` when their scope has ended or their deleted device has no owner; `held_at` is the time of the move, and time
+    /// on hold moves `expires_at`; idempotent; any node may call it.
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// Queued pool messages without a device, oldest first, of users who own a device of this node.
+    /// Queued pool messages without a device that are due, by (`due_at`, id), of users with a device that this node owns.
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError>;
 
     /// Gives devices to pool messages that are still queued and without one; returns how many got one.
@@ -373,20 +384,21 @@ pub trait OutboxStore: Send + Sync {
     /// Takes queued pool messages of a device back into the pool; returns how many.
     async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError>;
 
-    /// The load of all devices of a user.
+    /// The load of all devices of a user that are not deleted, by id; the hour counts attempts of newest rows since
+    /// `now` - 1 h.
     async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError>;
 
     /// When the devices started attempts since `since`, at most 1,000 devices; one answer per device, in the order asked.
     async fn history(&self, devices: &[DeviceId], since: Timestamp) -> Result<Vec<LaneHistory>, StoreError>;
 
-    /// The newest `limit` settled messages of a scope since `since`: how many were failed or unknown, and how many there were.
-    /// Skipped and cancelled ones are not counted.
+    /// The newest `limit` settled messages of a scope, by (`settled_at`, id), settled at or after `since`: how many were failed
+    /// or unknown, and how many there were. Skipped and cancelled ones are not counted, superseded ones are.
     async fn recent(&self, scope: RecentOf, since: Timestamp, limit: u32) -> Result<RecentOutcomes, StoreError>;
 
     /// One message within a request's scope.
     async fn message(&self, scope: &RequestScope, id: MessageId) -> Result<Message, StoreError>;
 
-    /// A page of messages within a request's scope, by id.
+    /// A page of messages within a request's scope, by id; superseded ones only when asked for.
     async fn messages(
         &self,
         scope: &RequestScope,
@@ -401,7 +413,8 @@ pub trait OutboxStore: Send + Sync {
         id: MessageId,
     ) -> Result<Vec<crate::domain::message::Attempt>, StoreError>;
 
-    /// The numbers of a scope per device, from the tallies; within a request's scope.
+    /// The numbers of a scope per device, from the tallies, the pool first, then by device; within a request's scope. Devices
+    /// without a message in it are left out. `NotFound` for a campaign of another user.
     async fn numbers(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError>;
 
     /// The numbers of a device over all scopes.

@@ -14,7 +14,7 @@ pub trait SuppressionStore: Send + Sync {
     /// Which of these persons are suppressed for a user; at most 1,000.
     async fn suppressed(&self, user: UserId, persons: &[PersonKey]) -> Result<Vec<Suppression>, StoreError>;
 
-    /// A page of the list, by person.
+    /// A page of the list, by the bytes of the person's key.
     async fn suppressions(
         &self,
         scope: &RequestScope,
