@@ -45,6 +45,8 @@ pub use self::devices::DeviceStore;
 pub use self::error::{StoreError, StoreErrorKind};
 pub use self::leads::{LeadFilter, LeadStore};
 pub use self::leases::{LeaseStore, NodeRecord, TakenOver};
+#[cfg(feature = "conformance")]
+pub use self::memory::Flaw;
 pub use self::memory::MemoryStore;
 pub use self::outbox::{
     Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook,

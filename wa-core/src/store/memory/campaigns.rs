@@ -5,13 +5,14 @@ use std::ops::Bound;
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use super::flaw::Flaw;
 use super::outbox_reads::sees;
 use super::state::{State, folded, not_found};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::lead::Lead;
-use crate::domain::message::MessageScope;
+use crate::domain::message::{MessageScope, MessageState};
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
 use crate::id::{CampaignId, LeadId, MessageId, TemplateId};
@@ -55,7 +56,7 @@ impl State {
             .campaigns_expanded
             .iter()
             .copied()
-            .filter(|id| !self.messages.has_open(self.key_of(*id)))
+            .filter(|id| !self.has_open(*id))
             .take(limit as usize)
             .collect();
         done.into_iter()
@@ -73,6 +74,21 @@ impl State {
             .collect()
     }
 
+    fn has_open(&self, id: CampaignId) -> bool {
+        let key = self.key_of(id);
+        if self.flawed(Flaw::CompletionIgnoresDoubt) {
+            let states = [MessageState::Queued, MessageState::Held, MessageState::Sending];
+            let mut open = states.iter().map(|state| self.messages.first_open_in(key, *state));
+            return open.any(|id| id.is_some());
+        }
+        if self.flawed(Flaw::CompletionIgnoresPool) {
+            let rows = self.messages.of_scope(key, MessageId::MIN);
+            let mut rows = rows.map(|id| self.messages.row(id));
+            return rows.any(|message| message.state.is_open() && message.device_id.is_some());
+        }
+        self.messages.has_open(key)
+    }
+
     fn key_of(&self, id: CampaignId) -> super::messages::ScopeKey {
         (self.campaigns[&id].user_id, MessageScope::Campaign(id))
     }
@@ -87,24 +103,33 @@ impl State {
         let from = after.unwrap_or(LeadId::MIN);
         let ids: Box<dyn Iterator<Item = LeadId>> = match &campaign.audience {
             Audience::Entries => return Box::new(std::iter::empty()),
-            Audience::Leads { niche: Some(niche), .. } => Box::new(
+            Audience::Leads { niche: Some(niche), .. } if !self.flawed(Flaw::AudienceMatchesParts) => Box::new(
                 self.leads_by_niche
                     .range((user, niche.clone(), from)..)
                     .take_while(move |(of, token, _)| *of == user && token == niche)
                     .map(|(_, _, id)| *id),
             ),
-            Audience::Leads { niche: None, .. } => Box::new(
+            Audience::Leads { .. } => Box::new(
                 self.leads_of
                     .range((user, from)..)
                     .take_while(move |(of, _)| *of == user)
                     .map(|(_, id)| *id),
             ),
         };
-        let in_time = |lead: &Lead| campaign.started_at.is_none_or(|started| lead.created_at <= started);
+        let in_time = |lead: &Lead| {
+            let late = campaign.started_at.is_some_and(|started| lead.created_at > started);
+            !late || self.flawed(Flaw::AudienceTakesLatecomers)
+        };
+        let has_part = |lead: &Lead| match &campaign.audience {
+            Audience::Leads { niche: Some(niche), .. } if self.flawed(Flaw::AudienceMatchesParts) => {
+                lead.niches.iter().any(|other| other.as_str().contains(niche.as_str()))
+            }
+            _ => false,
+        };
         Box::new(
             ids.filter(move |id| after.is_none_or(|after| *id > after))
                 .map(|id| self.leads[&id].as_ref())
-                .filter(move |lead| campaign.audience.matches(lead) && in_time(lead)),
+                .filter(move |lead| (campaign.audience.matches(lead) || has_part(lead)) && in_time(lead)),
         )
     }
 

@@ -1,6 +1,7 @@
 //! Commits of changes to messages and to the people whom they are for.
 
 use super::commit::COMMIT;
+use super::flaw::Flaw;
 use super::messages::{LAST_INSTANT, LAST_MESSAGE};
 use super::state::{State, conflict, not_found, overrides, place};
 use crate::domain::delivery::Delivery;
@@ -20,14 +21,17 @@ impl State {
         now: Timestamp,
         done: &mut Committed,
     ) -> Result<(), StoreError> {
-        if let Some(known) = self.messages.by_key(message.key) {
+        let known = self.messages.by_key(message.key);
+        if let Some(known) = known.filter(|_| !self.flawed(Flaw::KeyIsNotUnique)) {
             // A key names its user, so another's is no repetition but a mistake, and must tell nothing of theirs.
             self.message_of(message.user_id, known)
                 .map_err(|_| conflict(COMMIT, "message"))?;
             done.duplicates.push((message.key, known));
             return Ok(());
         }
-        self.check_owners(&message)?;
+        if !self.flawed(Flaw::InsertCrossesUsers) {
+            self.check_owners(&message)?;
+        }
         if self.messages.get(message.id).is_some() {
             return Err(conflict(COMMIT, "message"));
         }
@@ -40,7 +44,9 @@ impl State {
                 }
                 let requeued = self.requeued(&message);
                 let reason = message.reason.filter(|_| requeued.state.is_open());
-                requeued.apply(&mut message, now);
+                if !(requeued.state == MessageState::Held && self.flawed(Flaw::InsertIgnoresPause)) {
+                    requeued.apply(&mut message, now);
+                }
                 message.reason = requeued.reason.or(reason);
             }
             MessageState::Sending | MessageState::InDoubt => return Err(conflict(COMMIT, "message")),
@@ -52,7 +58,7 @@ impl State {
             self.supersede(&message, earlier)?;
         }
         done.messages_inserted += 1;
-        if message.state == MessageState::Queued {
+        if message.state == MessageState::Queued && !self.flawed(Flaw::InsertWakesNobody) {
             done.wake.extend(message.device_id);
         }
         self.add_message(message);
@@ -80,7 +86,8 @@ impl State {
         if earlier.scope != by.scope || earlier.superseded || earlier.state.is_open() {
             return Err(conflict(COMMIT, "message"));
         }
-        self.change_message(COMMIT, id, |message| message.superseded = true)?;
+        let superseded = !self.flawed(Flaw::SupersededRowCounts);
+        self.change_message(COMMIT, id, |message| message.superseded = superseded)?;
         Ok(())
     }
 
@@ -139,7 +146,10 @@ impl State {
         let row = self.messages.row(id);
         let state = row.state;
         let moves = match state {
-            MessageState::Sent | MessageState::Sending => Delivery::advances(row.delivery, delivery),
+            MessageState::Sent | MessageState::Sending => {
+                Delivery::advances(row.delivery, delivery) || self.flawed(Flaw::ReceiptMovesBack)
+            }
+            _ if self.flawed(Flaw::ReceiptProvesNothing) => false,
             MessageState::Queued | MessageState::Held | MessageState::InDoubt | MessageState::Unknown => true,
             MessageState::Failed | MessageState::Skipped | MessageState::Cancelled => return Ok(()),
         };
@@ -171,6 +181,9 @@ impl State {
     ) -> Result<(), StoreError> {
         let (user, person) = (suppression.user_id, suppression.person);
         self.put_suppression(suppression);
+        if self.flawed(Flaw::OptOutMovesNothing) {
+            return Ok(());
+        }
         let theirs: Vec<MessageId> = self.messages.of_person(user, person).collect();
         for id in theirs {
             let message = self.messages.row(id);
@@ -216,13 +229,14 @@ impl State {
         let theirs: Vec<MessageId> = self.messages.of_person(user, person).collect();
         for id in theirs {
             done.moved += self.stop(id, Reason::Erased, now)?;
+            let keeps_texts = self.flawed(Flaw::ErasureKeepsTexts);
             self.change_message(COMMIT, id, |message| {
                 message.phone = None;
                 message.name.clear();
                 message.custom.clear();
                 message.content = None;
                 message.detail = None;
-                if let Some(attempt) = &mut message.attempt {
+                if let Some(attempt) = message.attempt.as_mut().filter(|_| !keeps_texts) {
                     attempt.text.clear();
                 }
             })?;
@@ -254,7 +268,7 @@ impl State {
         done: &mut Committed,
     ) -> Result<(), StoreError> {
         self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
-        if !self.hear(device, provider_id) {
+        if !self.hear(device, provider_id) && !self.flawed(Flaw::ReplyCountsTwice) {
             return Ok(());
         }
         done.reply_is_new = true;

@@ -1,5 +1,6 @@
 //! What lanes and routing read of the outbox.
 
+use super::flaw::Flaw;
 use super::messages::{LAST_INSTANT, LAST_MESSAGE};
 use super::state::State;
 use crate::domain::message::{Message, MessageScope, MessageState};
@@ -30,12 +31,21 @@ impl State {
         if self.device_of(look.user_id, look.device_id).is_none() {
             return lane;
         }
+        let now = if self.flawed(Flaw::DueTellsTheFuture) {
+            LAST_INSTANT
+        } else {
+            now
+        };
         for priority in [Priority::Interactive, Priority::Sequence, Priority::Campaign] {
             match self.head(look, priority, now) {
                 Ok((_, id)) => lane.heads.push(self.due_message(id)),
                 Err(Some(due_at)) => lane.next_due_at = Some(lane.next_due_at.map_or(due_at, |at| at.min(due_at))),
                 Err(None) => {}
             }
+        }
+        if lane.heads.is_empty() && self.flawed(Flaw::DueTellsOthers) {
+            let other = self.messages.queued_at.first().filter(|(due_at, _)| *due_at <= now);
+            lane.heads.extend(other.map(|(_, id)| self.due_message(*id)));
         }
         lane
     }
@@ -47,7 +57,7 @@ impl State {
         for (campaign, head) in self.heads(look.device_id, priority) {
             if head.0 > now {
                 next = Some(next.map_or(head.0, |at: Timestamp| at.min(head.0)));
-            } else if look.served.is_none_or(|served| campaign > served) {
+            } else if look.served.is_none_or(|served| campaign > served) || self.flawed(Flaw::DueForgetsTurns) {
                 return Ok(head);
             } else {
                 wrapped = wrapped.or(Some(head));
@@ -108,6 +118,11 @@ impl State {
     }
 
     pub(super) fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<Message> {
+        let now = if self.flawed(Flaw::DoubtsComeEarly) {
+            LAST_INSTANT
+        } else {
+            now
+        };
         self.messages
             .doubts
             .range(..=(now, LAST_MESSAGE))
@@ -115,7 +130,7 @@ impl State {
             .filter(|message| {
                 let device = message.device_id.and_then(|id| self.devices.get(&id));
                 device.is_some_and(|row| row.owner == Some(incarnation))
-                    && self.gate(message.scope) != ScopeGate::Paused
+                    && (self.gate(message.scope) != ScopeGate::Paused || self.flawed(Flaw::DoubtsIgnorePause))
             })
             .take(limit as usize)
             .cloned()
@@ -177,6 +192,9 @@ impl State {
         self.messages
             .attempted
             .range((device, since, MessageId::MIN)..=(device, LAST_INSTANT, LAST_MESSAGE))
+            .filter(|(_, _, id)| {
+                self.messages.row(*id).state != MessageState::Unknown || !self.flawed(Flaw::HistoryForgetsUnknown)
+            })
             .map(|(_, at, _)| *at)
     }
 

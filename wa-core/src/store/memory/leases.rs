@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use super::flaw::Flaw;
 use super::state::{DeviceRow, Mark, NodeRow, State, conflict, not_found};
 use crate::domain::device::{Epoch, OwnedDevice};
 use crate::id::{DeviceId, Incarnation};
@@ -18,7 +19,7 @@ impl State {
     /// Whether a node may write as an owner: one that is fenced, has left or never joined may not.
     pub(super) fn check_node(&self, incarnation: Incarnation, operation: &'static str) -> Result<(), StoreError> {
         match self.nodes.get(&incarnation) {
-            Some(node) if !node.fenced => Ok(()),
+            Some(node) if !node.fenced || self.flawed(Flaw::FencedNodeGoesOn) => Ok(()),
             _ => Err(fenced(operation)),
         }
     }
@@ -79,7 +80,8 @@ impl State {
         if node.fenced {
             return Ok(Vec::new());
         }
-        if by == target || node.beat != seen_beat {
+        let beats = node.beat != seen_beat && !self.flawed(Flaw::FenceIgnoresBeat);
+        if by == target || beats {
             return Err(conflict("fence", "node"));
         }
         self.transaction(|state| state.take_over(target, "fence", now))
@@ -95,15 +97,20 @@ impl State {
         let devices: Vec<DeviceId> = self.owned_by(target).collect();
         let mut taken = Vec::new();
         for device_id in devices {
-            for message_id in self.interrupt(operation, device_id, now)? {
-                taken.push(TakenOver { message_id, device_id });
+            if !self.flawed(Flaw::FenceForgetsSending) {
+                let interrupted = self.interrupt(operation, device_id, now)?;
+                taken.extend(
+                    interrupted
+                        .into_iter()
+                        .map(|message_id| TakenOver { message_id, device_id }),
+                );
             }
             self.disown(device_id);
         }
         if let Some(node) = self.nodes.get_mut(&target) {
             node.fenced = true;
         }
-        if self.planner == Some(target) {
+        if self.planner == Some(target) && !self.flawed(Flaw::FenceKeepsPlanner) {
             self.planner = None;
         }
         Ok(taken)
@@ -118,9 +125,13 @@ impl State {
         }
         self.put_device(DeviceRow {
             owner: None,
-            epoch: Epoch(row.epoch.0 + 1),
+            epoch: self.next_epoch(row.epoch),
             ..row
         });
+    }
+
+    fn next_epoch(&self, epoch: Epoch) -> Epoch {
+        Epoch(epoch.0 + i64::from(!self.flawed(Flaw::EpochsStandStill)))
     }
 
     fn fence_the_dead(&mut self, by: Incarnation, now: Timestamp) -> Result<Vec<TakenOver>, StoreError> {
@@ -145,14 +156,21 @@ impl State {
 
     fn claim(&mut self, incarnation: Incarnation, limit: u32) -> Result<Vec<OwnedDevice>, StoreError> {
         self.check_node(incarnation, "claim")?;
-        let free: Vec<DeviceId> = self.unowned.iter().copied().take(limit as usize).collect();
+        let owned_too = if self.flawed(Flaw::ClaimTakesOwned) {
+            usize::MAX
+        } else {
+            0
+        };
+        let free = self.unowned.iter();
+        let free = free.chain(self.live_devices.iter().map(|(_, id)| id).take(owned_too));
+        let free: Vec<DeviceId> = free.copied().take(limit as usize).collect();
         Ok(free
             .into_iter()
             .map(|id| {
                 let row = self.devices[&id].as_ref().clone();
                 let claimed = DeviceRow {
                     owner: Some(incarnation),
-                    epoch: Epoch(row.epoch.0 + 1),
+                    epoch: self.next_epoch(row.epoch),
                     ..row
                 };
                 let owned = claimed.owned();
@@ -174,7 +192,8 @@ impl State {
                 .devices
                 .get(id)
                 .is_some_and(|row| row.owner == Some(incarnation) && row.epoch == *epoch);
-            if owned && self.messages.sending_on(*id).is_none() {
+            let sends = self.messages.sending_on(*id).is_some() && !self.flawed(Flaw::ReleaseGivesSending);
+            if owned && !sends {
                 self.disown(*id);
                 released.push(*id);
             }

@@ -11,11 +11,13 @@
 //! | `commit`, `commit_messages` | one method per change |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
 //! | `leases`, `reads`, `campaigns`, `app` | the other sub-traits |
+//! | `flaw` | deliberate bugs for the conformance suite; compiled to nothing without it |
 
 mod app;
 mod campaigns;
 mod commit;
 mod commit_messages;
+mod flaw;
 mod lanes;
 mod leases;
 mod messages;
@@ -32,6 +34,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+#[cfg(feature = "conformance")]
+pub use self::flaw::Flaw;
 use self::state::State;
 use super::{ChangeSet, Committed, Store, StoreError, WriteClass};
 use crate::time::Timestamp;
@@ -55,6 +59,15 @@ impl MemoryStore {
     pub fn exclusive() -> Self {
         let store = Self::default();
         store.lock().exclusive = true;
+        store
+    }
+
+    /// An empty store with a deliberate bug, to prove that the conformance suite would catch it.
+    #[cfg(feature = "conformance")]
+    #[must_use]
+    pub fn with_flaw(flaw: Flaw) -> Self {
+        let store = Self::default();
+        store.lock().flaw = Some(flaw);
         store
     }
 

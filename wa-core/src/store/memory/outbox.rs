@@ -1,5 +1,6 @@
 //! The gate and the facts afterwards: begin, settle and decline.
 
+use super::flaw::Flaw;
 use super::state::{State, conflict, place};
 use crate::domain::delivery::Delivery;
 use crate::domain::device::Epoch;
@@ -21,7 +22,12 @@ impl State {
     }
 
     fn begin_one(&mut self, node: Incarnation, item: &BeginItem, now: Timestamp) -> Result<Begun, StoreError> {
-        if !self.owns(node, item.user_id, item.device_id, item.epoch) || !self.may_send(item) {
+        let device = self.device_of(item.user_id, item.device_id);
+        let epoch = match device {
+            Some(row) if self.flawed(Flaw::BeginIgnoresEpoch) => row.epoch,
+            _ => item.epoch,
+        };
+        if !self.owns(node, item.user_id, item.device_id, epoch) || !self.may_send(item) {
             return Ok(Begun::NotOwner);
         }
         let Some(message) = self.messages.get(item.message_id) else {
@@ -50,13 +56,14 @@ impl State {
             attempted_at: item.attempted_at,
         };
         let mut earlier = None;
+        let step = u8::from(!self.flawed(Flaw::AgainIsNotCounted));
         self.change_message("begin", item.message_id, |message| {
             let doubt = message.doubt;
             place(message, MessageState::Sending, None, now);
             message.detail = None;
             if item.again {
                 message.doubt = doubt.map(|doubt| InDoubt {
-                    resend_count: doubt.resend_count.saturating_add(1),
+                    resend_count: doubt.resend_count.saturating_add(step),
                     ..doubt
                 });
                 if let Some(attempt) = &mut message.attempt {
@@ -68,7 +75,7 @@ impl State {
                 earlier = message.attempt.replace(begun);
             }
         })?;
-        if let Some(earlier) = earlier {
+        if let Some(earlier) = earlier.filter(|_| !self.flawed(Flaw::BeginForgetsAttempts)) {
             let mut log = self.messages.earlier.get(&item.message_id).cloned().unwrap_or_default();
             log.push(earlier);
             self.put_earlier(item.message_id, log);
@@ -87,11 +94,11 @@ impl State {
     /// Whether a device may send a message: not deleted, not on hold, and sending no other.
     fn may_send(&self, item: &BeginItem) -> bool {
         let busy = self.messages.sending_on(item.device_id);
-        busy.is_none_or(|id| id == item.message_id)
+        (busy.is_none_or(|id| id == item.message_id) || self.flawed(Flaw::BeginSendsTwoAtOnce))
             && self
                 .devices
                 .get(&item.device_id)
-                .is_some_and(|row| row.is_live() && row.device.hold.is_none())
+                .is_some_and(|row| row.is_live() && (row.device.hold.is_none() || self.flawed(Flaw::BeginIgnoresHold)))
     }
 
     /// Moves a message that its scope or person forbids to send to where it belongs.
@@ -107,7 +114,13 @@ impl State {
             return Ok(waits.then_some(Begun::Stray(MessageState::InDoubt, message.reason)));
         }
         let requeued = self.requeued(message);
-        if requeued.state == MessageState::Queued {
+        let overlooked = match requeued.state {
+            MessageState::Queued => true,
+            MessageState::Held => self.flawed(Flaw::BeginIgnoresPause),
+            MessageState::Cancelled => self.flawed(Flaw::BeginIgnoresEnd),
+            _ => requeued.reason == Some(Reason::Suppressed) && self.flawed(Flaw::BeginIgnoresSuppression),
+        };
+        if overlooked {
             return Ok(None);
         }
         self.change_message("begin", item.message_id, |message| requeued.apply(message, now))?;
@@ -125,7 +138,8 @@ impl State {
     }
 
     fn settle_one(&mut self, node: Incarnation, outcome: &Outcome, now: Timestamp) -> Result<Settled, StoreError> {
-        let owns = self.owns(node, outcome.user_id, outcome.device_id, outcome.epoch);
+        let owns = self.owns(node, outcome.user_id, outcome.device_id, outcome.epoch)
+            || self.flawed(Flaw::SettleObeysLostEpoch);
         let nothing = if owns {
             Settled::NotSending
         } else {
@@ -145,7 +159,8 @@ impl State {
             return Ok(Settled::Already);
         }
         let state = message.state;
-        if owns && matches!(state, MessageState::Sending | MessageState::InDoubt) {
+        let changes = matches!(state, MessageState::Sending | MessageState::InDoubt);
+        if owns && (changes || self.flawed(Flaw::TerminalStatesChange)) {
             return self.record(outcome, now).map(Settled::Yes);
         }
         // A late outcome is evidence, whoever brings it, and evidence moves a message only to what it proves.
@@ -154,7 +169,7 @@ impl State {
             state,
             MessageState::InDoubt | MessageState::Unknown | MessageState::Queued | MessageState::Held
         );
-        if !(proves && moves) {
+        if !(proves && moves) || self.flawed(Flaw::EvidenceIsIgnored) {
             return Ok(nothing);
         }
         let state = self.record(outcome, now)?;
@@ -164,8 +179,16 @@ impl State {
     /// Moves a message as a verdict says.
     fn record(&mut self, outcome: &Outcome, now: Timestamp) -> Result<MessageState, StoreError> {
         let message = self.messages.row(outcome.message_id);
-        let requeued = self.requeued(message);
-        let ended = self.doubt_has_ended(message);
+        let mut requeued = self.requeued(message);
+        if requeued.state == MessageState::Cancelled && self.flawed(Flaw::RequeueIgnoresEnd) {
+            (requeued.state, requeued.reason) = (MessageState::Queued, None);
+        }
+        let ended = self.doubt_has_ended(message) && !self.flawed(Flaw::DoubtOutlivesOptOut);
+        let refusals_max = if self.flawed(Flaw::RefusalsAreEndless) {
+            u16::MAX
+        } else {
+            Message::REFUSALS_MAX
+        };
         self.change_message("settle", outcome.message_id, |message| {
             message.detail.clone_from(&outcome.detail);
             // A receipt that came while it was being sent proves that it was sent, whatever the call itself came to.
@@ -183,7 +206,7 @@ impl State {
                 }
                 Verdict::Requeue { reason, due_at, counts } => {
                     message.refusal_count = message.refusal_count.saturating_add(u16::from(*counts));
-                    if *counts && message.refusal_count > Message::REFUSALS_MAX {
+                    if *counts && message.refusal_count > refusals_max {
                         place(message, MessageState::Failed, Some(Reason::RefusedTooOften), now);
                         return;
                     }

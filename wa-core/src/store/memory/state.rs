@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::flaw::Flaw;
 use super::messages::Messages;
 use crate::domain::access::{LoginSession, User};
 use crate::domain::audience::{AudienceCursor, CampaignEntry};
@@ -85,6 +86,8 @@ enum Undo {
 pub(super) struct State {
     pub(super) seed: Option<Seed>,
     pub(super) exclusive: bool,
+    #[cfg(feature = "conformance")]
+    pub(super) flaw: Option<Flaw>,
 
     pub(super) nodes: BTreeMap<Incarnation, NodeRow>,
     pub(super) planner: Option<Incarnation>,
@@ -177,6 +180,19 @@ macro_rules! replace {
 }
 
 impl State {
+    /// Whether the store has this deliberate bug.
+    #[cfg(feature = "conformance")]
+    pub(super) fn flawed(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    /// A store without the feature has none.
+    #[cfg(not(feature = "conformance"))]
+    #[allow(clippy::unused_self)]
+    pub(super) const fn flawed(&self, _flaw: Flaw) -> bool {
+        false
+    }
+
     /// Runs changes and takes all of them back when one fails.
     pub(super) fn transaction<T>(
         &mut self,
@@ -185,7 +201,7 @@ impl State {
         self.undo = Some(Vec::new());
         let result = work(self);
         let log = self.undo.take().unwrap_or_default();
-        if result.is_err() {
+        if result.is_err() && !self.flawed(Flaw::CommitIsNotAtomic) {
             for step in log.into_iter().rev() {
                 self.take_back(step);
             }
@@ -345,10 +361,13 @@ impl State {
         let mut new = Box::new(old.clone());
         change(&mut new);
         let (from, to) = (old.state, new.state);
-        if from != to && !from.can_become(to) {
+        if from != to && !from.can_become(to) && !self.flawed(Flaw::TerminalStatesChange) {
             return Err(conflict(operation, "message"));
         }
+        let strays = matches!(to, MessageState::Skipped | MessageState::Cancelled);
+        let stale = (strays && self.flawed(Flaw::TalliesMissStrays)).then(|| self.messages.tallies.clone());
         let old = self.messages.replace(id, Some(new));
+        self.messages.tallies = stale.unwrap_or_else(|| std::mem::take(&mut self.messages.tallies));
         self.note(Undo::Message(id, old));
         Ok(to)
     }
@@ -473,7 +492,9 @@ impl State {
 
     /// Whether a message must not go to its person; an override counts in direct messages only.
     pub(super) fn suppressed(&self, message: &Message) -> Suppressed {
-        if !overrides(message) && self.suppressions.contains_key(&(message.user_id, message.person)) {
+        let overridden =
+            overrides(message) || message.override_suppression && self.flawed(Flaw::OverrideCountsEverywhere);
+        if !overridden && self.suppressions.contains_key(&(message.user_id, message.person)) {
             Suppressed::Yes
         } else {
             Suppressed::No

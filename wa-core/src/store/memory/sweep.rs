@@ -1,5 +1,6 @@
 //! What follows a row flip in pages: messages of paused, resumed and ended scopes and of deleted devices, and the pool.
 
+use super::flaw::Flaw;
 use super::state::{Mark, State, place};
 use crate::domain::message::{MessageScope, MessageState, Reason};
 use crate::id::{DeviceId, MessageId, UserId};
@@ -46,8 +47,10 @@ impl State {
         }
         let requeued = self.requeued(message);
         let waits_for = message.reason;
+        let expires_at = Some(message.expires_at).filter(|_| self.flawed(Flaw::HoldEatsExpiry));
         let state = self.change_message("sweep", id, |message| {
             requeued.apply(message, now);
+            message.expires_at = expires_at.unwrap_or(message.expires_at);
             if message.state.is_open() {
                 message.reason = waits_for;
             }
@@ -90,7 +93,7 @@ impl State {
     fn forget_done_marks(&mut self) {
         let marks: Vec<Mark> = self.marks.iter().copied().collect();
         for mark in marks {
-            if self.next_to_move(mark).is_none() {
+            if self.next_to_move(mark).is_none() || self.flawed(Flaw::SweepForgetsTheRest) {
                 self.marks.remove(&mark);
             }
         }

@@ -1,0 +1,133 @@
+//! Deliberate bugs, by which the conformance suite proves that it would catch them.
+
+macro_rules! flaws {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// A deliberate, realistic bug of a store. Each must make at least one case of the conformance suite fail.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Flaw {
+            $($(#[$doc])* $name,)+
+        }
+
+        #[cfg(feature = "conformance")]
+        impl Flaw {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+        }
+    };
+}
+
+flaws! {
+    /// A commit that fails keeps the changes before the one that failed.
+    CommitIsNotAtomic,
+    /// A known idempotency key gets a second row.
+    KeyIsNotUnique,
+    /// A row that was sent again counts beside its replacement.
+    SupersededRowCounts,
+    /// Inserted messages wake nobody.
+    InsertWakesNobody,
+    /// A message is queued although its campaign is paused.
+    InsertIgnoresPause,
+    /// Messages may name devices and leads of other users.
+    InsertCrossesUsers,
+    /// Updates do not compare versions.
+    VersionIsIgnored,
+    /// A campaign's status is set whatever it was.
+    StatusIsForced,
+    /// A page of an audience is committed from any cursor.
+    CursorIsIgnored,
+    /// A page of an audience is committed although its campaign is paused.
+    CursorPassesPause,
+    /// Events are not kept with the commit.
+    EventsAreLost,
+    /// An opt-out moves no open messages.
+    OptOutMovesNothing,
+    /// Erasing a person leaves the texts of attempts.
+    ErasureKeepsTexts,
+    /// A receipt moves delivery backwards.
+    ReceiptMovesBack,
+    /// A receipt is no evidence for a message in doubt.
+    ReceiptProvesNothing,
+    /// A reply that is delivered twice counts twice.
+    ReplyCountsTwice,
+    /// A command that was answered takes another answer.
+    AnswerIsReplaced,
+    /// A changed campaign or lead loses rows of the tallies when its messages stray.
+    TalliesMissStrays,
+    /// `due` tells messages whose time has not come.
+    DueTellsTheFuture,
+    /// `due` tells messages of another device when a lane has none.
+    DueTellsOthers,
+    /// `due` always serves the same campaign first.
+    DueForgetsTurns,
+    /// `begin` does not look at suppressions.
+    BeginIgnoresSuppression,
+    /// `begin` does not look at pauses.
+    BeginIgnoresPause,
+    /// `begin` does not look at ended scopes.
+    BeginIgnoresEnd,
+    /// `begin` does not compare epochs.
+    BeginIgnoresEpoch,
+    /// `begin` does not look at a device's hold.
+    BeginIgnoresHold,
+    /// `begin` lets a device send two messages at once.
+    BeginSendsTwoAtOnce,
+    /// `begin` drops the attempt before.
+    BeginForgetsAttempts,
+    /// Sending again with the same id is not counted.
+    AgainIsNotCounted,
+    /// An override counts in campaigns too.
+    OverrideCountsEverywhere,
+    /// A settlement under a lost epoch is obeyed.
+    SettleObeysLostEpoch,
+    /// An outcome moves messages out of terminal states.
+    TerminalStatesChange,
+    /// A late outcome moves nothing.
+    EvidenceIsIgnored,
+    /// A refused message of an ended campaign is queued again.
+    RequeueIgnoresEnd,
+    /// A message in doubt whose person opted out stays in doubt.
+    DoubtOutlivesOptOut,
+    /// Messages may be refused as often as they like.
+    RefusalsAreEndless,
+    /// Doubts of paused campaigns are told.
+    DoubtsIgnorePause,
+    /// Doubts are told before their next check.
+    DoubtsComeEarly,
+    /// A sweep that stops at its limit forgets the rest.
+    SweepForgetsTheRest,
+    /// Time on hold counts towards expiry.
+    HoldEatsExpiry,
+    /// A campaign is completed although a message is in doubt.
+    CompletionIgnoresDoubt,
+    /// A campaign is completed although messages wait in its pool.
+    CompletionIgnoresPool,
+    /// An audience takes niches that contain the wanted one.
+    AudienceMatchesParts,
+    /// An audience takes leads that came after the start.
+    AudienceTakesLatecomers,
+    /// Rows of other users are seen.
+    ForeignRowsShow,
+    /// Rows of other devices are seen by a scope of some devices.
+    DeviceScopeIsIgnored,
+    /// A page leaves out the row after the last one seen.
+    PageSkipsARow,
+    /// A takeover leaves messages `sending`.
+    FenceForgetsSending,
+    /// A takeover accepts a node that has beaten.
+    FenceIgnoresBeat,
+    /// A fenced node may go on as owner.
+    FencedNodeGoesOn,
+    /// Epochs do not grow.
+    EpochsStandStill,
+    /// A takeover leaves the planner lease.
+    FenceKeepsPlanner,
+    /// Claims take devices that another node owns.
+    ClaimTakesOwned,
+    /// A device that is sending is given back.
+    ReleaseGivesSending,
+    /// Attempts whose fate is unknown do not count in a lane's history.
+    HistoryForgetsUnknown,
+    /// A login that has expired is found.
+    ExpiredLoginLives,
+}
