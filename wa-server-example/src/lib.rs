@@ -1,3 +1,13 @@
 //! Reference server: API, command line and demo mode over wa-core.
 
+pub mod access;
+pub mod app;
+pub mod assemble;
+pub mod bus;
+pub mod cli;
+pub mod http;
+pub mod logs;
 pub mod loopback;
+pub mod password;
+pub mod settings;
+pub mod tls;

@@ -1,0 +1,131 @@
+//! What all requests share.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use wa_core::id::{IdSource, UserId};
+use wa_core::store::AppStore;
+use wa_core::time::{Clock, Monotonic, Timestamp};
+
+use crate::assemble::EngineSlot;
+use crate::http::auth::{BASIC_REMEMBERED_FOR, TRIES_MAX, TRIES_PER_ACCOUNT_MAX, TRIES_PER_ADDRESS_MAX, TRIES_SPAN};
+use crate::http::limit::{Buckets, Windows};
+use crate::http::metrics::Meters;
+use crate::password::{self, Passwords};
+use crate::settings::Settings;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) store: Arc<dyn AppStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: IdSource,
+    pub(crate) settings: Settings,
+    pub(crate) passwords: Passwords,
+    pub(crate) limits: Limits,
+    pub(crate) basic: BasicMemory,
+    pub(crate) meters: Meters,
+    pub(crate) engine: EngineSlot,
+    pub(crate) started_at: Timestamp,
+}
+
+impl App {
+    /// Puts together what requests share.
+    pub(crate) fn new(store: Arc<dyn AppStore>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+        Self {
+            limits: Limits::new(&settings),
+            started_at: clock.wall(),
+            store,
+            clock,
+            ids: IdSource::from_entropy(),
+            settings,
+            passwords: Passwords::new(),
+            basic: BasicMemory::default(),
+            meters: Meters::new(),
+            engine: EngineSlot::default(),
+        }
+    }
+}
+
+/// How often who may do what.
+#[derive(Debug)]
+pub struct Limits {
+    pub(crate) login_pair: Windows<(IpAddr, String)>,
+    pub(crate) login_address: Windows<IpAddr>,
+    pub(crate) login_account: Windows<String>,
+    pub(crate) lead_webhook: Buckets<IpAddr>,
+    pub(crate) api: Buckets<IpAddr>,
+}
+
+impl Limits {
+    fn new(settings: &Settings) -> Self {
+        let minute = Duration::from_secs(60);
+        Self {
+            login_pair: Windows::new(TRIES_MAX, TRIES_SPAN),
+            login_address: Windows::new(TRIES_PER_ADDRESS_MAX, TRIES_SPAN),
+            login_account: Windows::new(TRIES_PER_ACCOUNT_MAX, TRIES_SPAN),
+            lead_webhook: Buckets::new(settings.lead_webhook_per_minute, minute),
+            api: Buckets::new(settings.api_per_minute, minute),
+        }
+    }
+}
+
+/// Passwords that were verified a moment ago, by a digest that only this process can make.
+#[derive(Debug)]
+pub(crate) struct BasicMemory {
+    key: [u8; 32],
+    known: Mutex<HashMap<[u8; 32], Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    user: UserId,
+    version: i64,
+    until: Monotonic,
+}
+
+impl Default for BasicMemory {
+    fn default() -> Self {
+        Self {
+            key: password::random(),
+            known: Mutex::default(),
+        }
+    }
+}
+
+impl BasicMemory {
+    /// Most that is remembered.
+    const COUNT_MAX: usize = 1_000;
+
+    pub(crate) fn key(&self, login: &str, password: &SecretString) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update(self.key);
+        hash.update((login.len() as u64).to_be_bytes());
+        hash.update(login.as_bytes());
+        hash.update(password.expose_secret().as_bytes());
+        hash.finalize().into()
+    }
+
+    pub(crate) fn find(&self, key: &[u8; 32], now: Monotonic) -> Option<(UserId, i64)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get(key)
+            .filter(|known| known.until > now)
+            .map(|known| (known.user, known.version))
+    }
+
+    pub(crate) fn remember(&self, key: [u8; 32], user: UserId, version: i64, now: Monotonic) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::COUNT_MAX {
+            known.retain(|_, known| known.until > now);
+        }
+        if known.len() < Self::COUNT_MAX {
+            let until = now + BASIC_REMEMBERED_FOR;
+            known.insert(key, Known { user, version, until });
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Puts store, transports, engine and API together, and takes them apart again.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use wa_core::engine::core::{Core, EngineBuilder};
+use wa_core::engine::{Ended, Engine, Runner};
+use wa_core::event::EventKind;
+use wa_core::store::{AppStore, MemoryStore, Store, StoreError};
+use wa_core::time::{Clock, SystemClock};
+use wa_core::transport::Transport;
+
+use crate::access::{self, FirstAdmin};
+use crate::app::App;
+use crate::bus::LocalBus;
+use crate::http::router::router;
+use crate::settings::{Database, Settings};
+
+/// How long a failed start of the engine is left alone before it is tried again.
+const ENGINE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Something else that the settings ask for cannot be had.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// What a server runs on.
+#[derive(Debug)]
+pub struct Ports {
+    /// Where rows are.
+    pub store: Arc<dyn AppStore>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// What carries messages.
+    pub transports: Vec<Arc<dyn Transport>>,
+}
+
+impl Ports {
+    /// The ports that the settings name.
+    ///
+    /// # Errors
+    /// The database or a transport cannot be used.
+    pub async fn open(settings: &Settings) -> Result<Self, StartError> {
+        Ok(Self {
+            store: open_store(settings).await?,
+            clock: Arc::new(SystemClock::new()),
+            transports: Vec::new(),
+        })
+    }
+}
+
+/// Opens the database that the settings name, without an engine.
+///
+/// # Errors
+/// It cannot be used.
+pub async fn open_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
+    match &settings.database {
+        Database::Memory => Ok(Arc::new(MemoryStore::new())),
+        Database::File(path) => Err(StartError::Unusable(format!(
+            "{} cannot be opened: this build knows sqlite::memory: alone",
+            path.display()
+        ))),
+    }
+}
+
+/// The engine of this node; replaced when it lost its lease.
+#[derive(Debug, Default)]
+pub(crate) struct EngineSlot(RwLock<Option<Arc<Engine>>>);
+
+impl EngineSlot {
+    pub(crate) fn get(&self) -> Option<Arc<Engine>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, engine: Arc<Engine>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(engine);
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    app: Arc<App>,
+    first_admin: Option<FirstAdmin>,
+    stop: watch::Sender<bool>,
+    tasks: Vec<JoinHandle<()>>,
+    bus: LocalBus,
+}
+
+impl Server {
+    /// Starts everything and listens.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is missing.
+    pub async fn start(settings: Settings, ports: Ports) -> Result<Self, StartError> {
+        crate::tls::choose();
+        let wanted = SocketAddr::new(settings.bind_address, settings.port);
+        let listen = |source| StartError::Listen {
+            address: wanted,
+            source,
+        };
+        let listener = TcpListener::bind(wanted).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let bus = LocalBus::new();
+        let store: Arc<dyn Store> = ports.store.clone();
+        let mut builder =
+            EngineBuilder::new(store, Arc::clone(&ports.clock), settings.engine.clone()).bus(Arc::new(bus.clone()));
+        for transport in ports.transports {
+            builder = builder.transport(transport);
+        }
+        let core = builder.open().await?;
+        let app = Arc::new(App::new(ports.store, ports.clock, settings));
+        let now = app.clock.wall();
+        app.store
+            .fail_running_imports("the server was stopped before the import ended; run it again", now)
+            .await?;
+        let first_admin = access::first_users(&*app.store, &app.passwords, &app.ids, &app.settings, now).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let counting = tokio::spawn(count_messages(Arc::clone(&app), bus.clone(), stopped.clone()));
+        let engine = tokio::spawn(keep_engine(core, Arc::clone(&app), stopped.clone()));
+        let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
+        let serving = tokio::spawn(async move {
+            let served = axum::serve(listener, service)
+                .with_graceful_shutdown(wait_for(stopped))
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the API ended");
+            }
+        });
+        Ok(Self {
+            address,
+            app,
+            first_admin,
+            stop,
+            tasks: vec![engine, serving, counting],
+            bus,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The first admin, if this start made one.
+    #[must_use]
+    pub const fn first_admin(&self) -> Option<&FirstAdmin> {
+        self.first_admin.as_ref()
+    }
+
+    /// The hints that the engine gives.
+    #[must_use]
+    pub const fn bus(&self) -> &LocalBus {
+        &self.bus
+    }
+
+    /// Stops taking requests and starting sends, lets what is in flight finish, and gives the leases back; after
+    /// `STOP_TIMEOUT` it leaves what is still open to the next start.
+    pub async fn stop(self) {
+        let timeout = self.app.settings.stop_timeout;
+        let _ = self.stop.send(true);
+        let aborts: Vec<_> = self.tasks.iter().map(JoinHandle::abort_handle).collect();
+        let all = futures::future::join_all(self.tasks);
+        if tokio::time::timeout(timeout, all).await.is_err() {
+            tracing::warn!("not everything in flight ended in time; the next start finds out about it");
+            aborts.iter().for_each(tokio::task::AbortHandle::abort);
+        }
+    }
+}
+
+async fn wait_for(mut stopped: watch::Receiver<bool>) {
+    // An error means that the server was dropped, which ends it as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Keeps an engine running until the server stops; one that lost its lease is followed by a new one.
+async fn keep_engine(core: Arc<Core>, app: Arc<App>, stopped: watch::Receiver<bool>) {
+    while !*stopped.borrow() {
+        let engine = match Engine::start(Arc::clone(&core)).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                tracing::error!(?error, "the engine could not start; it is tried again");
+                let until = app.clock.monotonic() + ENGINE_RETRY_AFTER;
+                tokio::select! {
+                    () = app.clock.sleep_until(until) => continue,
+                    () = wait_for(stopped.clone()) => return,
+                }
+            }
+        };
+        app.engine.set(Arc::clone(&engine));
+        match Runner::new(engine).run(wait_for(stopped.clone())).await {
+            Ended::Stopped => return,
+            Ended::Fenced => tracing::warn!("this node lost its lease; a new engine starts"),
+        }
+    }
+}
+
+async fn count_messages(app: Arc<App>, bus: LocalBus, stopped: watch::Receiver<bool>) {
+    use tokio::sync::broadcast::error::RecvError;
+    let mut events = bus.listen();
+    let stop = wait_for(stopped);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            event = events.recv() => match event {
+                Ok(event) => {
+                    if let EventKind::MessageState { state, .. } = event.kind {
+                        app.meters.message(&state);
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            },
+        }
+    }
+}

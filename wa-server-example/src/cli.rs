@@ -1,0 +1,109 @@
+//! The command line. Its commands open the database without an engine: beside a running server there is never a second one.
+
+mod serve;
+mod user;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use wa_core::store::AppStore;
+use wa_core::time::{Clock, SystemClock};
+
+use crate::assemble::open_store;
+use crate::settings::{SettingArgs, Settings, Source};
+use crate::{logs, settings};
+
+/// Sends WhatsApp campaigns through many devices: nothing lost, nothing doubled, at a human pace.
+#[derive(Debug, Parser)]
+#[command(name = "wa-server", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: SettingArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server; the default.
+    Serve,
+    /// Add users and give them new passwords.
+    #[command(subcommand)]
+    User(user::UserCommand),
+    /// Print the list of settings as Markdown.
+    Settings,
+}
+
+/// Anything that ends a command.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs a command line.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    match start(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&*error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<(), Failure> {
+    let settings = Settings::read(&Source::gather(&cli.settings, |name| std::env::var(name).ok())?)?;
+    let command = cli.command.unwrap_or(Command::Serve);
+    if let Command::Settings = command {
+        say(&settings::table::markdown());
+        return Ok(());
+    }
+    logs::start(&settings);
+    for name in &settings.unused {
+        tracing::warn!(name, "this setting is accepted and not used yet");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match command {
+            Command::Serve => serve::serve(settings).await,
+            Command::User(command) => user::run(command, settings).await,
+            Command::Settings => Ok(()),
+        }
+    })
+}
+
+/// What a command without an engine works with.
+struct Offline {
+    store: Arc<dyn AppStore>,
+    clock: SystemClock,
+    settings: Settings,
+}
+
+impl Offline {
+    async fn open(settings: Settings) -> Result<Self, Failure> {
+        Ok(Self {
+            store: open_store(&settings).await?,
+            clock: SystemClock::new(),
+            settings,
+        })
+    }
+
+    fn now(&self) -> wa_core::time::Timestamp {
+        self.clock.wall()
+    }
+}
+
+/// Writes to the terminal: the answer of a command.
+#[allow(clippy::print_stdout, reason = "the answer of a command goes to standard output")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr, reason = "the failure of a command goes to standard error")]
+fn complain(error: &(dyn std::error::Error + 'static)) {
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
+    }
+}

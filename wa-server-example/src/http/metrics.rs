@@ -1,0 +1,106 @@
+//! Numbers for Prometheus.
+
+use std::time::Duration;
+
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use metrics::{Recorder, counter, gauge, histogram};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use secrecy::ExposeSecret;
+use subtle::ConstantTimeEq;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use wa_core::domain::message::MessageState;
+
+use super::error::ApiError;
+use super::extract::{Locked, Open, header_text};
+use super::health::BUILD;
+
+/// The meters of one server; not global, so that several may run in one process.
+pub struct Meters {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meters")
+    }
+}
+
+impl Meters {
+    /// Bounds of the buckets of durations, in seconds.
+    const DURATIONS_S: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
+    pub(crate) fn new() -> Self {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&Self::DURATIONS_S)
+            .expect("there are buckets")
+            .build_recorder();
+        let handle = recorder.handle();
+        let meters = Self { recorder, handle };
+        meters.with(|| gauge!("wa_build_info", "version" => env!("CARGO_PKG_VERSION"), "build" => BUILD).set(1.0));
+        meters
+    }
+
+    fn with(&self, record: impl FnOnce()) {
+        metrics::with_local_recorder(&self.recorder as &dyn Recorder, record);
+    }
+
+    /// Counts one request. The route is its pattern, never the path, which may hold ids and tokens.
+    pub(crate) fn request(&self, method: &'static str, route: String, status: u16, took: Duration) {
+        self.with(|| {
+            counter!("wa_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.to_string())
+                .increment(1);
+            histogram!("wa_http_request_seconds", "method" => method, "route" => route).record(took.as_secs_f64());
+        });
+    }
+
+    /// Counts messages that reached a state.
+    pub(crate) fn message(&self, state: &MessageState) {
+        let state = super::view::word(state);
+        self.with(|| counter!("wa_messages_total", "state" => state).increment(1));
+    }
+}
+
+pub(super) fn routes() -> OpenApiRouter<Locked> {
+    OpenApiRouter::new().routes(routes!(metrics_text))
+}
+
+/// Numbers in the text form of Prometheus; for loopback, or for bearers of METRICS_TOKEN.
+#[utoipa::path(get, path = "/metrics", tag = "running",
+    responses((status = 200, description = "The numbers", body = String, content_type = "text/plain")))]
+async fn metrics_text(open: Open, headers: HeaderMap) -> Result<Response, ApiError> {
+    let allowed = match &open.settings.metrics_token {
+        None => open.address.is_loopback(),
+        Some(token) => header_text(&headers, &header::AUTHORIZATION)
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .is_some_and(|given| given.as_bytes().ct_eq(token.expose_secret().as_bytes()).into()),
+    };
+    if !allowed {
+        return Err(ApiError::forbidden(
+            "metrics are for loopback, or for bearers of METRICS_TOKEN when it is set",
+        ));
+    }
+    let backlog = open.store.backlog().await?;
+    let now = open.clock.wall();
+    open.meters.with(|| {
+        let states = [
+            ("queued", backlog.queued),
+            ("held", backlog.held),
+            ("sending", backlog.sending),
+            ("in_doubt", backlog.in_doubt),
+        ];
+        for (state, count) in states {
+            gauge!("wa_outbox_messages", "state" => state).set(count as f64);
+        }
+        let oldest = backlog.oldest_due_at.map_or(Duration::ZERO, |at| now.since(at));
+        gauge!("wa_outbox_oldest_due_seconds").set(oldest.as_secs_f64());
+        gauge!("wa_uptime_seconds").set(now.since(open.started_at).as_secs_f64());
+        if let Some(bytes) = super::workers::memory_bytes() {
+            gauge!("wa_memory_bytes").set(bytes as f64);
+        }
+    });
+    let text = open.meters.handle.render();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
+}

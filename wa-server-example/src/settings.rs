@@ -1,0 +1,222 @@
+//! Settings from flags, environment and file, in this order of precedence.
+
+mod args;
+mod parse;
+mod source;
+pub mod table;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+use wa_core::domain::pacing::{PacingPolicy, PacingProfile};
+use wa_core::domain::phone::Region;
+use wa_core::domain::schedule::TimeZone;
+use wa_core::engine::config::EngineConfig;
+
+pub use args::SettingArgs;
+pub use source::Source;
+
+/// Where rows are kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Database {
+    /// A SQLite file.
+    File(PathBuf),
+    /// A SQLite database that is gone with the process.
+    Memory,
+}
+
+/// One line of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Everything that is wrong with the settings, at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} of the settings cannot be used:\n{}", .problems.len(), .problems.join("\n"))]
+pub struct SettingsError {
+    /// One sentence per problem, beginning with the setting's name.
+    pub problems: Vec<String>,
+}
+
+/// A login and its password.
+#[derive(Clone)]
+pub struct Login {
+    /// The login.
+    pub name: String,
+    /// The password; `None` to make one.
+    pub password: Option<SecretString>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the server runs. The meaning of each field is in [`table::TABLE`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `DATA_DIR`
+    pub data_dir: PathBuf,
+    /// `DB_URI`
+    pub database: Database,
+    /// `BIND_ADDRESS`
+    pub bind_address: IpAddr,
+    /// `PORT`
+    pub port: u16,
+    /// `PUBLIC_BASE_URL`, without a slash at its end.
+    pub public_base_url: Option<Url>,
+    /// `TZ`
+    pub time_zone: TimeZone,
+    /// `DEFAULT_REGION`
+    pub region: Region,
+    /// `LOG` and `APP_DEBUG`
+    pub log: String,
+    /// `LOG_FORMAT`
+    pub log_format: LogFormat,
+    /// `DASHBOARD_USERNAME` and `DASHBOARD_PASSWORD`
+    pub first_admin: Login,
+    /// `APP_BASIC_AUTH`
+    pub basic_auth: Vec<Login>,
+    /// `REGISTRATION`
+    pub registration: bool,
+    /// `GATEWAY_HOSTS`
+    pub gateway_hosts: String,
+    /// `CORS_ORIGINS`
+    pub cors_origins: Vec<String>,
+    /// `TRUST_PROXY`
+    pub trust_proxy: bool,
+    /// `METRICS_TOKEN`
+    pub metrics_token: Option<SecretString>,
+    /// `LEAD_WEBHOOK_PER_MINUTE`
+    pub lead_webhook_per_minute: u32,
+    /// `API_PER_MINUTE`
+    pub api_per_minute: u32,
+    /// `IMPORT_BYTES_MAX`
+    pub import_bytes_max: u64,
+    /// `MEDIA_BYTES_MAX`
+    pub media_bytes_max: u64,
+    /// `IMAGE_COMPRESSION`
+    pub image_compression: bool,
+    /// `STOP_TIMEOUT`
+    pub stop_timeout: Duration,
+    /// What the engine is configured with.
+    pub engine: EngineConfig,
+    /// Settings that are set and that nothing uses yet.
+    pub unused: Vec<&'static str>,
+}
+
+impl Settings {
+    /// Reads all settings of a source.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names all problems at once.
+    pub fn read(source: &Source) -> Result<Self, SettingsError> {
+        let mut read = parse::Reader::new(source);
+        let data_dir = PathBuf::from(read.text("DATA_DIR"));
+        let debug = read.flag("APP_DEBUG");
+        let log = match read.optional("LOG") {
+            Some(filter) => filter,
+            None if debug => "debug,hyper=info,sqlx=info,reqwest=info".to_owned(),
+            None => "info".to_owned(),
+        };
+        let host = || {
+            std::fs::read_to_string("/proc/sys/kernel/hostname")
+                .ok()
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "node".to_owned())
+        };
+        let mut engine = EngineConfig::new(read.optional("NODE_NAME").unwrap_or_else(host));
+        engine.pacing = read.with("PACING", "must be human, demo or unpaced", |text| match text {
+            "human" => Some(PacingPolicy::human()),
+            "demo" => Some(PacingPolicy::demo()),
+            "unpaced" => Some(PacingPolicy::unpaced()),
+            _ => None,
+        });
+        engine.send_timeout = read.duration("SEND_TIMEOUT");
+        engine.in_flight_max = read.number("IN_FLIGHT_MAX", 1..=10_000);
+        engine.reconcile_after = read.duration("RECONCILE_AFTER");
+        engine.reconcile_every = read.duration("RECONCILE_EVERY");
+        engine.late_grace = read.duration("LATE_GRACE");
+        engine.lease_for = read.duration("LEASE_FOR");
+        if engine.lease_for < Duration::from_secs(2) {
+            read.problem("LEASE_FOR must be at least 2s");
+        }
+        // The proportions of the defaults hold for shorter leases too: a beat has to fit several times.
+        engine.lease_margin = engine.lease_margin.min(engine.lease_for / 6);
+        engine.beat_every = engine.beat_every.min(engine.lease_for / 6);
+        engine.error_rate.percent = read.number("ERROR_RATE_PERCENT", 0..=100);
+        engine.error_rate.window = read.number("ERROR_RATE_WINDOW", 1..=10_000);
+        engine.events_kept_for = read.duration("EVENTS_KEPT_FOR");
+
+        let settings = Self {
+            database: read.database(&data_dir),
+            data_dir,
+            bind_address: read.parsed("BIND_ADDRESS", "must be an IP address"),
+            port: read.number("PORT", 0..=65_535),
+            public_base_url: read.base_url("PUBLIC_BASE_URL"),
+            time_zone: read.parsed("TZ", "must be a time zone by its IANA name, such as Asia/Kuala_Lumpur"),
+            region: read.parsed("DEFAULT_REGION", "must be a country code of two letters, such as MY"),
+            log,
+            log_format: read.with("LOG_FORMAT", "must be text or json", |text| match text {
+                "text" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            }),
+            first_admin: Login {
+                name: read.text("DASHBOARD_USERNAME").trim().to_lowercase(),
+                password: read.optional("DASHBOARD_PASSWORD").map(SecretString::from),
+            },
+            basic_auth: read.logins("APP_BASIC_AUTH"),
+            registration: read.flag("REGISTRATION"),
+            gateway_hosts: read.hosts("GATEWAY_HOSTS"),
+            cors_origins: read.origins("CORS_ORIGINS"),
+            trust_proxy: read.flag("TRUST_PROXY"),
+            metrics_token: read.optional("METRICS_TOKEN").map(SecretString::from),
+            lead_webhook_per_minute: read.number("LEAD_WEBHOOK_PER_MINUTE", 0..=u32::MAX),
+            api_per_minute: read.number("API_PER_MINUTE", 0..=u32::MAX),
+            import_bytes_max: read.number("IMPORT_BYTES_MAX", 1..=u64::MAX),
+            media_bytes_max: read.number("MEDIA_BYTES_MAX", 1..=1 << 30),
+            image_compression: read.flag("IMAGE_COMPRESSION"),
+            stop_timeout: read.duration("STOP_TIMEOUT"),
+            engine,
+            unused: table::NOT_YET_USED
+                .into_iter()
+                .filter(|name| source.get(name).is_some())
+                .collect(),
+        };
+        if let Some(password) = &settings.first_admin.password {
+            use secrecy::ExposeSecret;
+            if let Err(problem) = crate::password::check_length(password.expose_secret()) {
+                read.problem(format!("DASHBOARD_PASSWORD {problem}"));
+            }
+        }
+        read.finish().map(|()| settings)
+    }
+
+    /// Whether cookies may only travel over https.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.public_base_url.as_ref().is_some_and(|url| url.scheme() == "https")
+    }
+
+    /// Whether messages go at a pace that no real recipient should see.
+    #[must_use]
+    pub fn is_hurried(&self) -> bool {
+        self.engine.pacing.profile() != PacingProfile::Human
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! The one list of settings: names, defaults and what they are for. `--help` and the README are made from it.
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Its name: that of the environment variable; the flag is the same in lower case with dashes, the key of the file in
+    /// lower case.
+    pub name: &'static str,
+    /// Other names that are accepted, in this order after the first.
+    pub aliases: &'static [&'static str],
+    /// What holds when it is not set, as text that could be set; empty for nothing.
+    pub default: &'static str,
+    /// What it does, in one sentence.
+    pub help: &'static str,
+    /// Whether its value must never be shown.
+    pub secret: bool,
+}
+
+const fn entry(name: &'static str, default: &'static str, help: &'static str) -> Entry {
+    Entry {
+        name,
+        aliases: &[],
+        default,
+        help,
+        secret: false,
+    }
+}
+
+impl Entry {
+    const fn or(self, aliases: &'static [&'static str]) -> Self {
+        Self { aliases, ..self }
+    }
+
+    const fn secret(self) -> Self {
+        Self { secret: true, ..self }
+    }
+
+    /// The flag, without the two dashes.
+    #[must_use]
+    pub fn flag(&self) -> String {
+        self.name.to_lowercase().replace('_', "-")
+    }
+}
+
+/// Settings that are accepted because installations have them, and that nothing uses yet.
+pub const NOT_YET_USED: [&str; 6] = [
+    "REDIS_URL",
+    "APP_OS",
+    "WHATSAPP_CHAT_STORAGE",
+    "WHATSAPP_ACCOUNT_VALIDATION",
+    "WHATSAPP_AUTO_REPLY",
+    "WHATSAPP_WEBHOOK",
+];
+
+/// All settings.
+pub const TABLE: &[Entry] = &[
+    entry("DATA_DIR", "./data", "Folder of the database, the media and the lock that keeps a second server out."),
+    entry("DB_URI", "", "Database: sqlite:PATH, or sqlite::memory: for one that is gone with the process; a file wa.db in DATA_DIR when it is not set.")
+        .or(&["DATABASE_URL"])
+        .secret(),
+    entry("BIND_ADDRESS", "127.0.0.1", "Address to listen on; 0.0.0.0 for all."),
+    entry("PORT", "3000", "Port to listen on; 0 for a free one.").or(&["APP_PORT"]),
+    entry("PUBLIC_BASE_URL", "", "Address under which gateways and browsers reach this server, such as https://wa.example.com; makes cookies secure and callback addresses whole."),
+    entry("TZ", "Asia/Kuala_Lumpur", "Time zone of new users."),
+    entry("DEFAULT_REGION", "MY", "Region in which new users' numbers without a country code are read."),
+    entry("APP_DEBUG", "false", "Logs at level debug instead of info."),
+    entry("LOG", "", "Filter of the log in the form of tracing-subscriber, such as info,wa_core=debug.").or(&["RUST_LOG"]),
+    entry("LOG_FORMAT", "text", "Form of the log: text or json."),
+    entry("DASHBOARD_USERNAME", "admin", "Login of the first admin, who is created when there is no user yet."),
+    entry("DASHBOARD_PASSWORD", "", "Password of the first admin; one is made and printed once when it is not set.").secret(),
+    entry("APP_BASIC_AUTH", "", "Users to create when they do not exist, login:password separated by commas, for clients that use basic auth.").secret(),
+    entry("REGISTRATION", "false", "Whether anybody may register as a user."),
+    entry("GATEWAY_HOSTS", "", "Hosts beside those of the vendors that gateway devices may name, host or host:port separated by commas; they may be private."),
+    entry("CORS_ORIGINS", "", "Origins whose pages may call the API, separated by commas; none when it is not set."),
+    entry("TRUST_PROXY", "false", "Whether the last X-Forwarded-For entry is the caller's address; only behind a proxy that sets it."),
+    entry("METRICS_TOKEN", "", "Token that /metrics asks for as a bearer; without it only loopback may read them.").secret(),
+    entry("LEAD_WEBHOOK_PER_MINUTE", "1200", "Most calls of the lead webhook per address in a minute; 0 for no limit."),
+    entry("API_PER_MINUTE", "6000", "Most requests per address in a minute, over everything; 0 for no limit."),
+    entry("IMPORT_BYTES_MAX", "104857600", "Largest CSV file of an import, in bytes."),
+    entry("MEDIA_BYTES_MAX", "10485760", "Largest picture, uploaded or fetched, in bytes."),
+    entry("IMAGE_COMPRESSION", "true", "Whether pictures are made smaller: at most 1200 px and 350 KB."),
+    entry("STOP_TIMEOUT", "40s", "How long a stop waits for what is in flight."),
+    entry("NODE_NAME", "", "Name of this node, unique among running ones; that of the host when it is not set."),
+    entry("PACING", "human", "Pace of all devices: human, or for demonstrations and measurements without real recipients demo or unpaced."),
+    entry("SEND_TIMEOUT", "30s", "How long one send may take."),
+    entry("IN_FLIGHT_MAX", "64", "Most sends under way per gateway host."),
+    entry("RECONCILE_AFTER", "90s", "How long after an attempt its gateway is asked about it first."),
+    entry("RECONCILE_EVERY", "60s", "How long lies between two questions about one attempt."),
+    entry("LATE_GRACE", "10m", "How late a campaign may start without its late policy being asked."),
+    entry("LEASE_FOR", "30s", "How long a node's lease lasts after its last beat."),
+    entry("ERROR_RATE_PERCENT", "20", "Share of failed and unknown messages from which a campaign or device pauses itself, in percent; 0 for never."),
+    entry("ERROR_RATE_WINDOW", "50", "How many of the newest settled messages the error rate looks at."),
+    entry("EVENTS_KEPT_FOR", "7d", "How long events are kept."),
+    entry("REDIS_URL", "", "Accepted, not used yet: live events of several nodes.").secret(),
+    entry("APP_OS", "", "Accepted, not used yet: name that a linked phone shows for this client."),
+    entry("WHATSAPP_CHAT_STORAGE", "", "Accepted, not used yet: whether chats are kept."),
+    entry("WHATSAPP_ACCOUNT_VALIDATION", "", "Accepted, not used yet: whether numbers are checked before the first message."),
+    entry("WHATSAPP_AUTO_REPLY", "", "Accepted, not used yet: text that answers messages."),
+    entry("WHATSAPP_WEBHOOK", "", "Accepted, not used yet: address that events are sent to."),
+    entry("WHATSAPP_WEBHOOK_SECRET", "", "Accepted, not used yet: secret that signs them.").secret(),
+];
+
+/// The table as Markdown, for documents.
+#[must_use]
+pub fn markdown() -> String {
+    let mut out = String::from("| setting | default | meaning |\n|---|---|---|\n");
+    for entry in TABLE {
+        let names = std::iter::once(&entry.name)
+            .chain(entry.aliases)
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(" or ");
+        let default = if entry.default.is_empty() {
+            String::new()
+        } else {
+            format!("`{}`", entry.default)
+        };
+        out.push_str(&format!("| {names} | {default} | {} |\n", entry.help));
+    }
+    out
+}

@@ -1,0 +1,66 @@
+use super::*;
+
+fn problems(source: &Source) -> Vec<String> {
+    Settings::read(source)
+        .map(|_| Vec::new())
+        .unwrap_or_else(|error| error.problems)
+}
+
+#[test]
+fn every_default_can_be_used() {
+    let settings = Settings::read(&Source::default()).unwrap();
+    assert_eq!(settings.port, 3000);
+    assert_eq!(settings.database, Database::File("./data/wa.db".into()));
+    assert!(!settings.registration && !settings.is_hurried() && !settings.is_https());
+    assert_eq!(settings.engine.reconcile_after, Duration::from_secs(90));
+}
+
+#[test]
+fn all_problems_are_named_at_once_and_no_secret_is_shown() {
+    let source = Source::default()
+        .with("PORT", "many")
+        .with("TZ", "Mars/Olympus")
+        .with("PACING", "fast")
+        .with("DB_URI", "mysql://root:hunter2@x/y")
+        .with("APP_BASIC_AUTH", "ann:short");
+    let problems = problems(&source);
+    for name in ["PORT", "TZ", "PACING", "DB_URI", "APP_BASIC_AUTH"] {
+        assert!(
+            problems.iter().any(|problem| problem.starts_with(name)),
+            "{name}: {problems:?}"
+        );
+    }
+    let shown = problems.join("\n");
+    assert!(!shown.contains("hunter2") && !shown.contains("short"), "{shown}");
+}
+
+#[test]
+fn the_names_in_use_today_are_accepted_and_an_empty_variable_counts_for_nothing() {
+    let environment = |name: &str| match name {
+        "DATABASE_URL" => Some("sqlite:/tmp/x.db".to_owned()),
+        "APP_PORT" => Some("8080".to_owned()),
+        "PORT" => Some(String::new()),
+        "TZ" => Some("Asia/Jakarta".to_owned()),
+        "APP_OS" => Some("Chrome".to_owned()),
+        "DASHBOARD_USERNAME" => Some("Boss".to_owned()),
+        _ => None,
+    };
+    let source = Source::gather(&SettingArgs::default(), environment).unwrap();
+    let settings = Settings::read(&source).unwrap();
+    assert_eq!(settings.database, Database::File("/tmp/x.db".into()));
+    assert_eq!((settings.port, settings.time_zone.name()), (8080, "Asia/Jakarta"));
+    assert_eq!(settings.unused, ["APP_OS"]);
+    assert_eq!(settings.first_admin.name, "boss");
+}
+
+#[test]
+fn no_two_settings_share_a_name() {
+    let mut names: Vec<_> = table::TABLE
+        .iter()
+        .flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()))
+        .collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}

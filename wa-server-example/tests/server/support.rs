@@ -1,0 +1,217 @@
+//! A server on loopback and clients for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use wa_core::store::{AppStore, MemoryStore};
+use wa_core::time::{Clock, Monotonic, SystemClock, Timestamp};
+use wa_core::transport::StubTransport;
+use wa_server_example::assemble::{Ports, Server};
+use wa_server_example::settings::{Settings, Source};
+
+pub const PASSWORD: &str = "correct horse";
+
+/// The machine's clock, which a test may move on.
+#[derive(Debug)]
+pub struct MovedClock {
+    clock: SystemClock,
+    moved_ms: AtomicU64,
+}
+
+impl MovedClock {
+    fn moved(&self) -> Duration {
+        Duration::from_millis(self.moved_ms.load(Ordering::SeqCst))
+    }
+
+    pub fn advance(&self, span: Duration) {
+        let ms = u64::try_from(span.as_millis()).unwrap();
+        self.moved_ms.fetch_add(ms, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Clock for MovedClock {
+    fn wall(&self) -> Timestamp {
+        self.clock.wall() + self.moved()
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        self.clock.monotonic() + self.moved()
+    }
+
+    async fn sleep_until(&self, until: Monotonic) {
+        let left = until.since(self.monotonic());
+        self.clock.sleep_until(self.clock.monotonic() + left).await;
+    }
+}
+
+/// A running server.
+pub struct Running {
+    pub server: Server,
+    pub clock: Arc<MovedClock>,
+    pub store: Arc<dyn AppStore>,
+    pub transport: Arc<StubTransport>,
+}
+
+pub fn settings() -> Source {
+    Source::default()
+        .with("PORT", "0")
+        .with("DB_URI", "sqlite::memory:")
+        .with("DASHBOARD_USERNAME", "boss")
+        .with("DASHBOARD_PASSWORD", PASSWORD)
+        .with("APP_BASIC_AUTH", format!("ann:{PASSWORD},ben:{PASSWORD}"))
+        .with("PACING", "unpaced")
+        .with("NODE_NAME", "test")
+}
+
+impl Running {
+    pub async fn start() -> Self {
+        Self::with(settings()).await
+    }
+
+    pub async fn with(source: Source) -> Self {
+        let clock = Arc::new(MovedClock {
+            clock: SystemClock::new(),
+            moved_ms: AtomicU64::new(0),
+        });
+        let store: Arc<dyn AppStore> = Arc::new(MemoryStore::new());
+        let transport = Arc::new(StubTransport::new());
+        let ports = Ports {
+            store: Arc::clone(&store),
+            clock: clock.clone(),
+            transports: vec![transport.clone()],
+        };
+        let settings = Settings::read(&source).unwrap();
+        let server = Server::start(settings, ports).await.unwrap();
+        Self {
+            server,
+            clock,
+            store,
+            transport,
+        }
+    }
+
+    /// Somebody who is not logged in.
+    pub fn anybody(&self) -> Client {
+        Client {
+            address: self.server.address(),
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            auth: Auth::None,
+        }
+    }
+
+    /// Somebody with basic auth.
+    pub fn basic(&self, login: &str) -> Client {
+        Client {
+            auth: Auth::Basic(login.to_owned(), PASSWORD.to_owned()),
+            ..self.anybody()
+        }
+    }
+
+    /// Somebody who logged in.
+    pub async fn login(&self, login: &str) -> Client {
+        let anybody = self.anybody();
+        let answer = anybody
+            .post("/api/login", json!({"login": login, "password": PASSWORD}))
+            .await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        Client {
+            auth: Auth::Cookie(answer.cookie()),
+            ..anybody
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Auth {
+    None,
+    Basic(String, String),
+    Cookie(String),
+}
+
+/// A client of the server.
+#[derive(Clone)]
+pub struct Client {
+    pub address: SocketAddr,
+    pub http: reqwest::Client,
+    auth: Auth,
+}
+
+/// What came back.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub text: String,
+    pub body: Value,
+}
+
+impl Answer {
+    /// The value of the session cookie that was set.
+    pub fn cookie(&self) -> String {
+        let set = self.headers["set-cookie"].to_str().unwrap();
+        set.split(';').next().unwrap().to_owned()
+    }
+
+    pub fn code(&self) -> &str {
+        self.body["code"].as_str().unwrap_or_default()
+    }
+
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    /// The names of the fields that are wrong.
+    pub fn fields(&self) -> Vec<&str> {
+        let fields = self.body["results"]["fields"].as_array();
+        fields
+            .map(|all| all.iter().filter_map(|one| one["field"].as_str()).collect())
+            .unwrap_or_default()
+    }
+
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!(self.status.is_success(), "{} {}", self.status, self.text);
+        self.body["results"].clone()
+    }
+}
+
+impl Client {
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.http.request(method, format!("http://{}{path}", self.address));
+        match &self.auth {
+            Auth::None => request,
+            Auth::Basic(login, password) => request.basic_auth(login, Some(password)),
+            Auth::Cookie(cookie) => request.header("cookie", cookie),
+        }
+    }
+
+    pub async fn send(request: reqwest::RequestBuilder) -> Answer {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer {
+            status,
+            headers,
+            text,
+            body,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        Self::send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+        Self::send(self.request(method, path).json(&body)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, body).await
+    }
+}
