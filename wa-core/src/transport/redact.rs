@@ -2,8 +2,11 @@
 
 use super::error::Refusal;
 
-/// What a vendor said, without control characters, without the `secrets` that it repeats, and at most
-/// [`Refusal::DETAIL_MAX`] characters long.
+/// The shortest run of digits that may be a phone number, so that all but its last four are hidden.
+const NUMBER_DIGITS_MIN: usize = 7;
+
+/// What a vendor said, without control characters, without the `secrets` that it repeats, without long numbers, and at
+/// most [`Refusal::DETAIL_MAX`] characters long.
 ///
 /// Vendors echo what they were given; pass the credential, the text and the digits of the recipient. Of a secret of several
 /// lines or words, each line counts too, since an echo seldom keeps the whole. Parts shorter than four bytes are not
@@ -26,7 +29,28 @@ pub fn vendor_text<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -
             }
         }
     }
-    text.trim().chars().take(Refusal::DETAIL_MAX).collect()
+    hide_numbers(&text).trim().chars().take(Refusal::DETAIL_MAX).collect()
+}
+
+/// Hides phone numbers in whatever form the vendor wrote them, such as without the country code.
+fn hide_numbers(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let run = rest[start..]
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len() - start);
+        let end = start + run;
+        shown.push_str(&rest[..start]);
+        if run >= NUMBER_DIGITS_MIN {
+            shown.push('…');
+            shown.push_str(&rest[end - 4..end]);
+        } else {
+            shown.push_str(&rest[start..end]);
+        }
+        rest = &rest[end..];
+    }
+    shown + rest
 }
 
 #[cfg(test)]
@@ -39,6 +63,14 @@ mod tests {
         let shown = vendor_text(said, ["tok.sec", "Hi Ali\nhow are you", "60123456789"]);
         assert_eq!(shown, "token […] sent \"[…]\" to […]");
         assert_eq!(vendor_text("how are you?", ["Hi Ali\nhow are you"]), "[…]?");
+    }
+
+    #[test]
+    fn a_number_in_another_form_is_hidden_too() {
+        assert_eq!(
+            vendor_text("0123456789 is no number, error 4001", []),
+            "…6789 is no number, error 4001"
+        );
     }
 
     #[test]
