@@ -9,7 +9,7 @@ const NUMBER_DIGITS_MIN: usize = 7;
 /// most [`Refusal::DETAIL_MAX`] characters long.
 ///
 /// Vendors echo what they were given; pass the credential, the text and the digits of the recipient. Of a secret of several
-/// lines or words, each line counts too, since an echo seldom keeps the whole. Parts shorter than four bytes are not
+/// lines, each line counts too, since an echo seldom keeps the whole; so does its form encoding. Parts shorter than four bytes are not
 /// looked for: they would blot out ordinary words.
 #[must_use]
 pub fn vendor_text<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -> String {
@@ -21,8 +21,9 @@ pub fn vendor_text<'a>(text: &str, secrets: impl IntoIterator<Item = &'a str>) -
         .collect();
     for secret in secrets {
         let flat: String = secret.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let lines = secret.lines().map(str::to_owned);
-        for part in std::iter::once(flat).chain(lines) {
+        for part in [flat, form].into_iter().chain(lines) {
             let part = part.trim();
             if part.len() >= PART_BYTES_MIN && text.contains(part) {
                 text = text.replace(part, "[…]");
@@ -63,6 +64,7 @@ mod tests {
         let shown = vendor_text(said, ["tok.sec", "Hi Ali\nhow are you", "60123456789"]);
         assert_eq!(shown, "token […] sent \"[…]\" to […]");
         assert_eq!(vendor_text("how are you?", ["Hi Ali\nhow are you"]), "[…]?");
+        assert_eq!(vendor_text("m=Hi+Ali%21&x", ["Hi Ali!"]), "m=[…]&x");
     }
 
     #[test]

@@ -40,6 +40,7 @@ async fn send_to(base_url: String, listed: &str, answer: Option<&str>) -> (Resul
     let transport = Wablas::builder()
         .host_policy(policy(listed))
         .resolver(resolver.clone())
+        .connect_timeout(Duration::from_secs(1))
         .build()
         .unwrap();
     let context = SendContext {
@@ -95,7 +96,8 @@ async fn a_name_that_cannot_be_resolved_has_not_sent() {
 }
 
 #[tokio::test]
-async fn an_encryption_that_fails_has_not_sent() {
+async fn an_encryption_that_does_not_come_up_has_not_sent() {
+    // The gateway speaks no TLS and waits for more, so the time-out of the connection ends it.
     let rig = Rig::answering(recorded("send/200-messages-array.json")).await;
     let url = rig.gateway.base_url().replace("http:", "https:");
     let (result, _) = send_to(url, &rig.gateway.hosts(), None).await;

@@ -89,7 +89,15 @@ async fn logs_say_what_happened_and_hold_no_token_no_text_and_no_full_number() {
         assert!(shown.contains(said), "{said} is missing in\n{shown}");
     }
     let (token, secret_key) = CREDENTIAL.split_once('.').unwrap();
-    for secret in [token, secret_key, TEXT, "Puan Kancil", "60123456789", "123456789"] {
+    for secret in [
+        token,
+        secret_key,
+        TEXT,
+        "Puan Kancil",
+        "Puan+Kancil",
+        "60123456789",
+        "123456789",
+    ] {
         assert!(!shown.contains(secret), "{secret} is shown in\n{shown}");
     }
     assert!(!format!("{:?}", rig.transport).contains(token));
