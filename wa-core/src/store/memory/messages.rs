@@ -23,6 +23,7 @@ pub(super) type ScopeKey = (UserId, MessageScope);
 
 /// The outbox. Only [`replace`](Self::replace) changes a row, so that no index or tally can miss it.
 #[derive(Default)]
+#[cfg_attr(test, derive(PartialEq))]
 pub(super) struct Messages {
     rows: BTreeMap<MessageId, Box<Message>>,
     keys: BTreeMap<IdempotencyKey, MessageId>,
@@ -138,6 +139,19 @@ impl Messages {
             self.rows.insert(id, new);
         }
         old
+    }
+
+    /// The same rows with indexes and tallies made anew.
+    #[cfg(test)]
+    pub(super) fn rebuilt(&self) -> Self {
+        let mut fresh = Self {
+            earlier: self.earlier.clone(),
+            ..Self::default()
+        };
+        for (id, row) in &self.rows {
+            fresh.replace(*id, Some(row.clone()));
+        }
+        fresh
     }
 
     fn reindex(&mut self, old: Option<&Message>, new: Option<&Message>) {
