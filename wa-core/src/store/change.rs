@@ -56,7 +56,7 @@ pub enum Change {
         /// The device.
         device_id: DeviceId,
     },
-    /// Records how a device is linked; with a fence when its owner says so.
+    /// Records how a device is linked; with a fence when its owner says so. `link_at` moves when the state does.
     SetDeviceLink {
         /// Its owner.
         user_id: UserId,
@@ -312,7 +312,7 @@ pub struct Committed {
     pub duplicates: Vec<(IdempotencyKey, MessageId)>,
     /// Open messages that a `Suppress` or `ErasePerson` moved; those of a deleted device are moved by `sweep`.
     pub moved: u64,
-    /// Devices that got queued messages, sorted, each once.
+    /// Devices that got something to do, a queued message or a request; sorted, each once.
     pub wake: Vec<DeviceId>,
     /// Receipts and replies: the messages that they were matched to.
     pub matched: Vec<MessageId>,

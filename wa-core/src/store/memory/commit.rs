@@ -134,7 +134,10 @@ impl State {
             Change::InsertSavedText(saved) => self.insert_saved_text(*saved),
             Change::UpdateSavedText(saved) => self.update_saved_text(*saved),
             Change::DeleteSavedText { user_id, template_id } => self.delete_saved_text(user_id, template_id),
-            Change::InsertCommand(command) => self.insert_command(*command),
+            Change::InsertCommand(command) => {
+                done.wake.push(command.device_id);
+                self.insert_command(*command)
+            }
             Change::AnswerCommand {
                 command_id,
                 fence,

@@ -181,7 +181,7 @@ impl State {
     ) -> Result<(), StoreError> {
         let (user, person) = (suppression.user_id, suppression.person);
         self.put_suppression(suppression);
-        if self.flawed(Flaw::OptOutMovesNothing) {
+        if self.flawed(Flaw::OptOutMovesNothing) || self.flawed(Flaw::OptOutIsOnlyAList) {
             return Ok(());
         }
         let theirs: Vec<MessageId> = self.messages.of_person(user, person).collect();

@@ -42,6 +42,8 @@ flaws! {
     EventsAreLost,
     /// An opt-out moves no open messages.
     OptOutMovesNothing,
+    /// An opt-out is a list at which nobody looks: neither open messages nor `begin` obey it.
+    OptOutIsOnlyAList,
     /// Erasing a person leaves the texts of attempts.
     ErasureKeepsTexts,
     /// A receipt moves delivery backwards.
@@ -60,8 +62,6 @@ flaws! {
     DueTellsOthers,
     /// `due` always serves the same campaign first.
     DueForgetsTurns,
-    /// `begin` does not look at suppressions.
-    BeginIgnoresSuppression,
     /// `begin` does not look at pauses.
     BeginIgnoresPause,
     /// `begin` does not look at ended scopes.

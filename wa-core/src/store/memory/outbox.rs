@@ -118,7 +118,7 @@ impl State {
             MessageState::Queued => true,
             MessageState::Held => self.flawed(Flaw::BeginIgnoresPause),
             MessageState::Cancelled => self.flawed(Flaw::BeginIgnoresEnd),
-            _ => requeued.reason == Some(Reason::Suppressed) && self.flawed(Flaw::BeginIgnoresSuppression),
+            _ => requeued.reason == Some(Reason::Suppressed) && self.flawed(Flaw::OptOutIsOnlyAList),
         };
         if overlooked {
             return Ok(None);
