@@ -13,6 +13,9 @@ use wa_core::event::EventKind;
 use wa_core::store::{AppStore, MemoryStore, Store, StoreError};
 use wa_core::time::{Clock, SystemClock};
 use wa_core::transport::Transport;
+use wa_core::transport::net::HostPolicy;
+use wa_transport_wablas::Wablas;
+use wa_transport_whacenter::Whacenter;
 
 use crate::access::{self, FirstAdmin};
 use crate::app::App;
@@ -64,9 +67,24 @@ impl Ports {
         Ok(Self {
             store: open_store(settings).await?,
             clock: Arc::new(SystemClock::new()),
-            transports: Vec::new(),
+            transports: open_transports(settings)?,
         })
     }
+}
+
+fn open_transports(settings: &Settings) -> Result<Vec<Arc<dyn Transport>>, StartError> {
+    let unusable = |error: &dyn std::fmt::Display| StartError::Unusable(error.to_string());
+    let policy = |hosts: [&'static str; 1]| {
+        HostPolicy::new(hosts)
+            .and_then(|policy| policy.with_listed(&settings.gateway_hosts))
+            .map_err(|error| unusable(&error))
+    };
+    let wablas = Wablas::builder().host_policy(policy(wa_transport_wablas::HOSTS)?);
+    let whacenter = Whacenter::builder().host_policy(policy(wa_transport_whacenter::HOSTS)?);
+    Ok(vec![
+        Arc::new(wablas.build().map_err(|error| unusable(&error))?),
+        Arc::new(whacenter.build().map_err(|error| unusable(&error))?),
+    ])
 }
 
 /// Opens the database that the settings name, without an engine.
