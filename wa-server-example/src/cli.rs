@@ -11,8 +11,10 @@ use wa_core::store::AppStore;
 use wa_core::time::{Clock, SystemClock};
 
 use crate::assemble::open_store;
+use crate::demo::DemoArgs;
+use crate::loopback::GatewayArgs;
 use crate::settings::{SettingArgs, Settings, Source};
-use crate::{logs, settings};
+use crate::{demo, logs, settings};
 
 /// Sends WhatsApp campaigns through many devices: nothing lost, nothing doubled, at a human pace.
 #[derive(Debug, Parser)]
@@ -31,6 +33,11 @@ enum Command {
     /// Add users and give them new passwords.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Show a campaign over fake gateways on this machine, from its start to its end.
+    Demo(DemoArgs),
+    /// Run a fake gateway on this machine, for trials.
+    #[command(hide = true)]
+    Gateway(GatewayArgs),
     /// Print the list of settings as Markdown.
     Settings,
 }
@@ -51,8 +58,13 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<(), Failure> {
-    let settings = Settings::read(&Source::gather(&cli.settings, |name| std::env::var(name).ok())?)?;
+    let mut source = Source::gather(&cli.settings, |name| std::env::var(name).ok())?;
     let command = cli.command.unwrap_or(Command::Serve);
+    // Failures are part of the show, and the terminal belongs to it.
+    if matches!(command, Command::Demo(_)) && source.get("LOG").is_none() {
+        source = source.with("LOG", "error");
+    }
+    let settings = Settings::read(&source)?;
     if let Command::Settings = command {
         say(&settings::table::markdown());
         return Ok(());
@@ -66,6 +78,11 @@ fn start(cli: Cli) -> Result<(), Failure> {
         match command {
             Command::Serve => serve::serve(settings).await,
             Command::User(command) => user::run(command, settings).await,
+            Command::Demo(args) => match demo::run(args, settings).await? {
+                true => Ok(()),
+                false => Err("something did not add up".into()),
+            },
+            Command::Gateway(args) => Ok(args.run(|base| say(&format!("Listening on {base}"))).await?),
             Command::Settings => Ok(()),
         }
     })

@@ -5,6 +5,7 @@ pub mod app;
 pub mod assemble;
 pub mod bus;
 pub mod cli;
+pub mod demo;
 pub mod http;
 pub mod logs;
 pub mod loopback;

@@ -8,8 +8,7 @@ use std::time::Duration;
 /// Never: the settings are fixed.
 #[must_use]
 pub fn http_client() -> reqwest::Client {
-    // Another part of the program may have chosen a provider before; any will do, nothing here is encrypted.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::tls::choose();
     reqwest::Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())

@@ -12,7 +12,7 @@ pub struct GatewayArgs {
     #[arg(long, default_value = "wablas", value_parser = vendor)]
     vendor: Vendor,
     /// The port to listen on; 0 for a free one.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long = "gateway-port", default_value_t = 0)]
     port: u16,
     /// A device that it knows, by its credential; may be given several times.
     #[arg(long = "device")]

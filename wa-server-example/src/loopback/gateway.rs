@@ -101,6 +101,14 @@ impl RunningGateway {
         self.state.ledger().page(place, usize::MAX).to_vec()
     }
 
+    /// The newest `count` that it recorded, the newest first.
+    #[must_use]
+    pub fn newest(&self, count: usize) -> Vec<Accepted> {
+        let ledger = self.state.ledger();
+        let page = ledger.page(0, usize::MAX);
+        page.iter().rev().take(count).cloned().collect()
+    }
+
     /// What happened so far.
     #[must_use]
     pub fn counts(&self) -> GatewayCounts {
