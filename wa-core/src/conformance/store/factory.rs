@@ -1,0 +1,26 @@
+//! Where the store under test comes from.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::store::AppStore;
+
+/// Makes stores for the suite.
+///
+/// To ensure correctness: a store that [`fresh`](Self::fresh) gives is empty and shares nothing with any other, also while
+/// they run at once; what it stands on is removed when it is dropped.
+#[async_trait]
+pub trait StoreFactory: Send + Sync {
+    /// What the store is called in reports.
+    fn name(&self) -> &str;
+
+    /// A store without any row.
+    async fn fresh(&self) -> Arc<dyn AppStore>;
+
+    /// Another connection to the same data, as a process that starts again would make it; `None` where nothing survives.
+    /// The first one is not used any more.
+    async fn reopen(&self, _store: &Arc<dyn AppStore>) -> Option<Arc<dyn AppStore>> {
+        None
+    }
+}

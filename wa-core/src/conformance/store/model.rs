@@ -1,0 +1,1 @@
+//! Random operations on the store and on the memory store agree.

@@ -1,0 +1,222 @@
+//! Numbers that people read, and those that pacing reads.
+
+use super::stage::{Stage, failed, requeue, sent};
+use super::world::World;
+use crate::domain::access::RequestScope;
+use crate::domain::delivery::Delivery;
+use crate::domain::message::{MessageScope, MessageState};
+use crate::domain::summary::{DeviceNumbers, Numbers};
+use crate::store::{Change, RecentOf, RecentOutcomes, Verdict};
+use crate::time::Timestamp;
+use crate::transport::MessageRef;
+
+pub(super) async fn numbers_add_up_over_every_state_and_delivery(world: World) {
+    let stage = world.stage().await;
+    stage.sent().await;
+    for delivery in [
+        Delivery::Undelivered,
+        Delivery::Delivered,
+        Delivery::Read,
+        Delivery::Replied,
+    ] {
+        let (id, attempt) = stage.sending().await;
+        let verdict = Verdict::Sent {
+            provider_id: None,
+            delivery: Some(delivery),
+        };
+        stage.settle(id, attempt, verdict).await;
+    }
+    for state in [
+        MessageState::Failed,
+        MessageState::Unknown,
+        MessageState::Skipped,
+        MessageState::Cancelled,
+        MessageState::InDoubt,
+        MessageState::Queued,
+        MessageState::Sending,
+    ] {
+        super::outbox_insert::in_state(&stage, state).await;
+    }
+    let scope = RequestScope::user(stage.user);
+    let of = MessageScope::Campaign(stage.campaign);
+    let numbers = world.store.numbers(&scope, of).await.unwrap();
+    let expected = Numbers {
+        done: 5,
+        failed: 1,
+        unknown: 1,
+        skipped: 1,
+        cancelled: 1,
+        remaining: 3,
+        delivered: 3,
+        undelivered: 1,
+        read: 2,
+        replied: 1,
+    };
+    let device_id = Some(stage.device);
+    assert_eq!(
+        numbers,
+        [DeviceNumbers {
+            device_id,
+            numbers: expected
+        }]
+    );
+    assert_eq!(world.store.count(&scope, of).await.unwrap(), numbers);
+    let whole = world.store.device_numbers(&scope, stage.device).await.unwrap();
+    assert_eq!(whole, expected);
+}
+
+pub(super) async fn numbers_are_kept_per_device_and_follow_a_message_out_of_the_pool(world: World) {
+    let stage = world.stage().await;
+    let phone = world.rows.fresh_phone();
+    let id = world
+        .insert(world.rows.campaign_message(stage.user, stage.campaign, None, phone))
+        .await;
+    stage.queued().await;
+    let scope = RequestScope::user(stage.user);
+    let of = MessageScope::Campaign(stage.campaign);
+    let remaining = async || {
+        let numbers = super::sound::by_device(world.store.numbers(&scope, of).await.unwrap());
+        let of = |device| numbers.get(&device).map_or(0, |numbers: &Numbers| numbers.remaining);
+        (of(None), of(Some(stage.device)))
+    };
+    assert_eq!(remaining().await, (1, 1));
+    let item = crate::store::Assignment {
+        user_id: stage.user,
+        message_id: id,
+        device_id: stage.device,
+    };
+    world.store.assign(&[item], world.now()).await.unwrap();
+    assert_eq!(remaining().await, (0, 2));
+    world.store.unassign(stage.user, stage.device).await.unwrap();
+    assert_eq!(remaining().await, (1, 1));
+}
+
+pub(super) async fn numbers_of_hand_written_messages_are_the_users_own(world: World) {
+    let (stage, other) = (world.stage().await, world.stage().await);
+    stage.direct().await;
+    other.direct().await;
+    other.direct().await;
+    let scope = RequestScope::user(stage.user);
+    let numbers = world.store.numbers(&scope, MessageScope::Direct).await.unwrap();
+    assert_eq!(numbers.iter().map(|row| row.numbers.remaining).sum::<u64>(), 1);
+    assert!(
+        world
+            .store
+            .numbers(&scope, MessageScope::Chat)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+pub(super) async fn a_superseded_message_counts_nowhere(world: World) {
+    let stage = world.stage().await;
+    let (first, _) = stage.unknown().await;
+    let second = world.insert(world.rows.resend(&stage.row(first).await)).await;
+    let attempt = stage.begin(second).await;
+    stage.settle(second, attempt, sent()).await;
+    let scope = RequestScope::user(stage.user);
+    let whole = world.store.device_numbers(&scope, stage.device).await.unwrap();
+    assert_eq!((whole.should(), whole.done, whole.unknown), (1, 1, 0));
+    // Evidence about the earlier row is kept and changes no number.
+    let ours = stage.row(first).await.attempt.unwrap().transport_message_id;
+    let receipt = Change::Receipt {
+        user_id: stage.user,
+        device_id: stage.device,
+        message: MessageRef::Ours(ours),
+        delivery: Delivery::Read,
+        at: world.at(1),
+    };
+    world.commit(receipt).await;
+    assert_eq!(stage.state(first).await, MessageState::Sent);
+    assert_eq!(world.store.device_numbers(&scope, stage.device).await.unwrap(), whole);
+}
+
+async fn attempt_at(stage: &Stage, seconds: u64, verdict: Verdict) {
+    let id = stage.queued().await;
+    let mut item = stage.item(id);
+    item.attempted_at = stage.world.at(seconds);
+    assert_eq!(stage.try_begin(&item).await, crate::store::Begun::Yes);
+    stage.settle(id, item.attempt_id, verdict).await;
+}
+
+pub(super) async fn the_history_of_a_lane_holds_what_was_or_may_have_been_sent(world: World) {
+    let stage = world.stage().await;
+    let idle = world.device(stage.user).await;
+    attempt_at(&stage, 1, sent()).await;
+    attempt_at(&stage, 2, failed()).await;
+    attempt_at(&stage, 3, super::stage::unknown()).await;
+    attempt_at(&stage, 4, super::stage::doubt_until(world.at(90))).await;
+    attempt_at(&stage, 5, requeue(world.now())).await;
+    let read = async |since: u64| {
+        let devices = [stage.device, idle];
+        let mut lanes = world.store.history(&devices, world.at(since)).await.unwrap();
+        lanes.sort_by_key(|lane| lane.device_id);
+        lanes
+    };
+    let lanes = read(0).await;
+    assert_eq!(
+        lanes.iter().map(|lane| lane.device_id).collect::<Vec<_>>(),
+        [stage.device, idle]
+    );
+    assert_eq!(lanes[0].attempts, [world.at(1), world.at(3), world.at(4)]);
+    assert_eq!(
+        lanes[0].last_attempt_at,
+        Some(world.at(5)),
+        "the pause is kept after any attempt"
+    );
+    assert_eq!((lanes[1].attempts.len(), lanes[1].last_attempt_at), (0, None));
+    assert_eq!(read(3).await[0].attempts, [world.at(3), world.at(4)]);
+}
+
+pub(super) async fn recent_outcomes_count_failed_and_unknown_and_leave_out_skipped(world: World) {
+    let stage = world.stage().await;
+    let settle = async |verdict: Verdict, seconds: u64| {
+        let id = stage.queued().await;
+        let attempt = stage.begin(id).await;
+        let settle = crate::store::Settle {
+            incarnation: stage.node,
+            outcomes: vec![stage.outcome(id, attempt, verdict)],
+            now: world.at(seconds),
+        };
+        world.store.settle(&settle).await.unwrap();
+    };
+    settle(failed(), 1).await;
+    settle(sent(), 2).await;
+    settle(super::stage::unknown(), 3).await;
+    settle(super::stage::skipped(), 4).await;
+    settle(sent(), 5).await;
+    stage.queued().await;
+    let recent = async |of, since: Timestamp, limit| world.store.recent(of, since, limit).await.unwrap();
+    let counted = |settled, bad| RecentOutcomes { settled, bad };
+    for of in [RecentOf::Campaign(stage.campaign), RecentOf::Device(stage.device)] {
+        assert_eq!(recent(of, world.now(), 50).await, counted(4, 2));
+        assert_eq!(recent(of, world.now(), 2).await, counted(2, 1), "the newest");
+        assert_eq!(recent(of, world.at(2), 50).await, counted(3, 1));
+        assert_eq!(recent(of, world.at(6), 50).await, counted(0, 0));
+    }
+    let other = world.campaign(stage.user).await;
+    assert_eq!(recent(RecentOf::Campaign(other), world.now(), 50).await, counted(0, 0));
+}
+
+pub(super) async fn the_backlog_counts_what_is_open_over_all_users(world: World) {
+    let (stage, other) = (world.stage().await, world.stage().await);
+    let empty = world.store.backlog().await.unwrap();
+    assert_eq!(empty, crate::store::Backlog::default());
+    stage.sent().await;
+    stage.in_doubt().await;
+    stage.sending().await;
+    let mut early = other.message_to(world.rows.phone(1));
+    early.due_at = world.at(5);
+    world.insert(early).await;
+    let mut late = other.message_to(world.rows.phone(2));
+    late.due_at = world.at(9);
+    world.insert(late).await;
+    let read = world.store.backlog().await.unwrap();
+    assert_eq!((read.queued, read.held, read.sending, read.in_doubt), (2, 0, 1, 1));
+    assert_eq!(read.oldest_due_at, Some(world.at(5)));
+    other.pause().await;
+    world.sweep_at(world.now()).await;
+    let read = world.store.backlog().await.unwrap();
+    assert_eq!((read.queued, read.held, read.oldest_due_at), (0, 2, None));
+}

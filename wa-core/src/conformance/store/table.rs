@@ -1,0 +1,419 @@
+//! The one table of cases.
+
+use std::fmt;
+
+use futures::future::BoxFuture;
+
+use super::factory::StoreFactory;
+use super::sound::assert_sound;
+use super::world::World;
+
+/// One thing that every store does; its name is a sentence.
+pub struct Case {
+    /// The aggregate that it is about.
+    pub group: &'static str,
+    /// The sentence, with underscores.
+    pub name: &'static str,
+    body: fn(World) -> BoxFuture<'static, ()>,
+}
+
+impl Case {
+    /// Runs the case on a fresh store, then looks at all that is in it, also after a restart where there can be one.
+    ///
+    /// # Panics
+    /// When the store does not pass.
+    pub async fn run(&self, factory: &dyn StoreFactory) {
+        let store = factory.fresh().await;
+        (self.body)(World::new(store.clone())).await;
+        assert_sound(store.as_ref()).await;
+        if let Some(again) = factory.reopen(&store).await {
+            assert_sound(again.as_ref()).await;
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.group, self.name.replace('_', " "))
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Runs the case of a name on a runtime of its own.
+///
+/// # Panics
+/// When the store does not pass, or there is no such case.
+pub fn run_case(group: &str, name: &str, factory: &dyn StoreFactory) {
+    let case = CASES
+        .iter()
+        .find(|case| (case.group, case.name) == (group, name))
+        .expect("the macro names only cases of the table");
+    crate::conformance::transport::run(case.run(factory));
+}
+
+/// Makes the case table and the macro that makes tests of the same cases, so that none can be forgotten.
+macro_rules! case_table {
+    ($d:tt $($group:ident { $($name:ident,)+ })+) => {
+        /// All cases.
+        pub static CASES: &[Case] = &[$($(
+            Case {
+                group: stringify!($group),
+                name: stringify!($name),
+                body: |world| Box::pin(super::$group::$name(world)),
+            },
+        )+)+];
+
+        /// Makes a named test of each case of the store suite, for the stores of one
+        /// [`StoreFactory`]($crate::conformance::store::StoreFactory).
+        #[macro_export]
+        macro_rules! store_conformance_tests {
+            ($d factory:expr) => {
+                $(
+                    mod $group {
+                        #[allow(unused_imports, reason = "the expression may name what stands beside the macro")]
+                        use super::*;
+                        $(
+                            #[test]
+                            fn $name() {
+                                $d crate::conformance::store::run_case(
+                                    stringify!($group),
+                                    stringify!($name),
+                                    &$d factory,
+                                );
+                            }
+                        )+
+                    }
+                )+
+            };
+        }
+    };
+}
+
+case_table! { $
+    devices {
+        a_name_is_taken_once_per_user_whatever_its_case_and_blanks,
+        the_name_of_a_deleted_device_is_free_again,
+        an_update_to_a_taken_name_is_refused,
+        an_update_writes_the_settings_and_the_next_version,
+        an_update_of_an_older_version_is_refused_and_changes_nothing,
+        an_update_leaves_link_hold_and_restriction_alone,
+        link_hold_and_restriction_leave_the_version_of_the_settings_alone,
+        a_new_credential_ends_a_hold_for_the_old_one_and_no_other_hold,
+        a_hold_is_kept_whole_and_ends_when_asked,
+        a_restriction_is_kept_and_ends_when_asked,
+        a_link_change_keeps_state_reason_instant_and_number,
+        a_link_change_of_an_owner_needs_the_epoch_of_the_device,
+        a_deleted_device_is_not_read_but_still_known_to_the_engine,
+        a_callback_token_finds_its_device_and_no_other,
+        a_device_without_a_callback_token_is_found_by_none,
+        a_changed_callback_token_takes_effect_at_once,
+        owned_tells_owner_and_epoch_and_leaves_out_what_does_not_exist,
+        the_users_of_the_engine_are_those_with_devices,
+    }
+    leads {
+        the_same_identity_is_refused_when_asked_so,
+        the_same_identity_without_a_device_is_a_duplicate_too,
+        another_device_number_niche_or_user_makes_another_lead,
+        merging_adds_the_triggers_that_the_existing_lead_lacks,
+        every_insert_is_answered_in_order,
+        an_update_writes_every_field_and_the_next_version,
+        an_update_of_an_older_version_is_refused,
+        an_update_to_an_identity_that_exists_is_refused,
+        a_deleted_lead_is_gone_and_its_identity_is_free,
+        a_deleted_lead_leaves_its_messages,
+        a_niche_trigger_or_tag_matches_exactly,
+        all_conditions_of_a_filter_must_hold,
+        a_search_folds_case_and_takes_wildcards_as_they_are_written,
+        leads_are_found_by_id_and_by_identity_within_their_user,
+        niches_are_counted_per_lead_and_sorted,
+    }
+    campaigns {
+        an_update_writes_what_is_given_and_the_next_version,
+        an_update_of_an_older_version_is_refused,
+        a_change_of_status_makes_an_edit_begun_before_it_late,
+        a_campaign_moves_only_as_the_table_of_statuses_allows,
+        an_edit_moves_a_status_only_as_the_table_allows,
+        a_status_changes_only_from_those_that_are_named,
+        naming_the_present_status_changes_its_reason_alone,
+        a_change_of_status_records_reason_and_instants,
+        only_a_campaign_that_never_started_can_be_deleted,
+        a_deleted_campaign_takes_its_entries_along,
+        campaigns_are_listed_newest_first_and_filtered,
+        campaigns_are_found_by_id_for_the_engine_whoever_owns_them,
+        scheduled_campaigns_are_due_oldest_first_when_their_time_has_come,
+        the_next_start_is_that_of_the_earliest_scheduled_campaign,
+        running_campaigns_are_expanded_until_their_cursor_is_at_the_end,
+        a_cursor_moves_only_from_where_it_stands,
+        a_page_of_an_audience_cannot_pass_a_pause,
+        a_cursor_is_no_edit_of_a_person,
+        a_campaign_without_open_messages_completes,
+        a_campaign_that_nobody_matched_completes_and_says_so,
+        a_campaign_with_an_open_message_does_not_complete,
+        a_campaign_with_a_message_in_the_pool_does_not_complete,
+        a_campaign_that_is_paused_or_still_expanded_does_not_complete,
+        as_many_campaigns_complete_as_are_asked_for,
+        an_audience_is_what_matches_exactly_by_id_and_up_to_a_limit,
+        leads_made_after_the_start_are_not_in_the_audience,
+        entries_are_paged_by_position_and_never_replaced,
+        entries_are_added_to_drafts_only,
+        persons_of_a_campaign_are_those_with_a_message_that_is_no_duplicate,
+        a_saved_text_is_changed_by_version_and_named_once_per_user,
+    }
+    round_trip {
+        a_device_reads_back_as_it_was_inserted,
+        a_lead_reads_back_as_it_was_inserted,
+        a_campaign_reads_back_as_it_was_inserted,
+        entries_read_back_as_they_were_inserted,
+        a_message_reads_back_as_it_was_inserted,
+        an_attempt_reads_back_as_it_was_begun,
+        a_suppression_reads_back_as_it_was_inserted,
+        a_saved_text_reads_back_as_it_was_inserted,
+        a_request_to_a_device_reads_back_with_its_answer,
+        a_user_reads_back_as_inserted,
+        an_event_of_every_kind_reads_back,
+        instants_keep_their_milliseconds_from_the_first_to_the_last,
+        the_longest_lists_of_a_commit_are_taken_whole,
+    }
+    commit {
+        an_empty_set_does_nothing,
+        a_store_that_answers_is_ready,
+        a_set_whose_last_change_fails_leaves_nothing_behind,
+        changes_apply_in_the_order_given,
+        a_set_sees_its_own_changes,
+        every_class_of_write_commits,
+        a_commit_tells_the_devices_that_got_something_to_do,
+        what_is_committed_is_there_after_a_restart,
+    }
+    outbox_insert {
+        a_known_key_is_a_reported_no_op,
+        the_same_commit_twice_enqueues_once_whatever_became_of_the_messages,
+        a_key_twice_in_one_batch_is_enqueued_once,
+        a_message_begins_in_the_state_that_its_scope_asks_for,
+        a_message_to_a_suppressed_person_begins_skipped,
+        an_override_means_nothing_in_a_campaign,
+        a_message_on_a_deleted_device_begins_skipped,
+        a_message_that_a_planner_settled_keeps_its_state_and_reason,
+        a_message_is_never_inserted_as_if_it_were_being_sent,
+        a_person_cancels_what_is_open_and_not_being_sent,
+        a_person_marks_what_nobody_can_tell_and_nothing_else,
+        a_message_sent_again_by_hand_takes_the_place_of_the_earlier_one,
+        one_campaign_has_one_message_per_person_and_round,
+    }
+    outbox_due {
+        a_message_is_due_when_its_time_has_come,
+        the_head_is_the_earliest_due_and_among_equals_the_smallest_id,
+        each_priority_has_its_head_the_most_urgent_first,
+        campaigns_of_a_lane_take_turns,
+        a_campaign_that_is_not_due_is_passed_over_in_its_turn,
+        a_lane_with_nothing_due_says_when_to_look_again,
+        lanes_are_answered_one_by_one_in_the_order_asked,
+        only_queued_messages_of_the_device_are_due,
+        looking_changes_nothing,
+        a_due_message_tells_the_last_greeting_to_its_person,
+    }
+    outbox_begin {
+        a_begun_message_is_being_sent_and_its_attempt_is_written,
+        a_begun_message_shows_in_what_its_node_is_sending,
+        a_message_begins_once,
+        a_message_begins_from_queued_alone,
+        a_device_sends_one_message_at_a_time,
+        items_are_answered_one_by_one_in_order,
+        a_message_begins_on_its_own_device_and_for_its_own_user_alone,
+        a_message_in_the_pool_does_not_begin,
+        an_old_or_invented_epoch_begins_nothing,
+        a_fenced_node_begins_nothing,
+        a_node_that_left_begins_nothing,
+        a_device_on_hold_begins_nothing,
+        a_deleted_device_begins_nothing,
+        a_message_of_a_paused_campaign_is_held_by_the_gate,
+        a_message_of_an_ended_campaign_is_cancelled_by_the_gate,
+        nothing_begins_to_a_suppressed_person,
+        a_resumed_campaign_begins_again,
+        every_attempt_of_a_message_is_kept_oldest_first,
+        a_message_in_doubt_begins_again_under_its_attempt,
+        a_message_in_doubt_does_not_begin_under_another_attempt,
+        only_a_message_in_doubt_begins_again,
+        a_message_in_doubt_of_an_ended_campaign_becomes_unknown_instead_of_beginning_again,
+        a_message_in_doubt_about_a_suppressed_person_becomes_unknown_instead_of_beginning_again,
+        a_message_in_doubt_of_a_paused_campaign_waits_in_doubt,
+        a_message_in_doubt_begins_again_under_the_next_owner,
+        the_gate_does_not_ask_when_a_message_is_due,
+        two_nodes_begin_a_message_and_one_wins,
+    }
+    outbox_settle {
+        a_message_that_is_being_sent_moves_as_the_verdict_says,
+        a_message_in_doubt_moves_as_the_verdict_says,
+        an_outcome_repeated_is_already_there,
+        a_settled_message_keeps_its_state_whatever_else_is_said,
+        an_outcome_of_another_attempt_moves_nothing,
+        an_outcome_about_another_users_message_moves_nothing,
+        outcomes_are_answered_one_by_one_in_order,
+        a_success_keeps_the_vendors_id_the_delivery_and_the_words,
+        a_refused_message_waits_until_it_is_due_again,
+        a_refused_message_goes_where_its_scope_and_person_ask,
+        a_success_counts_whatever_became_of_scope_person_and_device,
+        a_message_refused_too_often_by_its_own_fault_fails,
+        what_may_have_been_sent_when_its_scope_ended_becomes_unknown,
+        what_may_have_been_sent_when_its_scope_was_paused_waits_in_doubt,
+        a_fenced_node_settles_nothing,
+        late_evidence_settles_what_is_open_or_unknown,
+        late_evidence_moves_nothing_else,
+        late_evidence_does_not_touch_an_attempt_that_was_begun_since,
+        an_old_epoch_has_no_say_about_what_its_successor_sends_again,
+        a_declined_message_leaves_its_lane_with_its_reason,
+        a_message_put_off_stays_queued_and_is_due_later,
+        declining_leaves_alone_what_is_not_queued_on_the_device,
+        only_the_owner_declines,
+        every_cause_of_doubt_is_kept,
+        every_reason_is_kept,
+    }
+    doubt {
+        a_message_in_doubt_is_looked_at_when_its_time_has_come,
+        a_node_looks_at_the_doubts_of_its_own_devices_alone,
+        a_look_that_found_nothing_is_counted_and_the_doubt_keeps_its_beginning,
+        a_doubt_of_an_ended_campaign_becomes_unknown,
+        a_doubt_of_a_paused_campaign_stays_one,
+        a_doubt_about_a_person_who_opted_out_becomes_unknown,
+    }
+    sweep {
+        without_a_change_there_is_nothing_to_sweep,
+        a_pause_holds_queued_messages_and_a_resume_releases_them,
+        time_on_hold_does_not_count_towards_expiry,
+        ending_a_campaign_cancels_what_is_queued_and_held,
+        what_is_being_sent_is_left_to_its_outcome,
+        a_sweep_moves_at_most_its_limit_and_says_whether_there_is_more,
+        a_pause_taken_back_halfway_releases_what_was_held,
+        released_messages_to_suppressed_persons_are_skipped,
+        messages_of_a_deleted_device_are_skipped,
+        held_messages_of_a_deleted_device_are_skipped_too,
+        pool_messages_of_a_deleted_device_go_back_to_the_pool,
+        messages_of_a_campaign_that_fails_before_it_starts_are_cancelled,
+        any_number_of_nodes_may_sweep_at_once,
+    }
+    pool {
+        the_pool_shows_due_messages_without_a_device_oldest_first,
+        the_pool_tells_campaign_person_and_the_device_of_the_lead,
+        a_node_sees_the_pool_of_users_whose_devices_it_owns,
+        an_assigned_message_is_due_on_its_device,
+        only_what_waits_without_a_device_is_assigned,
+        a_message_is_never_assigned_to_another_users_or_a_deleted_device,
+        queued_pool_messages_go_back_and_no_others,
+        a_message_is_assigned_once_however_many_try,
+        loads_tell_what_each_device_did_and_has_to_do,
+    }
+    leases {
+        the_first_seed_stays,
+        nodes_that_start_at_once_get_one_seed,
+        a_node_joins_once_beats_and_is_listed,
+        a_node_that_is_not_there_cannot_beat,
+        a_node_claims_free_devices_up_to_its_limit_and_their_epochs_grow,
+        a_deleted_device_is_not_claimed_and_stays_with_its_owner,
+        claimers_at_once_share_devices_without_owning_one_twice,
+        an_epoch_grows_with_every_change_of_owner,
+        a_device_is_given_back_at_its_epoch_and_by_its_owner_alone,
+        a_device_that_sends_is_not_given_back,
+        a_takeover_frees_devices_and_puts_what_was_being_sent_in_doubt,
+        a_node_that_beats_is_not_taken_over,
+        a_takeover_can_be_repeated,
+        a_fenced_node_takes_over_nobody,
+        a_fenced_node_has_no_say_as_owner,
+        a_message_sent_again_when_its_node_died_keeps_its_count,
+        leaving_gives_back_everything_and_doubts_what_was_being_sent,
+        one_node_holds_the_planner_lease,
+        two_nodes_that_ask_at_once_get_one_planner_lease,
+        the_dead_are_fenced_with_proof_or_not_at_all,
+        wall_clocks_that_differ_decide_nothing,
+    }
+    suppression {
+        opting_out_stops_every_open_message_in_the_same_commit,
+        opting_out_leaves_what_is_settled_in_the_air_or_meant_all_the_same,
+        an_opt_out_holds_for_one_user,
+        a_person_suppressed_twice_is_listed_once,
+        the_suppressed_among_some_persons_are_found,
+        a_person_may_be_written_to_again_from_then_on,
+        an_erased_person_leaves_numbers_and_nothing_else,
+    }
+    receipts {
+        a_receipt_moves_delivery_forward_only,
+        a_receipt_finds_its_message_by_our_id_or_the_vendors,
+        a_receipt_that_finds_nothing_is_ignored,
+        a_receipt_proves_that_a_message_in_doubt_was_sent,
+        a_receipt_leaves_what_was_not_sent_alone,
+        a_receipt_by_recipient_moves_the_newest_and_settles_nothing,
+        a_reply_is_counted_once_for_the_newest_message_and_told_to_leads,
+        a_reply_of_a_stranger_is_new_and_matches_nothing,
+        a_late_reply_does_not_set_an_interaction_back,
+    }
+    numbers {
+        numbers_add_up_over_every_state_and_delivery,
+        numbers_are_kept_per_device_and_follow_a_message_out_of_the_pool,
+        numbers_of_hand_written_messages_are_the_users_own,
+        a_superseded_message_counts_nowhere,
+        the_history_of_a_lane_holds_what_was_or_may_have_been_sent,
+        recent_outcomes_count_failed_and_unknown_and_leave_out_skipped,
+        the_backlog_counts_what_is_open_over_all_users,
+    }
+    isolation {
+        another_users_rows_are_not_found,
+        another_users_rows_are_in_no_list,
+        no_change_reaches_another_users_rows,
+        no_row_points_into_another_users_data,
+        forgetting_or_suppressing_a_person_stays_with_its_user,
+        a_request_limited_to_some_devices_sees_no_more,
+        a_request_limited_to_no_device_sees_none,
+    }
+    paging {
+        pages_of_devices_leads_and_messages_hold_every_row_once,
+        pages_of_campaigns_texts_suppressions_imports_and_users_hold_every_row_once,
+        a_filtered_list_is_paged_like_any_other,
+        messages_are_filtered_by_everything_that_a_filter_names,
+        a_page_asked_for_too_large_or_too_small_is_clamped,
+    }
+    events {
+        events_are_read_after_one_in_order_and_up_to_a_limit,
+        events_are_committed_with_what_they_tell_of_or_not_at_all,
+        old_events_are_removed_and_younger_ones_stay,
+        a_node_sees_the_waiting_requests_to_its_devices_oldest_first,
+        a_request_is_answered_once_and_by_the_owner_alone,
+        expired_requests_are_removed,
+    }
+    access {
+        a_login_is_taken_once,
+        a_login_is_found_whatever_its_case,
+        an_update_of_a_user_names_the_version_that_it_read,
+        a_user_that_does_not_exist_is_not_found,
+        a_login_lasts_until_it_expires,
+        a_login_that_is_used_lasts_longer,
+        logging_out_ends_one_login_and_a_new_password_all_of_that_user,
+        expired_logins_are_removed_and_live_ones_stay,
+    }
+    imports {
+        a_record_is_replaced_and_refusals_are_appended,
+        refused_rows_are_read_after_a_line_and_up_to_a_limit,
+        imports_are_listed_newest_first,
+        a_crash_fails_running_imports_and_no_others,
+    }
+    time {
+        a_campaign_lives_in_the_year_2000_as_it_does_today,
+        a_campaign_lives_in_the_year_2100_as_it_does_today,
+        time_that_goes_back_breaks_nothing,
+    }
+    interleaving {
+        two_edits_of_one_snapshot_give_one_conflict,
+        a_page_planned_twice_is_committed_once,
+        a_page_planned_before_a_pause_is_refused_after_it,
+        a_pause_between_due_and_begin_is_seen_by_begin,
+        an_opt_out_between_due_and_begin_is_seen_by_begin,
+        a_campaign_starts_once_however_many_planners_try,
+        a_message_enqueued_by_many_at_once_is_there_once,
+        a_takeover_between_send_and_settle_leaves_evidence_and_no_second_attempt,
+        a_takeover_and_a_beat_at_once_leave_one_winner,
+        an_opt_out_and_a_begin_at_once_leave_no_queued_message,
+        settling_by_many_at_once_records_once,
+    }
+}

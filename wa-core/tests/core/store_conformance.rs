@@ -1,0 +1,79 @@
+//! The memory store passes the suite of stores, and every deliberate flaw of it is caught.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use wa_core::conformance::store::{StoreFactory, run_all};
+use wa_core::store::{AppStore, Flaw, MemoryStore};
+
+struct Memory;
+
+#[async_trait]
+impl StoreFactory for Memory {
+    fn name(&self) -> &str {
+        "memory"
+    }
+
+    async fn fresh(&self) -> Arc<dyn AppStore> {
+        Arc::new(MemoryStore::new())
+    }
+}
+
+/// The memory store as of a single process that holds the proof that all others are dead.
+struct Exclusive;
+
+#[async_trait]
+impl StoreFactory for Exclusive {
+    fn name(&self) -> &str {
+        "exclusive memory"
+    }
+
+    async fn fresh(&self) -> Arc<dyn AppStore> {
+        Arc::new(MemoryStore::exclusive())
+    }
+}
+
+struct Flawed(Flaw, String);
+
+#[async_trait]
+impl StoreFactory for Flawed {
+    fn name(&self) -> &str {
+        &self.1
+    }
+
+    async fn fresh(&self) -> Arc<dyn AppStore> {
+        Arc::new(MemoryStore::with_flaw(self.0))
+    }
+}
+
+mod memory {
+    use super::Memory;
+
+    wa_core::store_conformance_tests!(Memory);
+}
+
+#[test]
+fn an_exclusive_memory_store_passes_too() {
+    wa_core::conformance::transport::run(async {
+        let report = run_all(&Exclusive).await;
+        assert!(report.failures.is_empty(), "{report}");
+    });
+}
+
+#[test]
+fn every_flaw_is_caught() {
+    wa_core::conformance::transport::run(async {
+        let mut missed = Vec::new();
+        for flaw in Flaw::ALL {
+            let report = run_all(&Flawed(*flaw, format!("{flaw:?}"))).await;
+            if report.failures.is_empty() {
+                missed.push(flaw);
+            }
+            println!(
+                "{flaw:?}: {:?}",
+                report.failures.iter().map(|f| f.case.name).collect::<Vec<_>>()
+            );
+        }
+        assert!(missed.is_empty(), "no case fails on {missed:?}");
+    });
+}
