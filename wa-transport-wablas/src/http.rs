@@ -164,7 +164,7 @@ fn call_error(error: reqwest::Error) -> CallError {
     let error = error.without_url();
     let detail = root_cause(&error);
     if error.is_connect() || error.is_builder() {
-        CallError::NotWritten(detail)
+        CallError::NotWritten(format!("no connection: {detail}"))
     } else if error.is_timeout() {
         CallError::Written(MaybeSentCause::Timeout, "no answer in time".to_owned())
     } else {

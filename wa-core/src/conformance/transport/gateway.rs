@@ -279,6 +279,10 @@ async fn answer(stream: &mut TcpStream, shared: &Shared, behaviour: Behaviour, r
         }
         Behaviour::AcceptThenClose => {
             write(stream, &own()).await;
+            let mut next = [0; 1024];
+            if stream.read(&mut next).await.is_ok_and(|count| count > 0) {
+                record(shared, GatewayRequest::default());
+            }
             false
         }
         Behaviour::AcceptUnderErrorStatus | Behaviour::ReportEmptyUnderErrorStatus => {

@@ -30,7 +30,8 @@ pub enum Behaviour {
     Accept,
     /// Takes it, a moment later.
     AcceptSlowly,
-    /// Takes it and closes the connection without having announced that.
+    /// Takes it, keeps the connection, and closes it when another request begins on it: what a transport meets that reuses
+    /// a connection at the end of the time that the vendor keeps idle ones.
     AcceptThenClose,
     /// Sends the body of an acceptance under HTTP 500, or what comes nearest to it.
     AcceptUnderErrorStatus,
@@ -142,7 +143,7 @@ macro_rules! case_table {
         pub const CASES: &[&str] = &[$(stringify!($name)),+];
 
         /// Makes a named test of each case of the transport suite, for one
-        /// [`TransportFixture`]($crate::conformance::transport::TransportFixture).
+        /// [`TransportFixture`](crate::conformance::transport::TransportFixture).
         #[macro_export]
         macro_rules! transport_conformance {
             ($d fixture:ty) => {
