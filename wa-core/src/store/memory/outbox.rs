@@ -105,8 +105,7 @@ impl State {
     fn stray(&mut self, item: &BeginItem, now: Timestamp) -> Result<Option<Begun>, StoreError> {
         let message = self.messages.row(item.message_id);
         if item.again {
-            let overlooked = self.flawed(Flaw::BeginIgnoresSuppression) && self.gate(message.scope) != ScopeGate::Ended;
-            if self.doubt_has_ended(message) && !overlooked {
+            if self.doubt_has_ended(message) {
                 let (state, reason) = (MessageState::Unknown, Some(Reason::EndedInDoubt));
                 self.change_message("begin", item.message_id, |message| place(message, state, reason, now))?;
                 return Ok(Some(Begun::Stray(state, reason)));
