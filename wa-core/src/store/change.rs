@@ -220,7 +220,8 @@ pub enum Change {
         device_id: DeviceId,
         /// The person's number.
         phone: Phone,
-        /// The vendor's id of the message; one seen before on this device makes the whole change a no-op.
+        /// The vendor's id of the message. One seen before on this device makes its whole set a no-op, with the events: it is
+        /// the first change of its set, and an opt-out that is delivered again does not undo an opt-in made since.
         provider_id: TransportMessageId,
         /// When.
         at: Timestamp,

@@ -20,7 +20,11 @@ impl State {
         self.transaction(|state| {
             let mut done = Committed::default();
             for change in set.changes {
+                let reply = matches!(change, Change::Replied { .. });
                 state.apply(change, now, &mut done)?;
+                if reply && !done.reply_is_new {
+                    return Ok(done);
+                }
             }
             let lost = state.flawed(Flaw::EventsAreLost);
             for event in set.events.into_iter().filter(|_| !lost) {
