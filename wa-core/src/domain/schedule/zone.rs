@@ -58,6 +58,17 @@ impl TimeZone {
         self.local(at).hour()
     }
 
+    /// The time of day that clocks of this zone show at `at`, cut to the minute.
+    ///
+    /// # Panics
+    /// Never: a clock shows a time of day.
+    #[must_use]
+    pub fn local_time(self, at: Timestamp) -> LocalTime {
+        let local = self.local(at);
+        let part = |number: u32| u16::try_from(number).expect("hours and minutes are below 60");
+        LocalTime::from_hm(part(local.hour()), part(local.minute())).expect("a clock shows a time of day")
+    }
+
     /// The date that calendars of this zone show at `at`.
     #[must_use]
     pub fn local_date(self, at: Timestamp) -> LocalDate {
@@ -151,6 +162,8 @@ mod tests {
             utc("2026-11-21T01:00:00Z")
         );
         assert_eq!(TimeZone::default().local_hour(utc("2026-11-21T01:59:59.999Z")), 9);
+        let time = TimeZone::default().local_time(utc("2026-11-21T01:59:59.999Z"));
+        assert_eq!(time.to_string(), "09:59");
     }
 
     #[test]
