@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::config::EngineConfig;
+use super::settings::{SameSettings, UserSettingsSource};
 use super::wake::Wake;
 use crate::domain::lane::{Anchor, LaneNow};
 use crate::domain::phone::{PersonKey, Phone};
@@ -50,6 +51,7 @@ pub struct Core {
     pub(crate) config: EngineConfig,
     pub(crate) bus: Arc<dyn EventBus>,
     pub(crate) media: Arc<dyn MediaStore>,
+    pub(crate) settings: Arc<dyn UserSettingsSource>,
     pub(crate) wake: Wake,
 }
 
@@ -100,6 +102,7 @@ pub struct EngineBuilder {
     ids: Option<IdSource>,
     bus: Arc<dyn EventBus>,
     media: Arc<dyn MediaStore>,
+    settings: Arc<dyn UserSettingsSource>,
 }
 
 impl EngineBuilder {
@@ -113,6 +116,7 @@ impl EngineBuilder {
             ids: None,
             bus: Arc::new(NoBus),
             media: Arc::new(UrlMedia),
+            settings: Arc::new(SameSettings::default()),
         }
     }
 
@@ -131,6 +135,12 @@ impl EngineBuilder {
     /// Where media are loaded from; by default URLs are passed on to the vendor.
     pub fn media(mut self, media: Arc<dyn MediaStore>) -> Self {
         self.media = media;
+        self
+    }
+
+    /// Where the settings of users come from; by default every user has the defaults.
+    pub fn settings(mut self, settings: Arc<dyn UserSettingsSource>) -> Self {
+        self.settings = settings;
         self
     }
 
@@ -157,6 +167,7 @@ impl EngineBuilder {
             config: self.config,
             bus: self.bus,
             media: self.media,
+            settings: self.settings,
             wake: Wake::default(),
         };
         Ok(Arc::new(core))

@@ -3,12 +3,13 @@
 pub mod config;
 pub mod core;
 mod dispatch;
-
+pub mod handle;
 mod lane;
 mod node;
 mod planning;
 mod render;
 pub mod runner;
+pub mod settings;
 pub mod timers;
 pub mod wake;
 

@@ -1,0 +1,273 @@
+//! From what a transport reports by itself to what it changes.
+
+use crate::domain::device::{Device, LinkState};
+use crate::domain::phone::{PersonKey, Phone};
+use crate::domain::suppression::{OptOutWords, Suppression, SuppressionReason};
+use crate::event::{Event, EventKind};
+use crate::id::{DeviceId, EventId, IdSource, LeadId, UserId};
+use crate::seed::Seed;
+use crate::store::{Change, ChangeSet};
+use crate::time::Timestamp;
+use crate::transport::{InboundMessage, TransportEvent};
+
+/// What events of one device are planned with.
+#[derive(Debug)]
+pub(crate) struct InboundContext<'a> {
+    /// The device's owner.
+    pub(crate) user_id: UserId,
+    /// The device.
+    pub(crate) device_id: DeviceId,
+    /// The device as it stands; `None` once it was deleted.
+    pub(crate) device: Option<&'a Device>,
+    /// The words that opt a person out.
+    pub(crate) words: &'a OptOutWords,
+    /// The leads of those who wrote, as far as there are any.
+    pub(crate) leads: &'a [(Phone, LeadId)],
+    /// The seed of the database.
+    pub(crate) seed: &'a Seed,
+    /// Where new ids come from.
+    pub(crate) ids: &'a IdSource,
+    /// Now.
+    pub(crate) now: Timestamp,
+}
+
+/// The numbers of those whose words opt them out, so that their leads can be looked up.
+pub(crate) fn opting_out(events: &[TransportEvent], words: &OptOutWords) -> Vec<Phone> {
+    let mut phones: Vec<Phone> = events
+        .iter()
+        .filter_map(|event| match event {
+            TransportEvent::Inbound(message) if opts_out(message, words) => Some(message.peer),
+            _ => None,
+        })
+        .collect();
+    phones.sort_unstable();
+    phones.dedup();
+    phones
+}
+
+/// What events change, as sets to be committed one after the other.
+///
+/// Each reply is a set of its own that begins with [`Change::Replied`]: one that was seen before makes the whole set a
+/// no-op, so that an opt-out delivered again does not undo an opt-in made since.
+pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>) -> Vec<ChangeSet> {
+    let mut replies = Vec::new();
+    let mut reports = ChangeSet::default();
+    let mut link = context.device.map(|device| device.link_state);
+    for event in events {
+        match event {
+            TransportEvent::Receipt {
+                message, delivery, at, ..
+            } => reports.changes.push(Change::Receipt {
+                user_id: context.user_id,
+                device_id: context.device_id,
+                message,
+                delivery,
+                at: at.unwrap_or(context.now).min(context.now),
+            }),
+            // What the device's own phone wrote is no reply of anybody.
+            TransportEvent::Inbound(message) if message.from_me => {}
+            TransportEvent::Inbound(message) => replies.push(reply(message, context)),
+            TransportEvent::Link { state, reason, phone } => {
+                let Some(device) = context.device else { continue };
+                let same_phone = phone.is_none() || phone == device.phone;
+                if link == Some(state) && device.link_reason == reason && same_phone {
+                    continue;
+                }
+                if link != Some(state) {
+                    reports.events.push(link_event(state, context));
+                }
+                link = Some(state);
+                reports.changes.push(Change::SetDeviceLink {
+                    user_id: context.user_id,
+                    device_id: context.device_id,
+                    fence: None,
+                    state,
+                    reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()),
+                    phone,
+                });
+            }
+        }
+    }
+    if !reports.is_empty() {
+        replies.push(reports);
+    }
+    replies
+}
+
+/// Longest reason that is kept, in characters.
+const REASON_MAX: usize = 300;
+
+fn opts_out(message: &InboundMessage, words: &OptOutWords) -> bool {
+    !message.from_me && words.matches(&message.text)
+}
+
+fn reply(message: InboundMessage, context: &InboundContext<'_>) -> ChangeSet {
+    let at = message.at.unwrap_or(context.now).min(context.now);
+    let person = PersonKey::of(context.seed, context.user_id, &message.peer);
+    let opts_out = opts_out(&message, context.words);
+    let mut set = ChangeSet::one(Change::Replied {
+        user_id: context.user_id,
+        device_id: context.device_id,
+        phone: message.peer,
+        provider_id: message.provider_id,
+        at,
+    })
+    .tell(event(
+        EventKind::Reply {
+            device_id: context.device_id,
+            message_id: None,
+        },
+        context,
+    ));
+    if opts_out {
+        let lead = context.leads.iter().find(|(phone, _)| *phone == message.peer);
+        set = set
+            .and(Change::Suppress(Suppression {
+                user_id: context.user_id,
+                person,
+                phone: Some(message.peer),
+                reason: SuppressionReason::OptOutWord,
+                note: message.text.trim().to_lowercase(),
+                since_at: at,
+            }))
+            .tell(event(
+                EventKind::OptedOut {
+                    lead_id: lead.map(|(_, id)| *id),
+                    reason: SuppressionReason::OptOutWord,
+                },
+                context,
+            ));
+    }
+    set
+}
+
+fn link_event(state: LinkState, context: &InboundContext<'_>) -> Event {
+    let kind = EventKind::DeviceLink {
+        device_id: context.device_id,
+        state,
+    };
+    event(kind, context)
+}
+
+fn event(kind: EventKind, context: &InboundContext<'_>) -> Event {
+    Event {
+        id: EventId::new(context.ids, context.now),
+        user_id: context.user_id,
+        kind,
+        at: context.now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::delivery::Delivery;
+    use crate::domain::platform::Platform;
+    use crate::transport::{MessageRef, TransportMessageId};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+    fn planned(events: Vec<TransportEvent>, device: Option<&Device>) -> Vec<ChangeSet> {
+        let context = InboundContext {
+            user_id: UserId::MIN,
+            device_id: DeviceId::MIN,
+            device,
+            words: &OptOutWords::default(),
+            leads: &[(phone(), LeadId::MIN)],
+            seed: &Seed::from_number(1),
+            ids: &IdSource::seeded([1; 32]),
+            now: NOW,
+        };
+        inbound(events, &context)
+    }
+
+    fn phone() -> Phone {
+        Phone::from_e164("+60123456789").unwrap()
+    }
+
+    fn wrote(text: &str, from_me: bool) -> TransportEvent {
+        TransportEvent::Inbound(InboundMessage {
+            provider_id: TransportMessageId::new("m1").unwrap(),
+            peer: phone(),
+            peer_name: None,
+            text: text.to_owned(),
+            media_url: None,
+            from_me,
+            at: None,
+        })
+    }
+
+    fn device() -> Device {
+        Device::new(DeviceId::MIN, UserId::MIN, "a", Platform::WHATSAPP_WEB, NOW)
+    }
+
+    #[test]
+    fn a_reply_is_recorded_and_an_opt_out_word_suppresses_in_the_same_commit() {
+        let sets = planned(vec![wrote("Thanks!", false)], None);
+        assert!(matches!(sets[0].changes[..], [Change::Replied { at: NOW, .. }]));
+        assert!(matches!(sets[0].events[0].kind, EventKind::Reply { .. }));
+        let sets = planned(vec![wrote(" BERHENTI ", false)], None);
+        let [Change::Replied { .. }, Change::Suppress(suppression)] = &sets[0].changes[..] else {
+            panic!("{sets:?}");
+        };
+        assert_eq!(
+            (suppression.reason, suppression.note.as_str(), suppression.phone),
+            (SuppressionReason::OptOutWord, "berhenti", Some(phone()))
+        );
+        let opted_out = EventKind::OptedOut {
+            lead_id: Some(LeadId::MIN),
+            reason: SuppressionReason::OptOutWord,
+        };
+        assert_eq!(sets[0].events[1].kind, opted_out);
+    }
+
+    #[test]
+    fn what_the_devices_own_phone_wrote_changes_nothing() {
+        assert!(planned(vec![wrote("stop", true)], None).is_empty());
+        assert!(opting_out(&[wrote("stop", true)], &OptOutWords::default()).is_empty());
+        let twice = [wrote("stop", false), wrote("stop", false), wrote("hi", false)];
+        assert_eq!(opting_out(&twice, &OptOutWords::default()), [phone()]);
+    }
+
+    #[test]
+    fn a_receipt_from_the_future_counts_as_now() {
+        let receipt = |at: Option<i64>| TransportEvent::Receipt {
+            message: MessageRef::NewestTo(phone()),
+            delivery: Delivery::Read,
+            at: at.map(Timestamp::from_millis),
+            note: None,
+        };
+        let sets = planned(vec![receipt(None), receipt(Some(5)), receipt(Some(i64::MAX))], None);
+        let times: Vec<_> = sets[0]
+            .changes
+            .iter()
+            .map(|change| match change {
+                Change::Receipt { at, .. } => *at,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(times, [NOW, Timestamp::from_millis(5), NOW]);
+    }
+
+    #[test]
+    fn a_link_that_stands_as_reported_changes_nothing() {
+        let link = |state, reason: Option<&str>| TransportEvent::Link {
+            state,
+            reason: reason.map(str::to_owned),
+            phone: None,
+        };
+        let device = device();
+        assert!(planned(vec![link(LinkState::Initializing, None)], Some(&device)).is_empty());
+        let sets = planned(
+            vec![
+                link(LinkState::Ready, None),
+                link(LinkState::Disconnected, Some("gone")),
+            ],
+            Some(&device),
+        );
+        assert_eq!((sets[0].changes.len(), sets[0].events.len()), (2, 2));
+        let sets = planned(vec![link(LinkState::Initializing, Some("starting"))], Some(&device));
+        assert_eq!((sets[0].changes.len(), sets[0].events.len()), (1, 0));
+        assert!(planned(vec![link(LinkState::Ready, None)], None).is_empty());
+    }
+}
