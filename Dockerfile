@@ -9,7 +9,7 @@ RUN useradd --system --uid 10001 --create-home --home-dir /data wa
 COPY --from=build /src/target/release/wa-server-example /usr/local/bin/wa-server
 USER wa
 WORKDIR /data
-ENV DATA_DIR=/data HOST=0.0.0.0 PORT=3000
+ENV DATA_DIR=/data BIND_ADDRESS=0.0.0.0 PORT=3000
 VOLUME /data
 EXPOSE 3000
 STOPSIGNAL SIGTERM

@@ -1,1 +1,2 @@
-//! Small runnable programs for embedders; see the `examples` folder.
+//! Small runnable programs for embedders, each in `src/bin`: `cargo run -p wa-examples --bin embed`.
+#![doc = include_str!("../../README.md")]
