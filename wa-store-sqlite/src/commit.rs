@@ -1,0 +1,219 @@
+//! Commits: one change after the other, in the order given.
+
+use sqlx::sqlite::SqliteConnection;
+use wa_core::id::DeviceId;
+use wa_core::store::{Change, ChangeSet, Committed, Fence};
+use wa_core::time::Timestamp;
+
+use crate::campaigns::{
+    advance_cursor, delete_campaign, delete_saved_text, insert_campaign, insert_entries, insert_saved_text, set_status,
+    update_campaign, update_saved_text,
+};
+use crate::commands::{answer_command, insert_command, insert_events};
+use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, replied, suppress};
+use crate::devices::{change_device, insert_device, mark_device, update_device};
+use crate::error::{Done, Fail};
+use crate::leads::{delete_lead, insert_leads, update_lead};
+use crate::leases::check_node;
+use crate::row::{Columns, blob};
+use crate::suppressions::remove_suppression;
+use crate::tallies::Tallies;
+
+/// `SetDeviceLink`, `AnswerCommand`: owner and epoch of a device, by the primary key.
+const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = ?";
+
+/// What a commit gathers.
+pub(crate) struct Commit<'c> {
+    pub(crate) connection: &'c mut SqliteConnection,
+    pub(crate) now: Timestamp,
+    pub(crate) done: Committed,
+    pub(crate) tallies: Tallies,
+}
+
+pub(crate) async fn commit(connection: &mut SqliteConnection, set: ChangeSet, now: Timestamp) -> Done<Committed> {
+    let mut commit = Commit {
+        connection,
+        now,
+        done: Committed::default(),
+        tallies: Tallies::default(),
+    };
+    let mut changes = set.changes.into_iter().peekable();
+    let mut events = set.events;
+    while let Some(change) = changes.next() {
+        let Change::InsertLead { lead, on_duplicate } = change else {
+            let reply = matches!(change, Change::Replied { .. });
+            commit.apply(change).await?;
+            if reply && !commit.done.reply_is_new {
+                // Delivered again: what follows from it, events too, was committed the first time.
+                events.clear();
+                break;
+            }
+            continue;
+        };
+        // Leads that follow each other are one page.
+        let mut leads = vec![(*lead, on_duplicate)];
+        while let Some(Change::InsertLead { lead, on_duplicate }) =
+            changes.next_if(|change| matches!(change, Change::InsertLead { .. }))
+        {
+            leads.push((*lead, on_duplicate));
+        }
+        let answers = insert_leads(commit.connection, leads, now).await?;
+        commit.done.leads.extend(answers);
+    }
+    let Commit {
+        connection,
+        mut done,
+        tallies,
+        ..
+    } = commit;
+    tallies.write(connection).await?;
+    insert_events(connection, &events).await?;
+    done.wake.sort_unstable();
+    done.wake.dedup();
+    Ok(done)
+}
+
+/// Whether an owner may write about a device.
+pub(crate) async fn check_fence(connection: &mut SqliteConnection, device: DeviceId, fence: Fence) -> Done<()> {
+    check_node(connection, fence.incarnation).await?;
+    let row = sqlx::query(OWNER)
+        .bind(blob(&device).to_vec())
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Fail::not_found("device"))?;
+    let mut c = Columns::of(&row);
+    let owner = c.opt_key("owner")?;
+    if owner == Some(fence.incarnation) && c.int()? == fence.epoch.0 {
+        Ok(())
+    } else {
+        Err(Fail::conflict("device"))
+    }
+}
+
+impl Commit<'_> {
+    async fn apply(&mut self, change: Change) -> Done<()> {
+        let now = self.now;
+        match change {
+            Change::InsertDevice(device) => insert_device(self.connection, &device).await,
+            Change::UpdateDevice(device) => update_device(self.connection, *device).await,
+            Change::DeleteDevice { user_id, device_id } => {
+                change_device(self.connection, user_id, device_id, |device| {
+                    device.deleted_at = Some(now);
+                    device.updated_at = now;
+                    device.version += 1;
+                })
+                .await?;
+                mark_device(self.connection, device_id).await
+            }
+            Change::SetDeviceLink {
+                user_id,
+                device_id,
+                fence,
+                state,
+                reason,
+                phone,
+            } => {
+                if let Some(fence) = fence {
+                    check_fence(self.connection, device_id, fence).await?;
+                }
+                change_device(self.connection, user_id, device_id, |device| {
+                    if device.link_state != state {
+                        device.link_at = now;
+                        device.last_active_at = Some(now);
+                    }
+                    device.link_state = state;
+                    device.link_reason = reason;
+                    device.phone = phone.or(device.phone);
+                    device.updated_at = now;
+                })
+                .await
+            }
+            Change::SetDeviceHold {
+                user_id,
+                device_id,
+                hold,
+            } => {
+                change_device(self.connection, user_id, device_id, |device| {
+                    device.hold = hold;
+                    device.updated_at = now;
+                })
+                .await
+            }
+            Change::SetDeviceRestriction {
+                user_id,
+                device_id,
+                restriction,
+            } => {
+                change_device(self.connection, user_id, device_id, |device| {
+                    device.restriction = restriction;
+                    device.updated_at = now;
+                })
+                .await
+            }
+            Change::InsertLead { lead, on_duplicate } => {
+                let answers = insert_leads(self.connection, vec![(*lead, on_duplicate)], now).await?;
+                self.done.leads.extend(answers);
+                Ok(())
+            }
+            Change::UpdateLead(lead) => update_lead(self.connection, *lead).await,
+            Change::DeleteLead { user_id, lead_id } => delete_lead(self.connection, user_id, lead_id).await,
+            Change::InsertCampaign(campaign) => insert_campaign(self.connection, &campaign).await,
+            Change::UpdateCampaign(campaign) => update_campaign(self.connection, *campaign).await,
+            Change::DeleteCampaign { user_id, campaign_id } => {
+                delete_campaign(self.connection, user_id, campaign_id).await
+            }
+            Change::SetCampaignStatus {
+                user_id,
+                campaign_id,
+                from,
+                to,
+                reason,
+            } => set_status(self.connection, (user_id, campaign_id), from, (to, reason), now).await,
+            Change::InsertEntries(entries) => insert_entries(self.connection, &entries).await,
+            Change::AdvanceCursor { campaign_id, from, to } => {
+                advance_cursor(self.connection, campaign_id, from, to).await
+            }
+            Change::InsertMessages(messages) => insert_messages(self, messages).await,
+            Change::MarkMessage {
+                user_id,
+                message_id,
+                sent,
+            } => mark_message(self, user_id, message_id, sent).await,
+            Change::CancelMessage { user_id, message_id } => cancel_message(self, user_id, message_id).await,
+            Change::Receipt {
+                user_id,
+                device_id,
+                message,
+                delivery,
+                at,
+            } => receipt(self, (user_id, device_id), &message, (delivery, at)).await,
+            Change::Suppress(suppression) => suppress(self, &suppression).await,
+            Change::Unsuppress { user_id, person } => remove_suppression(self.connection, user_id, person).await,
+            Change::ErasePerson { user_id, person, phone } => erase_person(self, user_id, person, phone).await,
+            Change::Replied {
+                user_id,
+                device_id,
+                phone,
+                provider_id,
+                at,
+            } => replied(self, (user_id, device_id), phone, &provider_id, at).await,
+            Change::InsertSavedText(saved) => insert_saved_text(self.connection, &saved).await,
+            Change::UpdateSavedText(saved) => update_saved_text(self.connection, *saved).await,
+            Change::DeleteSavedText { user_id, template_id } => {
+                delete_saved_text(self.connection, user_id, template_id).await
+            }
+            Change::InsertCommand(command) => {
+                insert_command(self.connection, &command).await?;
+                self.done.wake.push(command.device_id);
+                Ok(())
+            }
+            Change::AnswerCommand {
+                command_id,
+                fence,
+                answer,
+            } => answer_command(self.connection, command_id, fence, &answer).await,
+            // A change that is newer than this store would be lost in silence.
+            _ => Err(Fail::Refused(wa_core::store::StoreErrorKind::Unsupported, "change")),
+        }
+    }
+}

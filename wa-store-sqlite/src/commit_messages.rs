@@ -1,0 +1,553 @@
+//! Commits of changes to messages and to the people whom they are for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use sqlx::sqlite::SqliteConnection;
+use wa_core::domain::campaign::CampaignStatus;
+use wa_core::domain::delivery::Delivery;
+use wa_core::domain::message::{Attempt, IdempotencyKey, Message, MessageScope, MessageState, Reason};
+use wa_core::domain::phone::{PersonKey, Phone};
+use wa_core::domain::suppression::Suppression;
+use wa_core::id::{AttemptId, CampaignId, DeviceId, LeadId, MessageId, UserId};
+use wa_core::plan::Suppressed;
+use wa_core::time::Timestamp;
+use wa_core::transport::{MessageRef, TransportMessageId};
+
+use crate::campaigns::erase_entries;
+use crate::commit::Commit;
+use crate::devices::{change_device, device_of};
+use crate::error::{Done, Fail};
+use crate::insert::{Bound, Insert};
+use crate::leads::{erase_leads, touch_leads};
+use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
+use crate::message_row::kept_ours;
+use crate::row::{Columns, Key, blob, custom_json, hex_list, opt_blob, opt_json, read_all, word};
+use crate::suppressions::{put_suppression, suppressed_among};
+use crate::tallies::Counted;
+
+/// `InsertMessages`: keys that are known, by the unique index of keys.
+pub(crate) const KNOWN: &str = "
+    SELECT m.key, m.id, m.user_id FROM json_each(?) j CROSS JOIN messages m ON m.key = unhex(j.value)";
+/// `InsertMessages`: devices, campaigns and leads with their users, by their ids.
+pub(crate) const DEVICES: &str = "
+    SELECT d.id, d.user_id, d.deleted_at IS NOT NULL
+    FROM json_each(?) j CROSS JOIN devices d ON d.id = unhex(j.value)";
+pub(crate) const CAMPAIGNS: &str = "
+    SELECT c.id, c.user_id, c.status FROM json_each(?) j CROSS JOIN campaigns c ON c.id = unhex(j.value)";
+pub(crate) const LEADS: &str = "
+    SELECT l.id, l.user_id FROM json_each(?) j CROSS JOIN leads l ON l.id = unhex(j.value)";
+/// `InsertMessages`: the rows.
+pub(crate) static INSERT: LazyLock<Insert> = LazyLock::new(|| {
+    Insert::new(
+        "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, supersedes, superseded, lead_id,
+            phone, person, name, custom, device_id, from_pool, content, override_suppression, due_at, delay, expires_at,
+            held_at, state, reason, detail, refusal_count, delivery, delivery_at, settled_at, created_at, attempt_id, epoch,
+            doubt_since_at, doubt_cause, next_check_at, not_found_count, resend_count)",
+        37,
+        "",
+    )
+});
+/// `InsertMessages`: the attempts of those that come with one, as when rows move from another store.
+static INSERT_ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
+    Insert::new(
+        "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, provider_id, text, greeting,
+            attempted_at)",
+        9,
+        "",
+    )
+});
+/// `InsertMessages` with `supersedes`, `MarkMessage`, `CancelMessage`: one message, by the unique index of ids.
+pub(crate) const ONE: &str = live!("FROM messages m WHERE m.id = ?");
+/// `Suppress`, `ErasePerson`: the messages to a person, by `messages_person`.
+pub(crate) const OPEN_TO: &str =
+    live!("FROM messages m INDEXED BY messages_person WHERE m.person = ? AND m.state IN (1, 2, 4) ORDER BY m.id");
+/// `ErasePerson`: by `messages_person`.
+pub(crate) const ERASE: &str = "
+    UPDATE messages SET phone = NULL, name = '', custom = NULL, content = NULL, detail = NULL
+    WHERE seq IN (SELECT m.seq FROM messages m INDEXED BY messages_person WHERE m.person = ?1 AND m.user_id = ?2)";
+/// `ErasePerson`: by `messages_person` and `attempts_message`.
+pub(crate) const ERASE_ATTEMPTS: &str = "
+    UPDATE attempts SET text = '' WHERE seq IN (
+        SELECT a.seq FROM messages m INDEXED BY messages_person
+        CROSS JOIN attempts a INDEXED BY attempts_message ON a.message_id = m.id
+        WHERE m.person = ?1 AND m.user_id = ?2)";
+/// `Receipt` by our id where that is the attempt's own, by the unique index of attempts.
+pub(crate) const BY_ATTEMPT: &str = live!(
+    "FROM attempts a CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
+    WHERE a.id = ?1 AND a.device_id = ?2 AND a.transport_message_id IS NULL"
+);
+/// `Receipt` by our id, by `attempts_ours`.
+pub(crate) const BY_OURS: &str = live!(
+    "FROM attempts a INDEXED BY attempts_ours
+    CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
+    WHERE a.transport_message_id = ?1 AND a.device_id = ?2 AND a.transport_message_id IS NOT NULL
+    ORDER BY m.id DESC LIMIT 1"
+);
+/// `Receipt` by the vendor's id, by `attempts_provider`.
+pub(crate) const BY_PROVIDER: &str = live!(
+    "FROM attempts a INDEXED BY attempts_provider
+    CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
+    WHERE a.provider_id = ?1 AND a.device_id = ?2 AND a.provider_id IS NOT NULL ORDER BY m.id DESC LIMIT 1"
+);
+/// `Receipt` by recipient, `Replied`: the newest sent message of a device to a number, by `messages_sent_to`.
+pub(crate) const SENT_TO: &str = live!(
+    "FROM messages m INDEXED BY messages_sent_to LEFT JOIN attempts a ON a.id = m.attempt_id
+    WHERE m.device_id = ?1 AND m.phone = ?2 AND m.state = 5 AND (?3 = 0 OR m.delivery IS NULL)
+    ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
+);
+/// `Replied`: by the primary key.
+const HEAR: &str = "INSERT INTO replies (device_id, provider_id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+
+/// What the rows of a page of messages refer to.
+struct Facts {
+    known: HashMap<IdempotencyKey, (MessageId, UserId)>,
+    devices: HashMap<DeviceId, (UserId, bool)>,
+    campaigns: HashMap<CampaignId, (UserId, CampaignStatus)>,
+    leads: HashMap<LeadId, UserId>,
+    suppressed: HashSet<(UserId, PersonKey)>,
+}
+
+async fn read_list<'a, K, V, T>(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    keys: HashSet<&'a K>,
+    read: impl Fn(&mut Columns<'_>) -> Done<(T, V)>,
+) -> Done<HashMap<T, V>>
+where
+    K: Key + 'a,
+    T: std::hash::Hash + Eq,
+{
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let list = hex_list(keys);
+    let rows = sqlx::query(sql).bind(list).fetch_all(connection).await?;
+    Ok(read_all(&rows, read)?.into_iter().collect())
+}
+
+const fn campaign_of(scope: &MessageScope) -> Option<&CampaignId> {
+    match scope {
+        MessageScope::Campaign(id) => Some(id),
+        _ => None,
+    }
+}
+
+impl Facts {
+    async fn read(connection: &mut SqliteConnection, messages: &[Message]) -> Done<Self> {
+        let known = read_list(connection, KNOWN, messages.iter().map(|m| &m.key).collect(), |c| {
+            Ok((c.key("key")?, (c.key("id")?, c.key("user_id")?)))
+        })
+        .await?;
+        let devices = messages.iter().filter_map(|m| m.device_id.as_ref()).collect();
+        let devices = read_list(connection, DEVICES, devices, |c| {
+            Ok((c.key("id")?, (c.key("user_id")?, c.flag()?)))
+        })
+        .await?;
+        let campaigns = messages.iter().filter_map(|m| campaign_of(&m.scope)).collect();
+        let campaigns = read_list(connection, CAMPAIGNS, campaigns, |c| {
+            let (id, user) = (c.key("id")?, c.key("user_id")?);
+            Ok((id, (user, c.kind("status", CampaignStatus::from_u8)?)))
+        })
+        .await?;
+        let leads = messages.iter().filter_map(|m| m.lead_id.as_ref()).collect();
+        let leads = read_list(connection, LEADS, leads, |c| Ok((c.key("id")?, c.key("user_id")?))).await?;
+        let mut persons: HashMap<UserId, HashSet<&PersonKey>> = HashMap::new();
+        for message in messages {
+            persons.entry(message.user_id).or_default().insert(&message.person);
+        }
+        let mut suppressed = HashSet::new();
+        for (user, persons) in persons {
+            let listed = suppressed_among(connection, user, persons).await?;
+            suppressed.extend(listed.into_iter().map(|row| (user, row.person)));
+        }
+        Ok(Self {
+            known,
+            devices,
+            campaigns,
+            leads,
+            suppressed,
+        })
+    }
+
+    /// Device, lead and campaign of a message belong to its user.
+    fn check_owners(&self, message: &Message) -> Done<()> {
+        let user = message.user_id;
+        if let Some(id) = campaign_of(&message.scope)
+            && self.campaigns.get(id).is_none_or(|(of, _)| *of != user)
+        {
+            return Err(Fail::not_found("campaign"));
+        }
+        if let Some(id) = &message.device_id
+            && self.devices.get(id).is_none_or(|(of, _)| *of != user)
+        {
+            return Err(Fail::not_found("device"));
+        }
+        if let Some(id) = &message.lead_id
+            && self.leads.get(id) != Some(&user)
+        {
+            return Err(Fail::not_found("lead"));
+        }
+        Ok(())
+    }
+
+    /// Puts a new message where the one rule wants it.
+    fn place(&self, message: &mut Message, now: Timestamp) -> Done<()> {
+        match message.state {
+            MessageState::Queued | MessageState::Held => {}
+            MessageState::Sending | MessageState::InDoubt => return Err(Fail::conflict("message")),
+            _ => {
+                message.settled_at.get_or_insert(now);
+                return Ok(());
+            }
+        }
+        // Nobody would ever give it a device: only messages of campaigns wait in the pool.
+        let pooled = message.from_pool && campaign_of(&message.scope).is_some();
+        if message.device_id.is_none() && !pooled {
+            return Err(Fail::conflict("message"));
+        }
+        let status = campaign_of(&message.scope).and_then(|id| self.campaigns.get(id));
+        let gate = gate_of(message.scope, status.map(|(_, status)| *status));
+        let listed = self.suppressed.contains(&(message.user_id, message.person));
+        let suppressed = if listed && !overrides(message.scope, message.override_suppression) {
+            Suppressed::Yes
+        } else {
+            Suppressed::No
+        };
+        let device = message.device_id.and_then(|id| self.devices.get(&id));
+        let to = requeued(
+            gate,
+            suppressed,
+            device.is_some_and(|(_, gone)| *gone),
+            message.from_pool,
+        );
+        if to.to_pool {
+            message.device_id = None;
+        }
+        if to.state == MessageState::Held {
+            message.held_at.get_or_insert(now);
+        } else if let Some(held_at) = message.held_at.take() {
+            message.expires_at = message.expires_at + now.since(held_at);
+        }
+        message.doubt = None;
+        if to.state.is_open() {
+            message.settled_at = None;
+        } else {
+            message.settled_at.get_or_insert(now);
+            message.reason = None;
+        }
+        message.state = to.state;
+        message.reason = to.reason.or(message.reason);
+        Ok(())
+    }
+}
+
+fn bind<'q>(statement: Bound<'q>, m: &Message) -> Bound<'q> {
+    let doubt = m.doubt;
+    statement
+        .bind(blob(&m.id).to_vec())
+        .bind(blob(&m.user_id).to_vec())
+        .bind(m.scope.kind())
+        .bind(m.scope.id_bytes(&m.user_id).to_vec())
+        .bind(m.scope.priority().as_u8())
+        .bind(blob(&m.key).to_vec())
+        .bind(m.round)
+        .bind(opt_blob(m.supersedes.as_ref()).map(<[u8]>::to_vec))
+        .bind(m.superseded)
+        .bind(opt_blob(m.lead_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(m.phone.map(|phone| phone.as_e164().to_owned()))
+        .bind(blob(&m.person).to_vec())
+        .bind(m.name.clone())
+        .bind(custom_json(&m.custom))
+        .bind(opt_blob(m.device_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(m.from_pool)
+        .bind(opt_json(m.content.as_ref()))
+        .bind(m.override_suppression)
+        .bind(m.due_at.as_millis())
+        .bind(opt_json(m.delay.as_ref()))
+        .bind(m.expires_at.as_millis())
+        .bind(m.held_at.map(Timestamp::as_millis))
+        .bind(m.state as u8)
+        .bind(m.reason.map(|reason| reason as u8))
+        .bind(m.detail.clone())
+        .bind(m.refusal_count)
+        .bind(m.delivery.map(|delivery| delivery as u8))
+        .bind(m.delivery_at.map(Timestamp::as_millis))
+        .bind(m.settled_at.map(Timestamp::as_millis))
+        .bind(m.created_at.as_millis())
+        .bind(m.attempt.as_ref().map(|attempt| blob(&attempt.id).to_vec()))
+        .bind(m.attempt.as_ref().map(|attempt| attempt.epoch.0))
+        .bind(doubt.map(|doubt| doubt.since_at.as_millis()))
+        .bind(doubt.and_then(|doubt| doubt.cause).map(|cause| word(&cause)))
+        .bind(doubt.map(|doubt| doubt.next_check_at.as_millis()))
+        .bind(doubt.map(|doubt| doubt.not_found_count))
+        .bind(doubt.map(|doubt| doubt.resend_count))
+}
+
+fn counted(m: &Message) -> Counted {
+    Counted {
+        user_id: m.user_id,
+        scope: m.scope,
+        device_id: m.device_id,
+        state: m.state,
+        delivery: m.delivery,
+        superseded: m.superseded,
+    }
+}
+
+async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) -> Done<()> {
+    INSERT.run(commit.connection, messages, bind).await?;
+    let attempts: Vec<(MessageId, &Attempt)> = messages
+        .iter()
+        .filter_map(|message| Some((message.id, message.attempt.as_ref()?)))
+        .collect();
+    INSERT_ATTEMPTS
+        .run(commit.connection, &attempts, |statement, (message, attempt)| {
+            statement
+                .bind(blob(&attempt.id).to_vec())
+                .bind(blob(message).to_vec())
+                .bind(blob(&attempt.device_id).to_vec())
+                .bind(attempt.epoch.0)
+                .bind(kept_ours(attempt.id, &attempt.transport_message_id))
+                .bind(attempt.provider_id.as_ref().map(|id| id.as_str().to_owned()))
+                .bind(attempt.text.clone())
+                .bind(attempt.greeting.clone())
+                .bind(attempt.attempted_at.as_millis())
+        })
+        .await?;
+    messages.clear();
+    Ok(())
+}
+
+/// Adds messages in order, a page in few statements; a taken id is refused by the unique index.
+pub(crate) async fn insert_messages(commit: &mut Commit<'_>, messages: Vec<Message>) -> Done<()> {
+    let mut facts = Facts::read(commit.connection, &messages).await?;
+    let mut rows = Vec::with_capacity(messages.len());
+    for mut message in messages {
+        if let Some((known, user)) = facts.known.get(&message.key) {
+            // A key names its user, so another's is no repetition but a mistake, and must tell nothing of theirs.
+            if *user != message.user_id {
+                return Err(Fail::conflict("message"));
+            }
+            commit.done.duplicates.push((message.key, *known));
+            continue;
+        }
+        facts.check_owners(&message)?;
+        facts.place(&mut message, commit.now)?;
+        facts.known.insert(message.key, (message.id, message.user_id));
+        if let Some(earlier) = message.supersedes {
+            // The row that it replaces may be one of this page.
+            write_messages(commit, &mut rows).await?;
+            supersede(commit, &message, earlier).await?;
+        }
+        commit.tallies.add(counted(&message));
+        commit.done.messages_inserted += 1;
+        if message.state == MessageState::Queued {
+            commit.done.wake.extend(message.device_id);
+        }
+        rows.push(message);
+    }
+    write_messages(commit, &mut rows).await
+}
+
+async fn message_of(commit: &mut Commit<'_>, user: UserId, id: MessageId) -> Done<Live> {
+    let found = live_by(commit.connection, ONE, blob(&id).to_vec()).await?;
+    found
+        .into_iter()
+        .find(|live| live.user_id == user)
+        .ok_or(Fail::not_found("message"))
+}
+
+/// Writes one change of a message.
+async fn change(commit: &mut Commit<'_>, live: Live, change: impl FnOnce(&mut Live)) -> Done<()> {
+    let mut batch = Batch::default();
+    batch.change(live, change)?;
+    batch.write(commit.connection, &mut commit.tallies).await
+}
+
+async fn supersede(commit: &mut Commit<'_>, by: &Message, id: MessageId) -> Done<()> {
+    let earlier = message_of(commit, by.user_id, id).await?;
+    if earlier.scope != by.scope || earlier.superseded || earlier.state.is_open() {
+        return Err(Fail::conflict("message"));
+    }
+    change(commit, earlier, |live| live.superseded = true).await
+}
+
+/// A person says what became of an `unknown` message.
+pub(crate) async fn mark_message(commit: &mut Commit<'_>, user: UserId, id: MessageId, sent: bool) -> Done<()> {
+    let live = message_of(commit, user, id).await?;
+    if live.state != MessageState::Unknown {
+        return Err(Fail::conflict("message"));
+    }
+    let state = if sent { MessageState::Sent } else { MessageState::Failed };
+    let now = commit.now;
+    change(commit, live, |live| live.place(state, Some(Reason::ByPerson), now)).await
+}
+
+/// A person stops one message that is not being sent.
+pub(crate) async fn cancel_message(commit: &mut Commit<'_>, user: UserId, id: MessageId) -> Done<()> {
+    let live = message_of(commit, user, id).await?;
+    if !matches!(live.state, MessageState::Queued | MessageState::Held) {
+        return Err(Fail::conflict("message"));
+    }
+    let now = commit.now;
+    change(commit, live, |live| {
+        live.place(MessageState::Cancelled, Some(Reason::ByPerson), now);
+    })
+    .await
+}
+
+/// The newest message of a device whose newest attempt has our id.
+async fn by_ours(commit: &mut Commit<'_>, device: DeviceId, id: &TransportMessageId) -> Done<Vec<Live>> {
+    let attempt: Option<AttemptId> = id.as_str().parse().ok();
+    if let Some(attempt) = attempt.filter(|attempt| TransportMessageId::from_attempt(*attempt) == *id) {
+        let statement = sqlx::query(BY_ATTEMPT)
+            .bind(blob(&attempt).to_vec())
+            .bind(blob(&device).to_vec());
+        let found = Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    by_text(commit, BY_OURS, device, id).await
+}
+
+async fn by_text(
+    commit: &mut Commit<'_>,
+    sql: &'static str,
+    device: DeviceId,
+    id: &TransportMessageId,
+) -> Done<Vec<Live>> {
+    let statement = sqlx::query(sql)
+        .bind(id.as_str().to_owned())
+        .bind(blob(&device).to_vec());
+    Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)
+}
+
+/// The newest sent message of a device to a number, or the newest of them without a receipt.
+async fn sent_to(commit: &mut Commit<'_>, device: DeviceId, phone: Phone, unreceipted: bool) -> Done<Vec<Live>> {
+    let statement = sqlx::query(SENT_TO)
+        .bind(blob(&device).to_vec())
+        .bind(phone.as_e164().to_owned())
+        .bind(unreceipted);
+    Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)
+}
+
+/// A receipt: moves delivery forward only; by an id it is also evidence that the message was sent.
+pub(crate) async fn receipt(
+    commit: &mut Commit<'_>,
+    (user, device): (UserId, DeviceId),
+    message: &MessageRef,
+    (delivery, at): (Delivery, Timestamp),
+) -> Done<()> {
+    device_of(commit.connection, user, device).await?;
+    let found = match message {
+        MessageRef::Ours(id) => by_ours(commit, device, id).await?,
+        MessageRef::Provider(id) => by_text(commit, BY_PROVIDER, device, id).await?,
+        MessageRef::NewestTo(phone) => sent_to(commit, device, *phone, true).await?,
+        // A way to name a message that is newer than this store finds none.
+        _ => Vec::new(),
+    };
+    let Some(live) = found.into_iter().next() else {
+        return Ok(());
+    };
+    let (id, state) = (live.id, live.state);
+    let moves = match state {
+        MessageState::Sent | MessageState::Sending => Delivery::advances(live.delivery, delivery),
+        MessageState::Queued | MessageState::Held | MessageState::InDoubt | MessageState::Unknown => true,
+        MessageState::Failed | MessageState::Skipped | MessageState::Cancelled => return Ok(()),
+    };
+    if moves {
+        let now = commit.now;
+        change(commit, live, |live| {
+            if !matches!(state, MessageState::Sent | MessageState::Sending) {
+                live.place(MessageState::Sent, None, now);
+            }
+            live.delivery = Some(delivery);
+            live.delivery_at = Some(at);
+        })
+        .await?;
+    }
+    commit.done.matched.push(id);
+    Ok(())
+}
+
+/// Stops the open messages to a person that are not being sent: those in doubt become `unknown`, others are skipped.
+async fn stop(commit: &mut Commit<'_>, user: UserId, person: PersonKey, why: Reason) -> Done<()> {
+    let theirs = live_by(commit.connection, OPEN_TO, blob(&person).to_vec()).await?;
+    let now = commit.now;
+    let mut batch = Batch::default();
+    for live in theirs {
+        let stays = why == Reason::Suppressed && overrides(live.scope, live.override_suppression);
+        if live.user_id != user || stays {
+            continue;
+        }
+        let (state, reason) = match live.state {
+            MessageState::InDoubt => (MessageState::Unknown, Reason::EndedInDoubt),
+            _ => (MessageState::Skipped, why),
+        };
+        batch.change(live, |live| live.place(state, Some(reason), now))?;
+    }
+    commit.done.moved += crate::row::count(batch.len());
+    batch.write(commit.connection, &mut commit.tallies).await
+}
+
+/// A person must not be written to any more.
+pub(crate) async fn suppress(commit: &mut Commit<'_>, suppression: &Suppression) -> Done<()> {
+    put_suppression(commit.connection, suppression).await?;
+    stop(commit, suppression.user_id, suppression.person, Reason::Suppressed).await
+}
+
+/// Erases a person.
+pub(crate) async fn erase_person(commit: &mut Commit<'_>, user: UserId, person: PersonKey, phone: Phone) -> Done<()> {
+    erase_leads(commit.connection, user, phone).await?;
+    erase_entries(commit.connection, user, phone).await?;
+    stop(commit, user, person, Reason::Erased).await?;
+    for sql in [ERASE, ERASE_ATTEMPTS] {
+        sqlx::query(sql)
+            .bind(blob(&person).to_vec())
+            .bind(blob(&user).to_vec())
+            .execute(&mut *commit.connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Records that a person wrote.
+pub(crate) async fn replied(
+    commit: &mut Commit<'_>,
+    (user, device): (UserId, DeviceId),
+    phone: Phone,
+    provider_id: &TransportMessageId,
+    at: Timestamp,
+) -> Done<()> {
+    let owned = device_of(commit.connection, user, device).await?;
+    let heard = sqlx::query(HEAR)
+        .bind(blob(&device).to_vec())
+        .bind(provider_id.as_str().to_owned())
+        .bind(at.as_millis())
+        .execute(&mut *commit.connection)
+        .await?;
+    if heard.rows_affected() == 0 {
+        return Ok(());
+    }
+    commit.done.reply_is_new = true;
+    if owned.device.deleted_at.is_none() {
+        change_device(commit.connection, user, device, |device| {
+            device.last_active_at = device.last_active_at.max(Some(at));
+        })
+        .await?;
+    }
+    touch_leads(commit.connection, user, phone, at).await?;
+    if let Some(live) = sent_to(commit, device, phone, false).await?.into_iter().next() {
+        commit.done.matched.push(live.id);
+        if Delivery::advances(live.delivery, Delivery::Replied) {
+            change(commit, live, |live| {
+                live.delivery = Some(Delivery::Replied);
+                live.delivery_at = Some(at);
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}

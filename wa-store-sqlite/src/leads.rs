@@ -1,0 +1,582 @@
+//! Leads and their exact words.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{QueryBuilder, Sqlite};
+use wa_core::domain::access::RequestScope;
+use wa_core::domain::audience::TargetFilter;
+use wa_core::domain::lead::{Consent, Lead, LeadIdentity, TargetStatus};
+use wa_core::domain::phone::Phone;
+use wa_core::domain::token::{Token, TokenSet};
+use wa_core::id::{DeviceId, LeadId, UserId};
+use wa_core::store::{LeadFilter, LeadInsert, LeadStore, OnDuplicate, PAGE_MAX, Page, PageRequest, StoreError};
+use wa_core::time::Timestamp;
+
+use crate::SqliteStore;
+use crate::devices::{folded, live_device};
+use crate::error::{Done, Fail};
+use crate::insert::{Bound, Insert};
+use crate::row::{Columns, blob, custom_json, device_list, hex, hex_list, int, json, opt_blob, read_all};
+
+macro_rules! lead {
+    ($from:literal) => {
+        concat!(
+            "SELECT l.id, l.user_id, l.device_id, l.name, l.phone, l.niches, l.triggers, l.target_status, l.journey,
+                l.pipeline_status, l.custom, l.tags, l.consent_source, l.consent_at, l.last_interaction_at,
+                l.created_at, l.updated_at, l.version ",
+            $from
+        )
+    };
+}
+
+/// `lead`, by the unique index of ids.
+const VISIBLE: &str = lead!(
+    "FROM leads l WHERE l.id = ?1 AND l.user_id = ?2
+    AND (?3 IS NULL OR l.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
+);
+/// `leads_by_id`, by the unique index of ids, in the order asked.
+pub(crate) const BY_ID: &str =
+    lead!("FROM json_each(?1) j CROSS JOIN leads l ON l.id = unhex(j.value) WHERE l.user_id = ?2 ORDER BY j.key");
+/// `lead_by_identity`, `commit`: by `leads_identity`, with the place in the list.
+pub(crate) const BY_IDENTITY: &str = lead!(
+    ", j.key FROM json_each(?) j CROSS JOIN leads l INDEXED BY leads_identity
+    ON l.user_id = unhex(j.value->>0) AND l.phone = j.value->>1
+        AND coalesce(l.device_id, x'') = unhex(j.value->>2) AND l.niches = j.value->>3"
+);
+/// `niches` of a user, by the primary key of words.
+pub(crate) const NICHES: &str = "
+    SELECT token, count(*) FROM lead_tokens WHERE user_id = ? AND kind = 1 GROUP BY token ORDER BY token LIMIT ?";
+/// `niches` of some devices, by the primary key of words and the ids of leads.
+pub(crate) const NICHES_OF_DEVICES: &str = "
+    SELECT t.token, count(*) FROM lead_tokens t CROSS JOIN leads l ON l.id = t.lead_id
+    WHERE t.user_id = ?1 AND t.kind = 1 AND l.device_id IN (SELECT unhex(value) FROM json_each(?2))
+    GROUP BY t.token ORDER BY t.token LIMIT ?3";
+
+/// `commit`: one lead, by the unique index of ids.
+pub(crate) const ONE: &str = lead!("FROM leads l WHERE l.id = ? AND l.user_id = ?");
+/// `commit`: leads with a number, by `leads_identity`.
+pub(crate) const WITH_PHONE: &str =
+    lead!("FROM leads l INDEXED BY leads_identity WHERE l.user_id = ? AND l.phone = ? ORDER BY l.id");
+/// `commit`: replaces a lead, by the unique index of ids.
+pub(crate) const UPDATE: &str = "
+    UPDATE leads SET device_id = ?, name = ?, name_key = ?, phone = ?, niches = ?, triggers = ?, tags = ?,
+        target_status = ?, journey = ?, pipeline_status = ?, custom = ?, consent_source = ?, consent_at = ?,
+        last_interaction_at = ?, created_at = ?, updated_at = ?, version = ?
+    WHERE id = ? AND user_id = ?";
+/// `commit`: the words a lead gets, by the primary key.
+const ADD_TOKENS: &str = "
+    INSERT INTO lead_tokens (user_id, kind, token, lead_id)
+    SELECT ?1, value->>0, value->>1, ?2 FROM json_each(?3) WHERE true ON CONFLICT DO NOTHING";
+/// `commit`: the words a lead loses, by the primary key.
+pub(crate) const REMOVE_TOKENS: &str = "
+    DELETE FROM lead_tokens WHERE (user_id, kind, token, lead_id) IN
+        (SELECT ?1, value->>0, value->>1, ?2 FROM json_each(?3))";
+/// `commit`: by the unique index of ids.
+pub(crate) const DELETE: &str = "DELETE FROM leads WHERE id = ?";
+/// `Replied`: by `leads_identity`.
+pub(crate) const TOUCH: &str = "
+    UPDATE leads SET last_interaction_at = max(coalesce(last_interaction_at, ?1), ?1)
+    WHERE user_id = ?2 AND phone = ?3";
+
+static INSERT: LazyLock<Insert> = LazyLock::new(|| {
+    Insert::new(
+        "INSERT INTO leads (device_id, name, name_key, phone, niches, triggers, tags, target_status, journey,
+            pipeline_status, custom, consent_source, consent_at, last_interaction_at, created_at, updated_at, version,
+            id, user_id)",
+        19,
+        "",
+    )
+});
+
+static INSERT_TOKENS: LazyLock<Insert> =
+    LazyLock::new(|| Insert::new("INSERT INTO lead_tokens (user_id, kind, token, lead_id)", 4, ""));
+
+/// The kinds of words; the numbers of the table.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Kind {
+    Niche = 1,
+    Trigger = 2,
+    Tag = 3,
+}
+
+/// Reads the columns of a lead.
+pub(crate) fn read_lead(c: &mut Columns<'_>) -> Done<Lead> {
+    let read_set = |c: &mut Columns<'_>, column| -> Done<TokenSet> { c.parse(column) };
+    let mut lead = Lead {
+        id: c.key("id")?,
+        user_id: c.key("user_id")?,
+        device_id: c.opt_key("device_id")?,
+        name: c.text()?,
+        phone: Phone::from_e164(c.str()?).map_err(|_| Fail::Unreadable("phone"))?,
+        niches: read_set(c, "niches")?,
+        triggers: read_set(c, "triggers")?,
+        target_status: c.kind("target_status", TargetStatus::from_u8)?,
+        journey: c.text()?,
+        pipeline_status: c.text()?,
+        custom: c.opt_json("custom")?.unwrap_or_default(),
+        tags: read_set(c, "tags")?,
+        consent: None,
+        last_interaction_at: None,
+        created_at: Timestamp::EPOCH,
+        updated_at: Timestamp::EPOCH,
+        version: 0,
+    };
+    let (source, given_at) = (c.opt_text()?, c.opt_at()?);
+    if let (Some(source), Some(given_at)) = (source, given_at) {
+        lead.consent = Some(Consent { source, given_at });
+    }
+    lead.last_interaction_at = c.opt_at()?;
+    lead.created_at = c.at()?;
+    lead.updated_at = c.at()?;
+    lead.version = c.int()?;
+    Ok(lead)
+}
+
+fn bind<'q>(statement: Bound<'q>, lead: &Lead) -> Bound<'q> {
+    statement
+        .bind(opt_blob(lead.device_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(lead.name.clone())
+        .bind(folded(&lead.name))
+        .bind(lead.phone.as_e164().to_owned())
+        .bind(lead.niches.to_string())
+        .bind(lead.triggers.to_string())
+        .bind(lead.tags.to_string())
+        .bind(lead.target_status as u8)
+        .bind(lead.journey.clone())
+        .bind(lead.pipeline_status.clone())
+        .bind(custom_json(&lead.custom))
+        .bind(lead.consent.as_ref().map(|consent| consent.source.clone()))
+        .bind(lead.consent.as_ref().map(|consent| consent.given_at.as_millis()))
+        .bind(lead.last_interaction_at.map(Timestamp::as_millis))
+        .bind(lead.created_at.as_millis())
+        .bind(lead.updated_at.as_millis())
+        .bind(lead.version)
+        .bind(blob(&lead.id).to_vec())
+        .bind(blob(&lead.user_id).to_vec())
+}
+
+fn tokens(lead: &Lead) -> HashSet<(u8, &str)> {
+    let sets = [
+        (Kind::Niche, &lead.niches),
+        (Kind::Trigger, &lead.triggers),
+        (Kind::Tag, &lead.tags),
+    ];
+    sets.into_iter()
+        .flat_map(|(kind, set)| set.iter().map(move |token| (kind as u8, token.as_str())))
+        .collect()
+}
+
+fn identity_line(identity: &LeadIdentity) -> (String, String, String, String) {
+    (
+        hex(identity.user_id.as_bytes()),
+        identity.phone.as_e164().to_owned(),
+        identity.device_id.map(|id| hex(id.as_bytes())).unwrap_or_default(),
+        identity.niches.clone(),
+    )
+}
+
+/// The leads with these identities, by their place in the list.
+async fn by_identity(connection: &mut SqliteConnection, identities: &[LeadIdentity]) -> Done<Vec<(usize, Lead)>> {
+    let list: Vec<_> = identities.iter().map(identity_line).collect();
+    let rows = sqlx::query(BY_IDENTITY).bind(json(&list)).fetch_all(connection).await?;
+    read_all(&rows, |c| {
+        let lead = read_lead(c)?;
+        Ok((c.small("key")?, lead))
+    })
+}
+
+/// Writes a lead in the place of another.
+async fn put_lead(connection: &mut SqliteConnection, old: &Lead, new: &Lead) -> Done<()> {
+    bind(sqlx::query(UPDATE), new).execute(&mut *connection).await?;
+    let (had, has) = (tokens(old), tokens(new));
+    for (sql, changed) in [
+        (REMOVE_TOKENS, had.difference(&has).collect::<Vec<_>>()),
+        (ADD_TOKENS, has.difference(&had).collect::<Vec<_>>()),
+    ] {
+        if !changed.is_empty() {
+            sqlx::query(sql)
+                .bind(blob(&new.user_id).to_vec())
+                .bind(blob(&new.id).to_vec())
+                .bind(json(&changed))
+                .execute(&mut *connection)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// A lead that gets triggers of another; a full set takes no more. Says whether it got any.
+fn merge(lead: &mut Lead, from: &Lead, now: Timestamp) -> bool {
+    let before = lead.triggers.len();
+    for trigger in &from.triggers {
+        if lead.triggers.insert(trigger.clone()).is_err() {
+            break;
+        }
+    }
+    let added = lead.triggers.len() > before;
+    if added {
+        lead.version += 1;
+        lead.updated_at = now;
+    }
+    added
+}
+
+/// Adds leads in order, a page in few statements.
+pub(crate) async fn insert_leads(
+    connection: &mut SqliteConnection,
+    leads: Vec<(Lead, OnDuplicate)>,
+    now: Timestamp,
+) -> Done<Vec<LeadInsert>> {
+    let devices: HashSet<(UserId, DeviceId)> = leads
+        .iter()
+        .filter_map(|(lead, _)| Some((lead.user_id, lead.device_id?)))
+        .collect();
+    for (user, device) in devices {
+        live_device(connection, user, device).await?;
+    }
+    let identities: Vec<LeadIdentity> = leads.iter().map(|(lead, _)| lead.identity()).collect();
+    // A lead that was there or is added by this page, and what it was before the page if it was there.
+    let mut known: HashMap<LeadIdentity, (Lead, Option<Lead>)> = HashMap::new();
+    for (at, lead) in by_identity(connection, &identities).await? {
+        known.insert(identities[at].clone(), (lead.clone(), Some(lead)));
+    }
+    let mut answers = Vec::with_capacity(leads.len());
+    let mut added = Vec::new();
+    for ((lead, on_duplicate), identity) in leads.into_iter().zip(identities) {
+        match known.get_mut(&identity) {
+            None => {
+                answers.push(LeadInsert::Inserted(lead.id));
+                added.push(identity.clone());
+                known.insert(identity, (lead, None));
+            }
+            Some(_) if on_duplicate == OnDuplicate::Refuse => return Err(Fail::conflict("lead")),
+            Some((existing, _)) => answers.push(LeadInsert::Duplicate {
+                existing: existing.id,
+                merged: merge(existing, &lead, now),
+            }),
+        }
+    }
+    let new: Vec<Lead> = added
+        .iter()
+        .filter_map(|identity| known.remove(identity))
+        .map(|(lead, _)| lead)
+        .collect();
+    INSERT.run(connection, &new, bind).await?;
+    let words: Vec<(UserId, u8, &str, LeadId)> = new
+        .iter()
+        .flat_map(|lead| {
+            tokens(lead)
+                .into_iter()
+                .map(|(kind, token)| (lead.user_id, kind, token, lead.id))
+        })
+        .collect();
+    INSERT_TOKENS
+        .run(connection, &words, |statement, (user, kind, token, lead)| {
+            statement
+                .bind(blob(user).to_vec())
+                .bind(*kind)
+                .bind((*token).to_owned())
+                .bind(blob(lead).to_vec())
+        })
+        .await?;
+    for (lead, before) in known.into_values() {
+        if let Some(before) = before.filter(|before| before.version != lead.version) {
+            put_lead(connection, &before, &lead).await?;
+        }
+    }
+    Ok(answers)
+}
+
+async fn lead_of(connection: &mut SqliteConnection, user: UserId, id: LeadId) -> Done<Lead> {
+    let row = sqlx::query(ONE)
+        .bind(blob(&id).to_vec())
+        .bind(blob(&user).to_vec())
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Fail::not_found("lead"))?;
+    read_lead(&mut Columns::of(&row))
+}
+
+/// Replaces a lead; a taken identity is refused by the unique index.
+pub(crate) async fn update_lead(connection: &mut SqliteConnection, lead: Lead) -> Done<()> {
+    let old = lead_of(connection, lead.user_id, lead.id).await?;
+    if old.version != lead.version {
+        return Err(Fail::conflict("lead"));
+    }
+    let new = Lead {
+        created_at: old.created_at,
+        last_interaction_at: old.last_interaction_at.max(lead.last_interaction_at),
+        version: old.version + 1,
+        ..lead
+    };
+    if let Some(device) = new.device_id.filter(|_| new.device_id != old.device_id) {
+        live_device(connection, new.user_id, device).await?;
+    }
+    put_lead(connection, &old, &new).await
+}
+
+async fn remove(connection: &mut SqliteConnection, lead: &Lead) -> Done<()> {
+    let words: Vec<_> = tokens(lead).into_iter().collect();
+    sqlx::query(REMOVE_TOKENS)
+        .bind(blob(&lead.user_id).to_vec())
+        .bind(blob(&lead.id).to_vec())
+        .bind(json(&words))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(DELETE)
+        .bind(blob(&lead.id).to_vec())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Deletes a lead.
+pub(crate) async fn delete_lead(connection: &mut SqliteConnection, user: UserId, id: LeadId) -> Done<()> {
+    let lead = lead_of(connection, user, id).await?;
+    remove(connection, &lead).await
+}
+
+/// Deletes the leads of a user with a number.
+pub(crate) async fn erase_leads(connection: &mut SqliteConnection, user: UserId, phone: Phone) -> Done<()> {
+    let rows = sqlx::query(WITH_PHONE)
+        .bind(blob(&user).to_vec())
+        .bind(phone.as_e164().to_owned())
+        .fetch_all(&mut *connection)
+        .await?;
+    for lead in read_all(&rows, read_lead)? {
+        remove(connection, &lead).await?;
+    }
+    Ok(())
+}
+
+/// Records that the leads of a user with a number wrote.
+pub(crate) async fn touch_leads(
+    connection: &mut SqliteConnection,
+    user: UserId,
+    phone: Phone,
+    at: Timestamp,
+) -> Done<()> {
+    sqlx::query(TOUCH)
+        .bind(at.as_millis())
+        .bind(blob(&user).to_vec())
+        .bind(phone.as_e164().to_owned())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Which leads are wanted, of one user, by id.
+pub(crate) struct Wanted<'a> {
+    pub(crate) user_id: UserId,
+    pub(crate) filter: &'a LeadFilter,
+    /// The devices to which a request is limited.
+    pub(crate) devices: Option<String>,
+    /// Created at this instant at the latest.
+    pub(crate) created_until: Option<Timestamp>,
+    pub(crate) after: Option<LeadId>,
+}
+
+impl Wanted<'_> {
+    fn token_kinds(&self) -> Vec<(Kind, &Token)> {
+        let kinds = [
+            (Kind::Niche, &self.filter.niche),
+            (Kind::Trigger, &self.filter.trigger),
+            (Kind::Tag, &self.filter.tag),
+        ];
+        kinds
+            .into_iter()
+            .filter_map(|(kind, token)| Some((kind, token.as_ref()?)))
+            .collect()
+    }
+
+    /// Everything from FROM on, but order and limit: a number or a word leads the way where one is asked for, so that no list
+    /// reads more than the rows of its user, its number or its word.
+    fn push(&self, sql: &mut QueryBuilder<Sqlite>) {
+        let user = blob(&self.user_id).to_vec();
+        let mut words = self.token_kinds().into_iter();
+        let by_word = if self.filter.phone.is_none() {
+            words.next()
+        } else {
+            None
+        };
+        let key = if by_word.is_some() { "t.lead_id" } else { "l.id" };
+        if let Some((kind, token)) = by_word {
+            sql.push("FROM lead_tokens t CROSS JOIN leads l ON l.id = t.lead_id WHERE t.user_id = ");
+            sql.push_bind(user.clone()).push(" AND t.kind = ").push_bind(kind as u8);
+            sql.push(" AND t.token = ").push_bind(token.as_str().to_owned());
+            sql.push(" AND l.user_id = ").push_bind(user.clone());
+        } else {
+            let index = match (&self.filter.phone, self.filter.device_id) {
+                (Some(_), _) => "leads_identity",
+                (None, Some(_)) => "leads_device",
+                (None, None) => "leads_user",
+            };
+            sql.push("FROM leads l INDEXED BY ").push(index);
+            sql.push(" WHERE l.user_id = ").push_bind(user.clone());
+        }
+        if let Some(after) = &self.after {
+            sql.push(" AND ").push(key).push(" > ").push_bind(blob(after).to_vec());
+        }
+        if let Some(phone) = self.filter.phone {
+            sql.push(" AND l.phone = ").push_bind(phone.as_e164().to_owned());
+        }
+        if let Some(device) = &self.filter.device_id {
+            sql.push(" AND l.device_id = ").push_bind(blob(device).to_vec());
+        }
+        if self.filter.without_device {
+            sql.push(" AND l.device_id IS NULL");
+        }
+        for (kind, token) in words {
+            sql.push(" AND EXISTS (SELECT 1 FROM lead_tokens x WHERE x.user_id = ");
+            sql.push_bind(user.clone()).push(" AND x.kind = ").push_bind(kind as u8);
+            sql.push(" AND x.token = ").push_bind(token.as_str().to_owned());
+            sql.push(" AND x.lead_id = l.id)");
+        }
+        if self.filter.target != TargetFilter::All {
+            sql.push(" AND l.target_status = ").push_bind(self.filter.target as u8);
+        }
+        if let Some(text) = self.filter.search.as_deref().map(folded) {
+            sql.push(" AND (instr(l.name_key, ").push_bind(text.clone());
+            sql.push(") > 0 OR instr(l.phone, ").push_bind(text).push(") > 0)");
+        }
+        if let Some(devices) = &self.devices {
+            sql.push(" AND l.device_id IN (SELECT unhex(value) FROM json_each(");
+            sql.push_bind(devices.clone()).push("))");
+        }
+        if let Some(until) = self.created_until {
+            sql.push(" AND l.created_at <= ").push_bind(until.as_millis());
+        }
+    }
+
+    fn order(&self) -> &'static str {
+        if self.filter.phone.is_none() && !self.token_kinds().is_empty() {
+            " ORDER BY t.lead_id LIMIT "
+        } else {
+            " ORDER BY l.id LIMIT "
+        }
+    }
+
+    /// The statement of a page.
+    pub(crate) fn rows(&self, limit: u64) -> QueryBuilder<Sqlite> {
+        let mut sql = QueryBuilder::new(lead!(""));
+        self.push(&mut sql);
+        sql.push(self.order()).push_bind(int(limit));
+        sql
+    }
+
+    /// The statement that counts.
+    pub(crate) fn count(&self) -> QueryBuilder<Sqlite> {
+        let mut sql = QueryBuilder::new("SELECT count(*) ");
+        self.push(&mut sql);
+        sql
+    }
+
+    pub(crate) async fn read(&self, connection: &mut SqliteConnection, limit: u64) -> Done<Vec<Lead>> {
+        let rows: Vec<SqliteRow> = self.rows(limit).build().fetch_all(connection).await?;
+        read_all(&rows, read_lead)
+    }
+
+    pub(crate) async fn read_count(&self, connection: &mut SqliteConnection) -> Done<u64> {
+        let count: i64 = self.count().build_query_scalar().fetch_one(connection).await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+}
+
+impl SqliteStore {
+    async fn find_lead(&self, scope: &RequestScope, id: LeadId) -> Done<Lead> {
+        let mut reader = self.reader().await?;
+        let row = sqlx::query(VISIBLE)
+            .bind(blob(&id).to_vec())
+            .bind(blob(&scope.user_id).to_vec())
+            .bind(device_list(scope))
+            .fetch_optional(&mut *reader)
+            .await?
+            .ok_or(Fail::not_found("lead"))?;
+        read_lead(&mut Columns::of(&row))
+    }
+
+    async fn count_niches(&self, scope: &RequestScope) -> Done<Vec<(Token, u64)>> {
+        let mut reader = self.reader().await?;
+        let user = blob(&scope.user_id).to_vec();
+        let statement = match device_list(scope) {
+            None => sqlx::query(NICHES).bind(user),
+            Some(devices) => sqlx::query(NICHES_OF_DEVICES).bind(user).bind(devices),
+        };
+        let rows = statement.bind(PAGE_MAX).fetch_all(&mut *reader).await?;
+        let mut niches = read_all(&rows, |c| Ok((c.parse::<Token>("token")?, c.count()?)))?;
+        niches.sort_unstable();
+        Ok(niches)
+    }
+}
+
+#[async_trait]
+impl LeadStore for SqliteStore {
+    async fn lead(&self, scope: &RequestScope, id: LeadId) -> Result<Lead, StoreError> {
+        let found = self.find_lead(scope, id).await;
+        found.map_err(|fail| fail.of("lead", "lead"))
+    }
+
+    async fn leads(
+        &self,
+        scope: &RequestScope,
+        filter: &LeadFilter,
+        page: &PageRequest<LeadId>,
+    ) -> Result<Page<Lead, LeadId>, StoreError> {
+        let limit = page.clamped();
+        let read = async {
+            let mut reader = self.reader().await?;
+            let wanted = Wanted {
+                user_id: scope.user_id,
+                filter,
+                devices: device_list(scope),
+                created_until: None,
+                after: page.after,
+            };
+            wanted.read(&mut reader, limit as u64 + 1).await
+        };
+        let rows = read.await.map_err(|fail: Fail| fail.of("leads", "lead"))?;
+        Ok(Page::cut(rows, limit, |lead: &Lead| lead.id))
+    }
+
+    async fn lead_count(&self, scope: &RequestScope, filter: &LeadFilter) -> Result<u64, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let wanted = Wanted {
+                user_id: scope.user_id,
+                filter,
+                devices: device_list(scope),
+                created_until: None,
+                after: None,
+            };
+            wanted.read_count(&mut reader).await
+        };
+        read.await.map_err(|fail: Fail| fail.of("lead_count", "lead"))
+    }
+
+    async fn leads_by_id(&self, user: UserId, ids: &[LeadId]) -> Result<Vec<Lead>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let statement = sqlx::query(BY_ID).bind(hex_list(ids)).bind(blob(&user).to_vec());
+            read_all(&statement.fetch_all(&mut *reader).await?, read_lead)
+        };
+        read.await.map_err(|fail: Fail| fail.of("leads_by_id", "lead"))
+    }
+
+    async fn lead_by_identity(&self, identity: &LeadIdentity) -> Result<Option<Lead>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let found = by_identity(&mut reader, std::slice::from_ref(identity)).await?;
+            Ok(found.into_iter().next().map(|(_, lead)| lead))
+        };
+        read.await.map_err(|fail: Fail| fail.of("lead_by_identity", "lead"))
+    }
+
+    async fn niches(&self, scope: &RequestScope) -> Result<Vec<(Token, u64)>, StoreError> {
+        let found = self.count_niches(scope).await;
+        found.map_err(|fail| fail.of("niches", "lead"))
+    }
+}

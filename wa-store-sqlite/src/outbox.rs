@@ -1,0 +1,631 @@
+//! The outbox: what lanes and people read of it, and the sub-trait.
+
+use async_trait::async_trait;
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
+use wa_core::domain::access::RequestScope;
+use wa_core::domain::delivery::Delivery;
+use wa_core::domain::device::Epoch;
+use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
+use wa_core::domain::summary::{DeviceNumbers, Numbers};
+use wa_core::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
+use wa_core::store::{
+    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook,
+    MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
+    StoreError, Swept, WriteClass,
+};
+use wa_core::time::Timestamp;
+
+use crate::error::{Done, Fail};
+use crate::insert::Bound;
+use crate::message_row::{message, read_attempt, read_message};
+use crate::row::{Columns, blob, device_list, hex, hex_list, int, json, number_list, read_all};
+use crate::{Op, SqliteStore, begin, settle, sweep};
+
+/// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
+/// group to the next.
+pub(crate) const HEADS: &str = "
+    WITH RECURSIVE
+        lane (n, user_id, device_id) AS (SELECT key, unhex(value->>0), unhex(value->>1) FROM json_each(?)),
+        head (n, user_id, device_id, seq) AS (
+            SELECT n, user_id, device_id, (
+                SELECT m.seq FROM messages m INDEXED BY messages_queue
+                WHERE m.state = 1 AND m.device_id = lane.device_id
+                ORDER BY m.priority, m.scope_id, m.due_at, m.id LIMIT 1
+            ) FROM lane
+            UNION ALL
+            SELECT head.n, head.user_id, head.device_id, (
+                SELECT m.seq FROM messages m INDEXED BY messages_queue
+                WHERE m.state = 1 AND m.device_id = head.device_id
+                    AND (m.priority, m.scope_id) > (last.priority, last.scope_id)
+                ORDER BY m.priority, m.scope_id, m.due_at, m.id LIMIT 1
+            ) FROM head CROSS JOIN messages last ON last.seq = head.seq
+        )
+    SELECT head.n, m.seq, m.priority, m.scope_id, m.due_at
+    FROM head CROSS JOIN messages m ON m.seq = head.seq AND m.user_id = head.user_id
+    ORDER BY head.n, m.priority, m.scope_id";
+/// `due`: the chosen heads, by the row id; the greeting before each, by `messages_person`.
+pub(crate) const CHOSEN: &str = message!(
+    ", j.key, (
+        SELECT pa.greeting FROM messages p INDEXED BY messages_person CROSS JOIN attempts pa ON pa.id = p.attempt_id
+        WHERE p.person = m.person AND p.user_id = m.user_id ORDER BY pa.attempted_at DESC, p.id DESC LIMIT 1
+    )
+    FROM json_each(?) j CROSS JOIN messages m ON m.seq = j.value LEFT JOIN attempts a ON a.id = m.attempt_id
+    WHERE m.state = 1"
+);
+/// `sending`: by `devices_owner` and `messages_sending`.
+pub(crate) const SENDING: &str = "
+    SELECT m.user_id, m.device_id, m.epoch, m.id, m.attempt_id
+    FROM devices d INDEXED BY devices_owner
+    CROSS JOIN messages m INDEXED BY messages_sending ON m.device_id = d.id AND m.state = 3
+    WHERE d.owner = ? ORDER BY m.id LIMIT 10000";
+/// `doubts`: by `devices_owner` and `messages_doubt`; those of paused scopes wait.
+pub(crate) const DOUBTS: &str = message!(
+    "FROM devices d INDEXED BY devices_owner
+    CROSS JOIN messages m INDEXED BY messages_doubt ON m.device_id = d.id AND m.state = 4 AND m.next_check_at <= ?2
+    LEFT JOIN attempts a ON a.id = m.attempt_id
+    WHERE d.owner = ?1
+        AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), 1)
+    ORDER BY m.next_check_at, m.id LIMIT ?3"
+);
+/// `pool`: by `messages_pool`, in its order; the users by the unique index of user and id of devices.
+pub(crate) const POOL: &str = "
+    SELECT m.id, m.user_id, m.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = m.lead_id), m.person
+    FROM messages m INDEXED BY messages_pool
+    WHERE m.state = 1 AND m.device_id IS NULL AND m.due_at <= ?2 AND m.scope_kind = 1
+        AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = m.user_id AND d.owner = ?1 AND d.deleted_at IS NULL)
+    ORDER BY m.due_at, m.id LIMIT ?3";
+/// `loads`: by the unique index of user and id of devices, `attempts_device`, `messages_queue`, `messages_sending` and
+/// `messages_topped_up`.
+pub(crate) const LOADS: &str = "
+    SELECT d.id,
+        (SELECT count(*) FROM attempts a INDEXED BY attempts_device
+            CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
+            WHERE a.device_id = d.id AND a.attempted_at >= ?2 AND m.state IN (3, 4, 5, 7)),
+        (SELECT count(*) FROM messages m INDEXED BY messages_queue WHERE m.device_id = d.id AND m.state = 1)
+        + (SELECT count(*) FROM messages m INDEXED BY messages_sending WHERE m.device_id = d.id AND m.state = 3),
+        (SELECT count(*) FROM messages m INDEXED BY messages_topped_up
+            WHERE m.device_id = d.id AND m.state = 1 AND m.from_pool = 1)
+    FROM devices d WHERE d.user_id = ?1 AND d.deleted_at IS NULL ORDER BY d.id";
+/// `history`: newest attempts that were or may have been sent, by `attempts_device`.
+pub(crate) const HISTORY: &str = "
+    SELECT j.key, a.attempted_at
+    FROM json_each(?1) j
+    CROSS JOIN attempts a INDEXED BY attempts_device ON a.device_id = unhex(j.value) AND a.attempted_at >= ?2
+    CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
+    WHERE m.state IN (3, 4, 5, 7) ORDER BY j.key, a.attempted_at";
+/// `history`: the newest start of each device, and its first that was or may have been sent, by `attempts_device`.
+pub(crate) const ENDS: &str = "
+    SELECT j.key, (
+        SELECT a.attempted_at FROM attempts a INDEXED BY attempts_device WHERE a.device_id = unhex(j.value)
+        ORDER BY a.attempted_at DESC LIMIT 1
+    ), (
+        SELECT a.attempted_at FROM attempts a INDEXED BY attempts_device
+        CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
+        WHERE a.device_id = unhex(j.value) AND m.state IN (3, 4, 5, 7) ORDER BY a.attempted_at LIMIT 1
+    ) FROM json_each(?) j";
+/// `recent` of a campaign, by `messages_recent_scope`.
+pub(crate) const RECENT_OF_CAMPAIGN: &str = "
+    SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
+        SELECT m.state FROM messages m INDEXED BY messages_recent_scope
+        WHERE m.scope_kind = 1 AND m.state IN (5, 6, 7) AND m.scope_id = ? AND m.settled_at >= ?
+        ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
+/// `recent` of a device, by `messages_recent_device`.
+pub(crate) const RECENT_OF_DEVICE: &str = "
+    SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
+        SELECT m.state FROM messages m INDEXED BY messages_recent_device
+        WHERE m.state IN (5, 6, 7) AND m.device_id = ? AND m.settled_at >= ?
+        ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
+/// `message`, by the unique index of ids.
+pub(crate) const VISIBLE: &str = message!(
+    "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.id = ?1 AND m.user_id = ?2
+    AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
+);
+/// `attempts`, by `attempts_message`, oldest first.
+pub(crate) const ATTEMPTS: &str = "
+    SELECT a.id, a.transport_message_id, a.provider_id, a.device_id, a.epoch, a.text, a.greeting, a.attempted_at
+    FROM attempts a INDEXED BY attempts_message WHERE a.message_id = ? ORDER BY a.seq";
+/// `numbers`, by the primary key of tallies; the pool comes first.
+pub(crate) const NUMBERS: &str = "
+    SELECT device_id, done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied
+    FROM tallies WHERE user_id = ?1 AND scope_kind = ?2 AND scope_id = ?3
+        AND done + failed + skipped + unknown + cancelled + remaining > 0
+        AND (?4 IS NULL OR device_id IN (SELECT unhex(value) FROM json_each(?4)))
+    ORDER BY device_id";
+/// `device_numbers`, by `tallies_device`.
+pub(crate) const DEVICE_NUMBERS: &str = "
+    SELECT device_id, done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied
+    FROM tallies INDEXED BY tallies_device WHERE device_id = ?1 AND user_id = ?2";
+const DEVICE_OF_USER: &str = "SELECT 1 FROM devices WHERE id = ? AND user_id = ?";
+const CAMPAIGN_OF_USER: &str = "SELECT 1 FROM campaigns WHERE id = ? AND user_id = ?";
+/// `count` of a campaign, by `messages_scope`.
+pub(crate) const COUNT_CAMPAIGN: &str = "
+    SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_scope
+    WHERE m.scope_kind = 1 AND m.user_id = ?1 AND m.scope_id = ?2 AND m.superseded = 0
+        AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
+    GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
+/// `count` of the other scopes, by `messages_user`.
+pub(crate) const COUNT_OTHER: &str = "
+    SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_user
+    WHERE m.user_id = ?1 AND m.scope_kind = ?2 AND m.superseded = 0
+        AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
+    GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
+/// `backlog`: walks the partial indexes of open rows, never the table.
+pub(crate) const BACKLOG: &str = "
+    SELECT q.queued, q.oldest,
+        (SELECT count(*) FROM messages INDEXED BY messages_held WHERE state = 2),
+        (SELECT count(*) FROM messages INDEXED BY messages_sending WHERE state = 3),
+        (SELECT count(*) FROM messages INDEXED BY messages_doubt WHERE state = 4)
+    FROM (SELECT count(*) AS queued, min(due_at) AS oldest FROM messages INDEXED BY messages_queue WHERE state = 1) q";
+
+/// The head of one group of a lane.
+struct Head {
+    seq: i64,
+    priority: i64,
+    turn: Vec<u8>,
+    due_at: Timestamp,
+}
+
+/// Chooses what a lane may send next from the heads of its groups, in order of priority and campaign.
+fn choose(look: &LaneLook, heads: &[Head], now: Timestamp) -> (Vec<i64>, Option<Timestamp>) {
+    let mut chosen = Vec::new();
+    let mut next_due_at: Option<Timestamp> = None;
+    for group in heads.chunk_by(|a, b| a.priority == b.priority) {
+        let mut due = group.iter().filter(|head| head.due_at <= now).peekable();
+        let follows = |head: &&Head| {
+            look.served
+                .is_none_or(|served: CampaignId| head.turn.as_slice() > served.as_bytes().as_slice())
+        };
+        let first = due.peek().map(|head| head.seq);
+        match due.find(follows).map(|head| head.seq).or(first) {
+            Some(seq) => chosen.push(seq),
+            None => next_due_at = group.iter().map(|head| head.due_at).chain(next_due_at).min(),
+        }
+    }
+    (chosen, next_due_at)
+}
+
+async fn due(connection: &mut SqliteConnection, due: &Due) -> Done<Vec<LaneDue>> {
+    let lanes: Vec<(String, String)> = due
+        .lanes
+        .iter()
+        .map(|look| (hex(look.user_id.as_bytes()), hex(look.device_id.as_bytes())))
+        .collect();
+    let mut heads: Vec<Vec<Head>> = due.lanes.iter().map(|_| Vec::new()).collect();
+    for row in sqlx::query(HEADS)
+        .bind(json(&lanes))
+        .fetch_all(&mut *connection)
+        .await?
+    {
+        let mut c = Columns::of(&row);
+        let at: usize = c.small("lane")?;
+        heads[at].push(Head {
+            seq: c.int()?,
+            priority: c.int()?,
+            turn: c.bytes()?.to_vec(),
+            due_at: c.at()?,
+        });
+    }
+    let mut answers = Vec::with_capacity(due.lanes.len());
+    let mut wanted: Vec<i64> = Vec::new();
+    let mut lane_of: Vec<usize> = Vec::new();
+    for (at, (look, heads)) in due.lanes.iter().zip(&heads).enumerate() {
+        let (chosen, next_due_at) = choose(look, heads, due.now);
+        lane_of.extend(chosen.iter().map(|_| at));
+        wanted.extend(chosen);
+        answers.push(LaneDue {
+            device_id: look.device_id,
+            heads: Vec::new(),
+            next_due_at,
+        });
+    }
+    let mut found: Vec<Option<DueMessage>> = wanted.iter().map(|_| None).collect();
+    for row in sqlx::query(CHOSEN).bind(json(&wanted)).fetch_all(connection).await? {
+        let mut c = Columns::of(&row);
+        let message = read_message(&mut c)?;
+        let at: usize = c.small("place")?;
+        found[at] = Some(DueMessage {
+            message,
+            previous_greeting: c.opt_text()?,
+        });
+    }
+    for (lane, message) in lane_of.into_iter().zip(found) {
+        answers[lane].heads.extend(message);
+    }
+    Ok(answers)
+}
+
+fn read_numbers(c: &mut Columns<'_>) -> Done<DeviceNumbers> {
+    Ok(DeviceNumbers {
+        device_id: c.opt_key("device_id")?,
+        numbers: Numbers {
+            done: c.count()?,
+            failed: c.count()?,
+            skipped: c.count()?,
+            unknown: c.count()?,
+            cancelled: c.count()?,
+            remaining: c.count()?,
+            delivered: c.count()?,
+            undelivered: c.count()?,
+            read: c.count()?,
+            replied: c.count()?,
+        },
+    })
+}
+
+/// The statement of a page of messages, by id: the most selective key that is asked for leads the way.
+pub(crate) fn page_statement(
+    scope: &RequestScope,
+    filter: &MessageFilter,
+    page: &PageRequest<MessageId>,
+) -> QueryBuilder<Sqlite> {
+    let index = match (filter.person, filter.lead_id, filter.scope, filter.device_id) {
+        (Some(_), ..) => "messages_person",
+        (None, Some(_), ..) => "messages_lead",
+        (None, None, Some(MessageScope::Campaign(_)), _) => "messages_scope",
+        (None, None, _, Some(_)) => "messages_device",
+        _ => "messages_user",
+    };
+    let mut sql = QueryBuilder::new(message!("FROM messages m INDEXED BY "));
+    sql.push(index)
+        .push(" LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.user_id = ")
+        .push_bind(blob(&scope.user_id).to_vec());
+    if let Some(after) = &page.after {
+        sql.push(" AND m.id > ").push_bind(blob(after).to_vec());
+    }
+    if let Some(person) = &filter.person {
+        sql.push(" AND m.person = ").push_bind(blob(person).to_vec());
+    }
+    if let Some(lead) = &filter.lead_id {
+        sql.push(" AND m.lead_id = ").push_bind(blob(lead).to_vec());
+    }
+    match &filter.scope {
+        Some(MessageScope::Campaign(id)) => {
+            sql.push(" AND m.scope_kind = 1 AND m.scope_id = ")
+                .push_bind(blob(id).to_vec());
+        }
+        Some(scope) => {
+            sql.push(" AND m.scope_kind = ").push_bind(scope.kind());
+        }
+        None => {}
+    }
+    if let Some(device) = &filter.device_id {
+        sql.push(" AND m.device_id = ").push_bind(blob(device).to_vec());
+    }
+    if let Some(devices) = device_list(scope) {
+        sql.push(" AND m.device_id IN (SELECT unhex(value) FROM json_each(")
+            .push_bind(devices)
+            .push("))");
+    }
+    if !filter.states.is_empty() {
+        let states = number_list(filter.states.iter().map(|state| *state as u8));
+        sql.push(" AND m.state IN (SELECT value FROM json_each(")
+            .push_bind(states)
+            .push("))");
+    }
+    if !filter.with_superseded {
+        sql.push(" AND m.superseded = 0");
+    }
+    sql.push(" ORDER BY m.id LIMIT ")
+        .push_bind(int(page.clamped() as u64 + 1));
+    sql
+}
+
+impl SqliteStore {
+    async fn find_message(&self, scope: &RequestScope, id: MessageId) -> Done<Message> {
+        let mut reader = self.reader().await?;
+        let row = sqlx::query(VISIBLE)
+            .bind(blob(&id).to_vec())
+            .bind(blob(&scope.user_id).to_vec())
+            .bind(device_list(scope))
+            .fetch_optional(&mut *reader)
+            .await?
+            .ok_or(Fail::not_found("message"))?;
+        read_message(&mut Columns::of(&row))
+    }
+
+    async fn read_rows<T>(&self, statement: Bound<'_>, read: impl Fn(&mut Columns<'_>) -> Done<T>) -> Done<Vec<T>> {
+        let mut reader = self.reader().await?;
+        read_all(&statement.fetch_all(&mut *reader).await?, read)
+    }
+
+    /// A campaign's numbers are those of its user's; the other scopes are the user's own.
+    async fn check_scope(&self, scope: &RequestScope, of: MessageScope) -> Done<()> {
+        let MessageScope::Campaign(id) = of else { return Ok(()) };
+        let statement = sqlx::query(CAMPAIGN_OF_USER)
+            .bind(blob(&id).to_vec())
+            .bind(blob(&scope.user_id).to_vec());
+        let found = self.read_rows(statement, |c| c.int()).await?;
+        found.first().map(|_| ()).ok_or(Fail::not_found("campaign"))
+    }
+
+    async fn read_tallies(&self, scope: &RequestScope, of: MessageScope) -> Done<Vec<DeviceNumbers>> {
+        self.check_scope(scope, of).await?;
+        let statement = sqlx::query(NUMBERS)
+            .bind(blob(&scope.user_id).to_vec())
+            .bind(of.kind())
+            .bind(of.id_bytes(&scope.user_id).to_vec())
+            .bind(device_list(scope));
+        self.read_rows(statement, read_numbers).await
+    }
+
+    async fn count_rows(&self, scope: &RequestScope, of: MessageScope) -> Done<Vec<DeviceNumbers>> {
+        self.check_scope(scope, of).await?;
+        let user = blob(&scope.user_id).to_vec();
+        let statement = match of {
+            MessageScope::Campaign(id) => sqlx::query(COUNT_CAMPAIGN).bind(user).bind(blob(&id).to_vec()),
+            _ => sqlx::query(COUNT_OTHER).bind(user).bind(of.kind()),
+        };
+        let rows = self
+            .read_rows(statement.bind(device_list(scope)), |c| {
+                let device = c.opt_key::<DeviceId>("device_id")?;
+                let state = c.kind("state", MessageState::from_u8)?;
+                Ok((device, state, c.opt_kind("delivery", Delivery::from_u8)?, c.count()?))
+            })
+            .await?;
+        let mut counted: Vec<DeviceNumbers> = Vec::new();
+        for (device_id, state, delivery, count) in rows {
+            if counted.last().is_none_or(|last| last.device_id != device_id) {
+                counted.push(DeviceNumbers {
+                    device_id,
+                    numbers: Numbers::default(),
+                });
+            }
+            let last = counted.last_mut().expect("the numbers of this device were just added");
+            let mut one = Numbers::default();
+            one.count(state, delivery);
+            last.numbers += times(one, count);
+        }
+        Ok(counted)
+    }
+
+    async fn sum_of_device(&self, scope: &RequestScope, device: DeviceId) -> Done<Numbers> {
+        let (id, user) = (blob(&device).to_vec(), blob(&scope.user_id).to_vec());
+        let statement = sqlx::query(DEVICE_OF_USER).bind(id.clone()).bind(user.clone());
+        let found = self.read_rows(statement, |c| c.int()).await?;
+        if found.is_empty() || !scope.sees(device) {
+            return Err(Fail::not_found("device"));
+        }
+        let statement = sqlx::query(DEVICE_NUMBERS).bind(id).bind(user);
+        let rows = self.read_rows(statement, read_numbers).await?;
+        Ok(rows.into_iter().map(|row| row.numbers).sum())
+    }
+
+    async fn read_history(&self, devices: &[DeviceId], since: Timestamp) -> Done<Vec<LaneHistory>> {
+        let list = hex_list(devices);
+        let mut reader = self.reader().await?;
+        let mut lanes: Vec<LaneHistory> = devices
+            .iter()
+            .map(|device_id| LaneHistory {
+                device_id: *device_id,
+                attempts: Vec::new(),
+                last_attempt_at: None,
+                first_attempt_at: None,
+            })
+            .collect();
+        let statement = sqlx::query(HISTORY).bind(list.clone()).bind(since.as_millis());
+        for row in statement.fetch_all(&mut *reader).await? {
+            let mut c = Columns::of(&row);
+            let at: usize = c.small("place")?;
+            lanes[at].attempts.push(c.at()?);
+        }
+        for row in sqlx::query(ENDS).bind(list).fetch_all(&mut *reader).await? {
+            let mut c = Columns::of(&row);
+            let at: usize = c.small("place")?;
+            lanes[at].last_attempt_at = c.opt_at()?;
+            lanes[at].first_attempt_at = c.opt_at()?;
+        }
+        Ok(lanes)
+    }
+}
+
+fn times(one: Numbers, count: u64) -> Numbers {
+    Numbers {
+        done: one.done * count,
+        failed: one.failed * count,
+        skipped: one.skipped * count,
+        unknown: one.unknown * count,
+        cancelled: one.cancelled * count,
+        remaining: one.remaining * count,
+        delivered: one.delivered * count,
+        undelivered: one.undelivered * count,
+        read: one.read * count,
+        replied: one.replied * count,
+    }
+}
+
+/// How far back a device's load reaches.
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+const fn op(class: WriteClass, operation: &'static str) -> Op {
+    Op(class, operation, "message")
+}
+
+fn failed(operation: &'static str) -> impl FnOnce(Fail) -> StoreError {
+    move |fail| fail.of(operation, "message")
+}
+
+#[async_trait]
+impl OutboxStore for SqliteStore {
+    async fn due(&self, due: &Due) -> Result<Vec<LaneDue>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            self::due(&mut reader, due).await
+        };
+        read.await.map_err(failed("due"))
+    }
+
+    async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError> {
+        let begin = begin.clone();
+        self.write(op(WriteClass::Begin, "begin"), move |connection| {
+            Box::pin(async move { begin::begin(connection, &begin).await })
+        })
+        .await
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError> {
+        let settle = settle.clone();
+        self.write(op(WriteClass::Settle, "settle"), move |connection| {
+            Box::pin(async move { settle::settle(connection, &settle).await })
+        })
+        .await
+    }
+
+    async fn decline(&self, items: &[Decline], now: Timestamp) -> Result<u64, StoreError> {
+        let items = items.to_vec();
+        self.write(op(WriteClass::Begin, "decline"), move |connection| {
+            Box::pin(async move { begin::decline(connection, &items, now).await })
+        })
+        .await
+    }
+
+    async fn sending(&self, incarnation: Incarnation) -> Result<Vec<SendingRow>, StoreError> {
+        let statement = sqlx::query(SENDING).bind(blob(&incarnation).to_vec());
+        let rows = self.read_rows(statement, |c| {
+            Ok(SendingRow {
+                user_id: c.key("user_id")?,
+                device_id: c.key("device_id")?,
+                epoch: Epoch(c.int()?),
+                message_id: c.key("id")?,
+                attempt_id: c.key("attempt_id")?,
+            })
+        });
+        rows.await.map_err(failed("sending"))
+    }
+
+    async fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<Message>, StoreError> {
+        let statement = sqlx::query(DOUBTS)
+            .bind(blob(&incarnation).to_vec())
+            .bind(now.as_millis())
+            .bind(limit);
+        self.read_rows(statement, read_message).await.map_err(failed("doubts"))
+    }
+
+    async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError> {
+        self.write(op(WriteClass::Bulk, "sweep"), move |connection| {
+            Box::pin(sweep::sweep(connection, limit, now))
+        })
+        .await
+    }
+
+    async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError> {
+        let statement = sqlx::query(POOL)
+            .bind(blob(&incarnation).to_vec())
+            .bind(now.as_millis())
+            .bind(limit);
+        let rows = self.read_rows(statement, |c| {
+            Ok(PoolMessage {
+                message_id: c.key("id")?,
+                user_id: c.key("user_id")?,
+                campaign_id: c.key("scope_id")?,
+                lead_device: c.opt_key("lead.device_id")?,
+                person: c.key("person")?,
+            })
+        });
+        rows.await.map_err(failed("pool"))
+    }
+
+    async fn assign(&self, items: &[Assignment], _now: Timestamp) -> Result<u64, StoreError> {
+        let items = items.to_vec();
+        self.write(op(WriteClass::Api, "assign"), move |connection| {
+            Box::pin(async move { sweep::assign(connection, &items).await })
+        })
+        .await
+    }
+
+    async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError> {
+        self.write(op(WriteClass::Api, "unassign"), move |connection| {
+            Box::pin(sweep::unassign(connection, user, device))
+        })
+        .await
+    }
+
+    async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError> {
+        let statement = sqlx::query(LOADS)
+            .bind(blob(&user).to_vec())
+            .bind((now - HOUR).as_millis());
+        let rows = self.read_rows(statement, |c| {
+            Ok(DeviceLoad {
+                device_id: c.key("id")?,
+                sent_this_hour: c.small("sent_this_hour")?,
+                in_flight: c.small("in_flight")?,
+                topped_up: c.small("topped_up")?,
+            })
+        });
+        rows.await.map_err(failed("loads"))
+    }
+
+    async fn history(&self, devices: &[DeviceId], since: Timestamp) -> Result<Vec<LaneHistory>, StoreError> {
+        self.read_history(devices, since).await.map_err(failed("history"))
+    }
+
+    async fn recent(&self, scope: RecentOf, since: Timestamp, limit: u32) -> Result<RecentOutcomes, StoreError> {
+        let statement = match scope {
+            RecentOf::Campaign(id) => sqlx::query(RECENT_OF_CAMPAIGN).bind(blob(&id).to_vec()),
+            RecentOf::Device(id) => sqlx::query(RECENT_OF_DEVICE).bind(blob(&id).to_vec()),
+        };
+        let statement = statement.bind(since.as_millis()).bind(limit);
+        let rows = self.read_rows(statement, |c| {
+            Ok(RecentOutcomes {
+                settled: c.small("settled")?,
+                bad: c.small("bad")?,
+            })
+        });
+        let rows = rows.await.map_err(failed("recent"))?;
+        Ok(rows.first().copied().unwrap_or_default())
+    }
+
+    async fn message(&self, scope: &RequestScope, id: MessageId) -> Result<Message, StoreError> {
+        self.find_message(scope, id).await.map_err(failed("message"))
+    }
+
+    async fn messages(
+        &self,
+        scope: &RequestScope,
+        filter: &MessageFilter,
+        page: &PageRequest<MessageId>,
+    ) -> Result<Page<Message, MessageId>, StoreError> {
+        let mut statement = page_statement(scope, filter, page);
+        let rows = self.read_rows(statement.build(), read_message).await;
+        let rows = rows.map_err(failed("messages"))?;
+        Ok(Page::cut(rows, page.clamped(), |message: &Message| message.id))
+    }
+
+    async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {
+        let read = async {
+            self.find_message(scope, id).await?;
+            let statement = sqlx::query(ATTEMPTS).bind(blob(&id).to_vec());
+            self.read_rows(statement, read_attempt).await
+        };
+        read.await.map_err(failed("attempts"))
+    }
+
+    async fn numbers(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.read_tallies(scope, of).await.map_err(failed("numbers"))
+    }
+
+    async fn device_numbers(&self, scope: &RequestScope, device: DeviceId) -> Result<Numbers, StoreError> {
+        self.sum_of_device(scope, device)
+            .await
+            .map_err(failed("device_numbers"))
+    }
+
+    async fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.count_rows(scope, of).await.map_err(failed("count"))
+    }
+
+    async fn backlog(&self) -> Result<Backlog, StoreError> {
+        let rows = self.read_rows(sqlx::query(BACKLOG), |c| {
+            let (queued, oldest_due_at) = (c.count()?, c.opt_at()?);
+            Ok(Backlog {
+                queued,
+                oldest_due_at,
+                held: c.count()?,
+                sending: c.count()?,
+                in_doubt: c.count()?,
+            })
+        });
+        let rows = rows.await.map_err(failed("backlog"))?;
+        Ok(rows.first().copied().unwrap_or_default())
+    }
+}

@@ -1,0 +1,268 @@
+//! The facts after an attempt.
+
+use std::collections::HashSet;
+
+use sqlx::sqlite::SqliteConnection;
+use wa_core::domain::delivery::Delivery;
+use wa_core::domain::message::{InDoubt, Message, MessageState, Reason};
+use wa_core::id::{DeviceId, MessageId};
+use wa_core::store::{Outcome, Settle, Settled, Verdict};
+use wa_core::time::Timestamp;
+use wa_core::transport::TransportMessageId;
+
+use crate::begin::item_devices;
+use crate::error::Done;
+use crate::leases::check_node;
+use crate::live::{Batch, Live, live};
+use crate::row::{Columns, hex, hex_list, json};
+use crate::tallies::Tallies;
+
+/// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
+pub(crate) const MESSAGES: &str = live!(
+    ", j.key, (SELECT a.device_id FROM attempts a WHERE a.id = m.attempt_id)
+    FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)"
+);
+
+/// `settle`: the vendor's ids of attempts; a first one stays where the outcome was recorded before. By the unique index of ids.
+pub(crate) const PROVIDER_IDS: &str = "
+    UPDATE attempts SET provider_id = CASE v.learn WHEN 1 THEN coalesce(provider_id, v.p) ELSE v.p END
+    FROM (SELECT unhex(value->>0) AS a, value->>1 AS p, value->>2 AS learn FROM json_each(?)) AS v
+    WHERE attempts.id = v.a";
+
+/// `fence`, `leave`: what devices are sending, by `messages_sending`.
+pub(crate) const SENDING_ON: &str = live!(
+    ", (SELECT a.attempted_at FROM attempts a WHERE a.id = m.attempt_id)
+    FROM json_each(?) j CROSS JOIN messages m INDEXED BY messages_sending ON m.device_id = unhex(j.value) AND m.state = 3"
+);
+
+pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -> Done<Vec<Settled>> {
+    check_node(connection, settle.incarnation).await?;
+    let outcomes = &settle.outcomes;
+    let devices = item_devices(connection, outcomes.iter().map(|outcome| &outcome.device_id)).await?;
+    let mut messages: Vec<Option<(Live, Option<DeviceId>)>> = vec![None; outcomes.len()];
+    let list = hex_list(outcomes.iter().map(|outcome| &outcome.message_id));
+    for row in sqlx::query(MESSAGES).bind(list).fetch_all(&mut *connection).await? {
+        let mut c = Columns::of(&row);
+        let live = Live::read(&mut c)?;
+        let at: usize = c.small("key")?;
+        messages[at] = Some((live, c.opt_key("attempt.device_id")?));
+    }
+    let mut seen = HashSet::new();
+    let mut facts = Facts::default();
+    let mut answers = Vec::with_capacity(outcomes.len());
+    for ((outcome, device), message) in outcomes.iter().zip(devices).zip(messages) {
+        let owns = device.is_some_and(|device| device.is_owned_by(settle.incarnation, &outcome.user_id, outcome.epoch));
+        let nothing = if owns {
+            Settled::NotSending
+        } else {
+            Settled::Lost(false)
+        };
+        let answer = match message {
+            Some((live, of))
+                if live.user_id == outcome.user_id
+                    && live.attempt_id == Some(outcome.attempt_id)
+                    && of == Some(outcome.device_id) =>
+            {
+                if seen.insert(live.seq) {
+                    facts.take(outcome, live, owns, settle.now)?.unwrap_or(nothing)
+                } else {
+                    Settled::Already
+                }
+            }
+            _ => nothing,
+        };
+        answers.push(answer);
+    }
+    facts.write(connection).await?;
+    Ok(answers)
+}
+
+/// What the outcomes of one settle come to.
+#[derive(Default)]
+struct Facts {
+    moved: Batch,
+    provider_ids: Vec<(String, TransportMessageId, u8)>,
+}
+
+impl Facts {
+    /// Takes one outcome of the newest attempt of a message; `None` when it moves nothing.
+    fn take(&mut self, outcome: &Outcome, live: Live, owns: bool, now: Timestamp) -> Done<Option<Settled>> {
+        if was_recorded(&live, &outcome.verdict) {
+            self.learn(outcome, live, now)?;
+            return Ok(Some(Settled::Already));
+        }
+        let state = live.state;
+        if owns && matches!(state, MessageState::Sending | MessageState::InDoubt) {
+            return self.record(outcome, live, now).map(Settled::Yes).map(Some);
+        }
+        // A late outcome is evidence, whoever brings it, and evidence moves a message only to what it proves.
+        let proves = matches!(outcome.verdict, Verdict::Sent { .. } | Verdict::Failed { .. });
+        let moves = matches!(
+            state,
+            MessageState::InDoubt | MessageState::Unknown | MessageState::Queued | MessageState::Held
+        );
+        if !(proves && moves) {
+            return Ok(None);
+        }
+        let state = self.record(outcome, live, now)?;
+        Ok(Some(if owns { Settled::Yes(state) } else { Settled::Lost(true) }))
+    }
+
+    /// Moves a message as a verdict says.
+    fn record(&mut self, outcome: &Outcome, live: Live, now: Timestamp) -> Done<MessageState> {
+        if let Verdict::Sent {
+            provider_id: Some(id), ..
+        } = &outcome.verdict
+        {
+            self.provider_ids
+                .push((hex(outcome.attempt_id.as_bytes()), id.clone(), 0));
+        }
+        let requeued = live.requeued();
+        let ended = live.doubt_has_ended();
+        self.moved.change(live, |live| {
+            live.detail.clone_from(&outcome.detail);
+            // A receipt that came while it was being sent proves that it was sent, whatever the call itself came to.
+            if live.delivery.is_some() && !matches!(outcome.verdict, Verdict::Sent { .. }) {
+                live.place(MessageState::Sent, None, now);
+                return;
+            }
+            match &outcome.verdict {
+                Verdict::Sent { delivery, .. } => {
+                    deliver(live, *delivery, now);
+                    live.place(MessageState::Sent, None, now);
+                }
+                Verdict::Requeue { reason, due_at, counts } => {
+                    live.refusal_count = live.refusal_count.saturating_add(u16::from(*counts));
+                    if *counts && live.refusal_count > Message::REFUSALS_MAX {
+                        live.place(MessageState::Failed, Some(Reason::RefusedTooOften), now);
+                        return;
+                    }
+                    live.go(&requeued, now);
+                    if live.state.is_open() {
+                        live.reason = Some(*reason);
+                        live.due_at = *due_at;
+                    }
+                }
+                Verdict::Failed { reason } => live.place(MessageState::Failed, Some(*reason), now),
+                Verdict::Skipped { reason } => live.place(MessageState::Skipped, Some(*reason), now),
+                Verdict::Unknown { reason } => live.place(MessageState::Unknown, Some(*reason), now),
+                Verdict::InDoubt { .. } if ended => {
+                    live.place(MessageState::Unknown, Some(Reason::EndedInDoubt), now);
+                }
+                Verdict::InDoubt {
+                    cause,
+                    next_check_at,
+                    not_found_count,
+                } => {
+                    let before = live.doubt;
+                    live.place(MessageState::InDoubt, None, now);
+                    live.doubt = Some(InDoubt {
+                        since_at: before.map_or(now, |doubt| doubt.since_at),
+                        cause: Some(*cause),
+                        next_check_at: *next_check_at,
+                        not_found_count: *not_found_count,
+                        resend_count: before.map_or(0, |doubt| doubt.resend_count),
+                    });
+                }
+            }
+        })
+    }
+
+    /// Takes from an outcome that was recorded before what it tells beyond that: the vendor's id, and a further delivery.
+    fn learn(&mut self, outcome: &Outcome, live: Live, now: Timestamp) -> Done<()> {
+        let Verdict::Sent { provider_id, delivery } = &outcome.verdict else {
+            return Ok(());
+        };
+        if let Some(id) = provider_id {
+            self.provider_ids
+                .push((hex(outcome.attempt_id.as_bytes()), id.clone(), 1));
+        }
+        if delivery.is_some_and(|next| Delivery::advances(live.delivery, next)) {
+            self.moved.change(live, |live| deliver(live, *delivery, now))?;
+        }
+        Ok(())
+    }
+
+    async fn write(self, connection: &mut SqliteConnection) -> Done<()> {
+        if !self.provider_ids.is_empty() {
+            let list = json(&self.provider_ids);
+            sqlx::query(PROVIDER_IDS).bind(list).execute(&mut *connection).await?;
+        }
+        let mut tallies = Tallies::default();
+        self.moved.write(connection, &mut tallies).await?;
+        tallies.write(connection).await
+    }
+}
+
+fn deliver(live: &mut Live, delivery: Option<Delivery>, now: Timestamp) {
+    if let Some(next) = delivery.filter(|next| Delivery::advances(live.delivery, *next)) {
+        live.delivery = Some(next);
+        live.delivery_at = Some(now);
+    }
+}
+
+/// Whether the newest attempt of a message stands where this verdict would move it.
+fn was_recorded(live: &Live, verdict: &Verdict) -> bool {
+    use MessageState::{Cancelled, Failed, Held, InDoubt, Queued, Sent, Skipped, Unknown};
+    match (verdict, live.state) {
+        (Verdict::Sent { .. }, Sent) | (Verdict::Unknown { .. }, Unknown) => true,
+        (Verdict::Failed { .. }, Failed) | (Verdict::Skipped { .. }, Skipped) => true,
+        (Verdict::Requeue { .. }, Queued | Held | Cancelled | Skipped) => true,
+        (Verdict::Requeue { counts, .. }, Failed) => *counts && live.reason == Some(Reason::RefusedTooOften),
+        (Verdict::InDoubt { .. }, Unknown) => live.reason == Some(Reason::EndedInDoubt),
+        (
+            Verdict::InDoubt {
+                cause,
+                next_check_at,
+                not_found_count,
+            },
+            InDoubt,
+        ) => live.doubt.is_some_and(|doubt| {
+            (doubt.cause, doubt.next_check_at, doubt.not_found_count)
+                == (Some(*cause), *next_check_at, *not_found_count)
+        }),
+        _ => false,
+    }
+}
+
+/// Moves what devices are sending to `in_doubt`, because their owner is gone; gives what is in doubt now.
+pub(crate) async fn interrupt(
+    connection: &mut SqliteConnection,
+    devices: &[DeviceId],
+    now: Timestamp,
+) -> Done<Vec<(MessageId, DeviceId)>> {
+    let mut batch = Batch::default();
+    let mut moved = Vec::new();
+    let rows = sqlx::query(SENDING_ON)
+        .bind(hex_list(devices))
+        .fetch_all(&mut *connection)
+        .await?;
+    for row in rows {
+        let mut c = Columns::of(&row);
+        let live = Live::read(&mut c)?;
+        let attempted_at = c.opt_at()?.unwrap_or(now);
+        let (id, device) = (live.id, live.device_id);
+        let state = batch.change(live, |live| {
+            if live.delivery.is_some() {
+                live.place(MessageState::Sent, None, now);
+                return;
+            }
+            let before = live.doubt;
+            live.place(MessageState::InDoubt, None, now);
+            live.doubt = Some(InDoubt {
+                since_at: before.map_or(now, |doubt| doubt.since_at),
+                cause: before.and_then(|doubt| doubt.cause),
+                next_check_at: attempted_at,
+                not_found_count: before.map_or(0, |doubt| doubt.not_found_count),
+                resend_count: before.map_or(0, |doubt| doubt.resend_count),
+            });
+        })?;
+        if let (MessageState::InDoubt, Some(device)) = (state, device) {
+            moved.push((id, device));
+        }
+    }
+    let mut tallies = Tallies::default();
+    batch.write(connection, &mut tallies).await?;
+    tallies.write(connection).await?;
+    Ok(moved)
+}

@@ -1,0 +1,222 @@
+//! The one connection that writes, and the queue before it.
+//!
+//! SQLite has one writer at a time. Instead of letting statements fight for its lock, all writes of a store go through one
+//! connection that is handed from transaction to transaction, urgent classes first. Within a class it is first come, first
+//! served. Nothing is taken away from a transaction that runs: who writes in bulk bounds the size of a transaction.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::SqlSafeStr;
+use sqlx::sqlite::{SqliteConnection, SqliteTransactionManager};
+use sqlx_core::transaction::TransactionManager;
+use tokio::sync::oneshot;
+use wa_core::store::{StoreError, WriteClass};
+
+use crate::error::{Done, Fail};
+
+type Connection = Box<SqliteConnection>;
+
+const CLASSES: usize = 4;
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
+#[derive(Default)]
+struct Queue {
+    idle: Option<Connection>,
+    waiting: [VecDeque<oneshot::Sender<Turn>>; CLASSES],
+}
+
+/// The writer's connection and whoever waits for it.
+pub(crate) struct Writer {
+    queue: Mutex<Queue>,
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(connection: SqliteConnection) -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::new(Queue {
+                idle: Some(Box::new(connection)),
+                waiting: Default::default(),
+            }),
+        })
+    }
+
+    /// Waits for the connection; dropping the future gives up the place in the queue.
+    pub(crate) async fn turn(self: &Arc<Self>, class: WriteClass) -> Done<Turn> {
+        let wait = {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(connection) = queue.idle.take() {
+                return Ok(Turn {
+                    connection: Some(connection),
+                    writer: self.clone(),
+                });
+            }
+            let (pass, wait) = oneshot::channel();
+            queue.waiting[class as usize].push_back(pass);
+            wait
+        };
+        wait.await.map_err(|_| Fail::Lost)
+    }
+
+    /// Begins a transaction that takes the write lock at once, so that nothing it has read can change before it writes.
+    pub(crate) async fn begin(self: &Arc<Self>, class: WriteClass) -> Done<Transaction> {
+        let mut turn = self.turn(class).await?;
+        heal(&mut turn).await?;
+        SqliteTransactionManager::begin(&mut turn, Some(BEGIN.into_sql_str())).await?;
+        Ok(Transaction { turn, open: true })
+    }
+
+    fn pass_on(self: &Arc<Self>, connection: Connection) {
+        let mut turn = Turn {
+            connection: Some(connection),
+            writer: self.clone(),
+        };
+        loop {
+            let next = {
+                let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+                match queue.waiting.iter_mut().find_map(VecDeque::pop_front) {
+                    Some(next) => next,
+                    None => {
+                        queue.idle = turn.connection.take();
+                        return;
+                    }
+                }
+            };
+            match next.send(turn) {
+                Ok(()) => return,
+                Err(back) => turn = back,
+            }
+        }
+    }
+}
+
+/// Brings sqlx's count of open transactions back to what SQLite has.
+///
+/// On a full disk or a failed read SQLite undoes a transaction by itself; sqlx still counts it, because its own ROLLBACK then
+/// fails, and would refuse every further BEGIN. A transaction that is begun unseen gives that ROLLBACK something to undo.
+async fn heal(connection: &mut SqliteConnection) -> Done<()> {
+    // Waits until everything that a dropped transaction left at the worker is done.
+    sqlx::Connection::ping(connection).await?;
+    if SqliteTransactionManager::get_transaction_depth(connection) == 1 {
+        // Fails where SQLite is in a transaction after all, which the ROLLBACK then ends.
+        let _ = sqlx::query(BEGIN).execute(&mut *connection).await;
+        SqliteTransactionManager::rollback(connection).await?;
+    }
+    Ok(())
+}
+
+/// The right to use the writer's connection.
+pub(crate) struct Turn {
+    connection: Option<Connection>,
+    writer: Arc<Writer>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            let writer = self.writer.clone();
+            writer.pass_on(connection);
+        }
+    }
+}
+
+impl Deref for Turn {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        self.connection
+            .as_ref()
+            .expect("a turn has the connection until it is dropped")
+    }
+}
+
+impl DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.connection
+            .as_mut()
+            .expect("a turn has the connection until it is dropped")
+    }
+}
+
+/// A write transaction on the store's writer, from [`SqliteStore::begin_tx`](crate::SqliteStore::begin_tx).
+///
+/// It is the connection of sqlx inside it: run own statements on `&mut *tx`. While it is open nothing else writes, so keep
+/// it short. Dropped without [`commit`](Self::commit) it is rolled back.
+pub struct Transaction {
+    turn: Turn,
+    open: bool,
+}
+
+impl Transaction {
+    /// Commits: durable on return.
+    ///
+    /// # Errors
+    /// `Unavailable` leaves it open whether it happened.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.finish().await.map_err(|fail| fail.of("commit", "transaction"))
+    }
+
+    pub(crate) async fn finish(mut self) -> Done<()> {
+        SqliteTransactionManager::commit(&mut self.turn).await?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Undoes everything since the transaction began.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer; the transaction is undone all the same.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        self.undo().await.map_err(|fail| fail.of("rollback", "transaction"))
+    }
+
+    pub(crate) async fn undo(mut self) -> Done<()> {
+        SqliteTransactionManager::rollback(&mut self.turn).await?;
+        self.open = false;
+        Ok(())
+    }
+
+    pub(crate) fn is_of(&self, writer: &Arc<Writer>) -> bool {
+        Arc::ptr_eq(&self.turn.writer, writer)
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.open {
+            // Queued at the connection's worker thread, before whatever the next in turn asks of it; one for each savepoint.
+            for _ in 0..SqliteTransactionManager::get_transaction_depth(&self.turn).max(1) {
+                SqliteTransactionManager::start_rollback(&mut self.turn);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("open", &self.open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Deref for Transaction {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        &self.turn
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.turn
+    }
+}
