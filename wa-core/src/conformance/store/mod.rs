@@ -64,5 +64,5 @@ mod time;
 pub mod model;
 
 pub use self::factory::StoreFactory;
-pub use self::report::{Failure, Report, run_all};
+pub use self::report::{Failure, Report, first_failure, run_all};
 pub use self::table::{CASES, Case, run_case};

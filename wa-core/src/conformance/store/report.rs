@@ -49,15 +49,30 @@ pub async fn run_all(factory: &dyn StoreFactory) -> Report {
         failures: Vec::new(),
     };
     for case in CASES {
-        match AssertUnwindSafe(case.run(factory)).catch_unwind().await {
-            Ok(()) => report.passed += 1,
-            Err(panic) => report.failures.push(Failure {
-                case,
-                message: message_of(panic.as_ref()),
-            }),
+        match failure_of(case, factory).await {
+            None => report.passed += 1,
+            Some(failure) => report.failures.push(failure),
         }
     }
     report
+}
+
+/// Runs cases until one fails; `None` when the store passes them all.
+pub async fn first_failure(factory: &dyn StoreFactory) -> Option<Failure> {
+    for case in CASES {
+        if let Some(failure) = failure_of(case, factory).await {
+            return Some(failure);
+        }
+    }
+    None
+}
+
+async fn failure_of(case: &'static Case, factory: &dyn StoreFactory) -> Option<Failure> {
+    let panic = AssertUnwindSafe(case.run(factory)).catch_unwind().await.err()?;
+    Some(Failure {
+        case,
+        message: message_of(panic.as_ref()),
+    })
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -58,7 +58,7 @@ pub fn run_case(group: &str, name: &str, factory: &dyn StoreFactory) {
 
 /// Makes the case table and the macro that makes tests of the same cases, so that none can be forgotten.
 macro_rules! case_table {
-    ($d:tt $($group:ident { $($name:ident,)+ })+) => {
+    ($d:tt $($seed:ident = $number:literal,)+; $($group:ident { $($name:ident,)+ })+) => {
         /// All cases.
         pub static CASES: &[Case] = &[$($(
             Case {
@@ -89,12 +89,44 @@ macro_rules! case_table {
                         )+
                     }
                 )+
+
+                mod random_operations_agree_with_the_memory_store {
+                    #[allow(unused_imports, reason = "the expression may name what stands beside the macro")]
+                    use super::*;
+                    $(
+                        #[test]
+                        fn $seed() {
+                            $d crate::conformance::store::model::run_model(&$d factory, $number);
+                        }
+                    )+
+                }
             };
         }
     };
 }
 
 case_table! { $
+    of_seed_01 = 1,
+    of_seed_02 = 2,
+    of_seed_03 = 3,
+    of_seed_04 = 4,
+    of_seed_05 = 5,
+    of_seed_06 = 6,
+    of_seed_07 = 7,
+    of_seed_08 = 8,
+    of_seed_09 = 9,
+    of_seed_10 = 10,
+    of_seed_11 = 11,
+    of_seed_12 = 12,
+    of_seed_13 = 13,
+    of_seed_14 = 14,
+    of_seed_15 = 15,
+    of_seed_16 = 16,
+    of_seed_17 = 17,
+    of_seed_18 = 18,
+    of_seed_19 = 19,
+    of_seed_20 = 20,
+    ;
     devices {
         a_name_is_taken_once_per_user_whatever_its_case_and_blanks,
         the_name_of_a_deleted_device_is_free_again,

@@ -1,1 +1,0 @@
-//! Random operations on the store and on the memory store agree.
