@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use reqwest::header::AUTHORIZATION;
 use serde_json::Value;
 use wa_core::domain::delivery::Delivery;
+use wa_core::time::Timestamp;
 use wa_core::transport::{
     NotSentKind, Reconcilable, ReconcileQuery, Reconciled, SendContext, SendError, TransportMessageId,
 };
@@ -37,9 +38,22 @@ impl Wablas {
             .get(&endpoint.host, url)
             .header(AUTHORIZATION, endpoint.authorization());
         let answer = self.ask(request, context).await?;
-        reconciled(&answer, &query.transport_message_id)
-            .unwrap_or_else(|| Err(error::unusable(&answer, &error::secrets(&context.device, None))))
+        let found = reconciled(&answer, &query.transport_message_id)
+            .unwrap_or_else(|| Err(error::unusable(&answer, &error::secrets(&context.device, None))))?;
+        if found == Reconciled::NotFound && report_day(query.attempted_at) != report_day(query.asked_at) {
+            let detail = "an empty report may not cover the day of the attempt";
+            return Err(SendError::not_sent(NotSentKind::Unavailable, detail));
+        }
+        Ok(found)
     }
+}
+
+/// The vendor's day of an instant, in its zone Asia/Jakarta (UTC+7, no summer time).
+///
+/// Whether a report without a date goes back beyond the present day is not documented, so that its silence about an attempt
+/// of an earlier day proves nothing.
+const fn report_day(at: Timestamp) -> i64 {
+    (at.as_millis() + 7 * 3_600_000).div_euclid(86_400_000)
 }
 
 /// Reads a report; `None` when it is no successful one.

@@ -79,6 +79,7 @@ impl Question {
             transport_message_id: attempt.transport_message_id.clone(),
             to: self.message.phone.expect("an erased message is not in doubt"),
             attempted_at: attempt.attempted_at,
+            asked_at: core.now(),
         };
         let face = self
             .transport

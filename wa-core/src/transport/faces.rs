@@ -22,6 +22,8 @@ pub struct ReconcileQuery {
     pub to: Phone,
     /// When the attempt began.
     pub attempted_at: Timestamp,
+    /// When the question is asked.
+    pub asked_at: Timestamp,
 }
 
 /// What the gateway knows of an attempt.

@@ -14,12 +14,18 @@ use crate::rig::{CREDENTIAL, PROVIDER_ID, Rig, fixture, phone, recorded};
 const REF_ID: &str = "01900000-0000-7000-8000-000000000001";
 
 async fn find(rig: &Rig) -> Result<Reconciled, SendError> {
+    find_after(rig, 0).await
+}
+
+/// Asks so many hours after the attempt, which began at 18:06 in Jakarta.
+async fn find_after(rig: &Rig, hours: i64) -> Result<Reconciled, SendError> {
     let attempt_id = AttemptId::from_uuid(Uuid::parse_str(REF_ID).unwrap());
     let query = ReconcileQuery {
         attempt_id,
         transport_message_id: rig.transport.message_id(attempt_id),
         to: phone("+60123456789"),
         attempted_at: Timestamp::from_millis(1_795_000_000_000),
+        asked_at: Timestamp::from_millis(1_795_000_000_000 + hours * 3_600_000),
     };
     rig.transport
         .as_reconcilable()
@@ -41,6 +47,18 @@ fn assert_not_sent<T: std::fmt::Debug>(result: Result<T, SendError>, kind: &NotS
         Err(SendError::NotSent(refusal)) => assert_eq!(refusal.kind, *kind, "{what}"),
         other => panic!("{what}: {other:?}"),
     }
+}
+
+#[tokio::test]
+async fn an_empty_report_of_a_later_day_proves_nothing() {
+    let rig = Rig::answering(recorded("report/200-empty.json")).await;
+    assert_eq!(find_after(&rig, 5).await.unwrap(), Reconciled::NotFound);
+    let rig = Rig::answering(recorded("report/200-empty.json")).await;
+    assert_not_sent(
+        find_after(&rig, 6).await,
+        &NotSentKind::Unavailable,
+        "past midnight in Jakarta",
+    );
 }
 
 #[tokio::test]

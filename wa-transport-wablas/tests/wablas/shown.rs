@@ -67,6 +67,7 @@ async fn logs_say_what_happened_and_hold_no_token_no_text_and_no_full_number() {
             transport_message_id: message.transport_message_id,
             to: message.to,
             attempted_at: Timestamp::EPOCH,
+            asked_at: Timestamp::EPOCH,
         };
         let _ = rig.transport.as_reconcilable().unwrap().find(&context, &query).await;
         let _ = rig.transport.as_probe().unwrap().probe(&context).await;

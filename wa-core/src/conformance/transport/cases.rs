@@ -428,6 +428,7 @@ async fn find<F: TransportFixture>(fixture: &F, timeout: Duration) -> Option<Res
         transport_message_id: message.transport_message_id,
         to: message.to,
         attempted_at: Timestamp::from_millis(1_795_000_000_000),
+        asked_at: Timestamp::from_millis(1_795_000_000_000),
     };
     let face = fixture.transport().as_reconcilable()?;
     let result = within(timeout, "find", face.find(&context(fixture, timeout), &query)).await;
