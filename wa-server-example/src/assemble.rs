@@ -14,6 +14,7 @@ use wa_core::store::{AppStore, MemoryStore, Store, StoreError};
 use wa_core::time::{Clock, SystemClock};
 use wa_core::transport::Transport;
 use wa_core::transport::net::HostPolicy;
+use wa_store_sqlite::{DataLock, SqliteOptions, SqliteStore};
 use wa_transport_wablas::Wablas;
 use wa_transport_whacenter::Whacenter;
 
@@ -65,7 +66,7 @@ impl Ports {
     /// The database or a transport cannot be used.
     pub async fn open(settings: &Settings) -> Result<Self, StartError> {
         Ok(Self {
-            store: open_store(settings).await?,
+            store: own_store(settings).await?,
             clock: Arc::new(SystemClock::new()),
             transports: open_transports(settings)?,
         })
@@ -87,18 +88,28 @@ fn open_transports(settings: &Settings) -> Result<Vec<Arc<dyn Transport>>, Start
     ])
 }
 
-/// Opens the database that the settings name, without an engine.
+/// Opens the database that the settings name, without an engine and beside a server that may be running on it.
 ///
 /// # Errors
 /// It cannot be used.
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
     match &settings.database {
         Database::Memory => Ok(Arc::new(MemoryStore::new())),
-        Database::File(path) => Err(StartError::Unusable(format!(
-            "{} cannot be opened: this build knows sqlite::memory: alone",
-            path.display()
-        ))),
+        Database::File(path) => Ok(Arc::new(SqliteStore::open(SqliteOptions::file(path)).await?)),
     }
+}
+
+/// Opens the database that the settings name for the one server that runs on it.
+///
+/// # Errors
+/// It cannot be used, or another server runs on it.
+async fn own_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
+    let Database::File(path) = &settings.database else {
+        return open_store(settings).await;
+    };
+    let folder = path.parent().unwrap_or(&settings.data_dir);
+    let lock = DataLock::acquire(folder).map_err(|error| StartError::Unusable(error.to_string()))?;
+    Ok(Arc::new(SqliteStore::open(SqliteOptions::file(path).lock(lock)).await?))
 }
 
 /// The engine of this node; replaced when it lost its lease.
