@@ -28,34 +28,34 @@ macro_rules! user {
 }
 
 /// `user`, by the unique index of ids.
-const USER: &str = user!("FROM users u WHERE u.id = ?");
+pub(crate) const USER: &str = user!("FROM users u WHERE u.id = ?");
 /// `user_by_login`, by the unique index of logins.
-const BY_LOGIN: &str = user!("FROM users u WHERE u.login_key = ?");
+pub(crate) const BY_LOGIN: &str = user!("FROM users u WHERE u.login_key = ?");
 /// `users`, by the unique index of ids.
-const USERS: &str = user!("FROM users u WHERE u.id > ? ORDER BY u.id LIMIT ?");
-const INSERT_USER: &str = "
+pub(crate) const USERS: &str = user!("FROM users u WHERE u.id > ? ORDER BY u.id LIMIT ?");
+pub(crate) const INSERT_USER: &str = "
     INSERT INTO users (login, login_key, name, role, password_hash, active, settings, created_at, updated_at, version, id)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 /// `update_user`: one statement with its precondition, by the unique index of ids.
-const UPDATE_USER: &str = "
+pub(crate) const UPDATE_USER: &str = "
     UPDATE users SET login = ?, login_key = ?, name = ?, role = ?, password_hash = ?, active = ?, settings = ?,
         created_at = ?, updated_at = ?, version = ?
     WHERE id = ? AND version = ?";
-const USER_EXISTS: &str = "SELECT 1 FROM users WHERE id = ?";
+pub(crate) const USER_EXISTS: &str = "SELECT 1 FROM users WHERE id = ?";
 
-const INSERT_SESSION: &str =
+pub(crate) const INSERT_SESSION: &str =
     "INSERT INTO login_sessions (token_hash, user_id, created_at, expires_at) VALUES (?, ?, ?, ?)";
 /// `session`, by the primary key.
-const SESSION: &str = "
+pub(crate) const SESSION: &str = "
     SELECT token_hash, user_id, created_at, expires_at FROM login_sessions WHERE token_hash = ? AND expires_at > ?";
 /// `extend_session`, by the primary key.
-const EXTEND_SESSION: &str = "UPDATE login_sessions SET expires_at = ? WHERE token_hash = ?";
+pub(crate) const EXTEND_SESSION: &str = "UPDATE login_sessions SET expires_at = ? WHERE token_hash = ?";
 /// `delete_session`, by the primary key.
-const DELETE_SESSION: &str = "DELETE FROM login_sessions WHERE token_hash = ?";
+pub(crate) const DELETE_SESSION: &str = "DELETE FROM login_sessions WHERE token_hash = ?";
 /// `delete_sessions_of`, by `login_sessions_user`.
-const DELETE_SESSIONS_OF: &str = "DELETE FROM login_sessions WHERE user_id = ?";
+pub(crate) const DELETE_SESSIONS_OF: &str = "DELETE FROM login_sessions WHERE user_id = ?";
 /// `prune_sessions`, by `login_sessions_expiry`.
-const PRUNE_SESSIONS: &str = "DELETE FROM login_sessions WHERE expires_at < ?";
+pub(crate) const PRUNE_SESSIONS: &str = "DELETE FROM login_sessions WHERE expires_at < ?";
 
 macro_rules! import {
     ($from:literal) => {
@@ -68,12 +68,12 @@ macro_rules! import {
 }
 
 /// `import`, by the unique index of ids.
-const IMPORT: &str = import!("FROM imports i WHERE i.id = ? AND i.user_id = ?");
+pub(crate) const IMPORT: &str = import!("FROM imports i WHERE i.id = ? AND i.user_id = ?");
 /// `imports`, by `imports_user`, newest first.
-const IMPORTS: &str =
+pub(crate) const IMPORTS: &str =
     import!("FROM imports i WHERE i.user_id = ?1 AND (?2 IS NULL OR i.id < ?2) ORDER BY i.id DESC LIMIT ?3");
 /// `put_import`: another user's import is not replaced. By the unique index of ids.
-const PUT_IMPORT: &str = "
+pub(crate) const PUT_IMPORT: &str = "
     INSERT INTO imports (id, user_id, name, state, bytes_read, bytes_total, rows, inserted, duplicates, refused, message,
         created_at, updated_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -85,10 +85,10 @@ const PUT_IMPORT: &str = "
 static INSERT_REFUSALS: LazyLock<Insert> =
     LazyLock::new(|| Insert::new("INSERT INTO import_refusals (import_id, line, field, reason)", 4, ""));
 /// `import_refusals`, by `import_refusals_line`.
-const REFUSALS: &str = "
+pub(crate) const REFUSALS: &str = "
     SELECT line, field, reason FROM import_refusals WHERE import_id = ? AND line > ? ORDER BY line, rowid LIMIT ?";
 /// `fail_running_imports`, by `imports_running`.
-const FAIL_RUNNING: &str = "UPDATE imports SET state = 4, message = ?, updated_at = ? WHERE state = 1";
+pub(crate) const FAIL_RUNNING: &str = "UPDATE imports SET state = 4, message = ?, updated_at = ? WHERE state = 1";
 
 fn read_user(c: &mut Columns<'_>) -> Done<User> {
     Ok(User {

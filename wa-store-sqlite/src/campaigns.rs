@@ -40,12 +40,13 @@ macro_rules! campaign {
 }
 
 /// `campaign`, by the unique index of ids.
-const VISIBLE: &str = campaign!(
+pub(crate) const VISIBLE: &str = campaign!(
     "FROM campaigns c WHERE c.id = ?1 AND c.user_id = ?2
     AND (?3 IS NULL OR c.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
 );
 /// `campaigns_by_id`, by the unique index of ids, in the order asked.
-const BY_ID: &str = campaign!("FROM json_each(?) j CROSS JOIN campaigns c ON c.id = unhex(j.value) ORDER BY j.key");
+pub(crate) const BY_ID: &str =
+    campaign!("FROM json_each(?) j CROSS JOIN campaigns c ON c.id = unhex(j.value) ORDER BY j.key");
 /// `campaigns_due`, by `campaigns_scheduled`.
 pub(crate) const DUE: &str = campaign!(
     "FROM campaigns c INDEXED BY campaigns_scheduled
@@ -88,25 +89,25 @@ pub(crate) const ENTRIES: &str = "
     SELECT campaign_id, position, phone, name, text, custom FROM campaign_entries
     WHERE campaign_id = ? AND position > ? ORDER BY position LIMIT ?";
 /// `audience_size` of entries, by the primary key.
-const ENTRY_COUNT: &str = "SELECT count(*) FROM campaign_entries WHERE campaign_id = ?";
+pub(crate) const ENTRY_COUNT: &str = "SELECT count(*) FROM campaign_entries WHERE campaign_id = ?";
 
 /// `commit`: by the unique index of ids.
-const ONE: &str = campaign!("FROM campaigns c WHERE c.id = ?");
-const INSERT: &str = "
+pub(crate) const ONE: &str = campaign!("FROM campaigns c WHERE c.id = ?");
+pub(crate) const INSERT: &str = "
     INSERT INTO campaigns (title_key, device_id, body, status, reason, status_at, scheduled_at, cursor_kind, cursor_lead,
         cursor_entry, started_at, resumed_at, paused_at, ended_at, created_at, updated_at, version, id, user_id)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 /// `commit`: by the unique index of ids.
-const UPDATE: &str = "
+pub(crate) const UPDATE: &str = "
     UPDATE campaigns SET title_key = ?, device_id = ?, body = ?, status = ?, reason = ?, status_at = ?, scheduled_at = ?,
         cursor_kind = ?, cursor_lead = ?, cursor_entry = ?, started_at = ?, resumed_at = ?, paused_at = ?, ended_at = ?,
         created_at = ?, updated_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
 /// `AdvanceCursor`: one statement with its preconditions, by the unique index of ids.
-const ADVANCE: &str = "
+pub(crate) const ADVANCE: &str = "
     UPDATE campaigns SET cursor_kind = ?1, cursor_lead = ?2, cursor_entry = ?3, version = version + 1
     WHERE id = ?4 AND status = 3 AND cursor_kind = ?5 AND cursor_lead IS ?6 AND cursor_entry IS ?7";
-const EXISTS: &str = "SELECT 1 FROM campaigns WHERE id = ?";
+pub(crate) const EXISTS: &str = "SELECT 1 FROM campaigns WHERE id = ?";
 /// `commit`: whether a campaign has open messages, by `messages_open`.
 pub(crate) const HAS_OPEN: &str = "
     SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_open
@@ -115,9 +116,9 @@ pub(crate) const HAS_OPEN: &str = "
 pub(crate) const HAS_MESSAGES: &str = "
     SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_scope WHERE scope_kind = 1 AND scope_id = ?)";
 /// `commit`: leaves the mark for `sweep`. By the unique index of ids.
-const MARK: &str = "UPDATE campaigns SET sweep = 1 WHERE id = ?";
+pub(crate) const MARK: &str = "UPDATE campaigns SET sweep = 1 WHERE id = ?";
 /// `DeleteCampaign`: entries go with it. By the unique index of ids.
-const DELETE: &str = "DELETE FROM campaigns WHERE id = ?";
+pub(crate) const DELETE: &str = "DELETE FROM campaigns WHERE id = ?";
 /// `ErasePerson`: by `campaign_entries_phone` and the unique index of ids.
 pub(crate) const ERASE_ENTRIES: &str = "
     DELETE FROM campaign_entries WHERE phone = ?1
@@ -141,16 +142,16 @@ macro_rules! saved {
 }
 
 /// `saved_text`, `commit`: by the unique index of ids.
-const SAVED: &str = saved!("FROM saved_texts t WHERE t.id = ? AND t.user_id = ?");
+pub(crate) const SAVED: &str = saved!("FROM saved_texts t WHERE t.id = ? AND t.user_id = ?");
 /// `saved_texts`, by the unique index of user and id.
-const SAVED_PAGE: &str = saved!("FROM saved_texts t WHERE t.user_id = ? AND t.id > ? ORDER BY t.id LIMIT ?");
-const INSERT_SAVED: &str = "
+pub(crate) const SAVED_PAGE: &str = saved!("FROM saved_texts t WHERE t.user_id = ? AND t.id > ? ORDER BY t.id LIMIT ?");
+pub(crate) const INSERT_SAVED: &str = "
     INSERT INTO saved_texts (name, name_key, content, created_at, updated_at, version, id, user_id)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
-const UPDATE_SAVED: &str = "
+pub(crate) const UPDATE_SAVED: &str = "
     UPDATE saved_texts SET name = ?, name_key = ?, content = ?, created_at = ?, updated_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
-const DELETE_SAVED: &str = "DELETE FROM saved_texts WHERE id = ? AND user_id = ?";
+pub(crate) const DELETE_SAVED: &str = "DELETE FROM saved_texts WHERE id = ? AND user_id = ?";
 
 /// What a person writes of a campaign: the part of the row of which nothing is asked.
 #[derive(Serialize, Deserialize)]

@@ -28,12 +28,12 @@ macro_rules! command {
 }
 
 /// `command`, by the unique index of ids.
-const VISIBLE: &str = command!(
+pub(crate) const VISIBLE: &str = command!(
     "FROM device_commands k WHERE k.id = ?1 AND k.user_id = ?2
     AND (?3 IS NULL OR k.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
 );
 /// `AnswerCommand`, by the unique index of ids.
-const ONE: &str = command!("FROM device_commands k WHERE k.id = ?");
+pub(crate) const ONE: &str = command!("FROM device_commands k WHERE k.id = ?");
 /// `commands`: by `devices_owner` and `device_commands_waiting`.
 pub(crate) const WAITING: &str = command!(
     "FROM devices d INDEXED BY devices_owner
@@ -45,11 +45,11 @@ pub(crate) const PRUNE: &str = "
     DELETE FROM device_commands WHERE id IN (
         SELECT id FROM device_commands INDEXED BY device_commands_expiry WHERE expires_at < ?
         ORDER BY expires_at LIMIT ?)";
-const INSERT: &str = "
+pub(crate) const INSERT: &str = "
     INSERT INTO device_commands (id, user_id, device_id, ask, answer, answered, created_at, expires_at)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 /// `AnswerCommand`: the first answer stays. By the unique index of ids.
-const ANSWER: &str = "UPDATE device_commands SET answer = ?, answered = 1 WHERE id = ? AND answered = 0";
+pub(crate) const ANSWER: &str = "UPDATE device_commands SET answer = ?, answered = 1 WHERE id = ? AND answered = 0";
 
 /// `events`: by `events_user`.
 pub(crate) const EVENTS: &str = "SELECT id, body FROM events WHERE user_id = ? AND id > ? ORDER BY id LIMIT ?";

@@ -20,7 +20,7 @@ use crate::suppressions::remove_suppression;
 use crate::tallies::Tallies;
 
 /// `SetDeviceLink`, `AnswerCommand`: owner and epoch of a device, by the primary key.
-const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = ?";
+pub(crate) const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = ?";
 
 /// What a commit gathers.
 pub(crate) struct Commit<'c> {

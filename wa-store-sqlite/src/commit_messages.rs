@@ -97,7 +97,8 @@ pub(crate) const SENT_TO: &str = live!(
     ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
 );
 /// `Replied`: by the primary key.
-const HEAR: &str = "INSERT INTO replies (device_id, provider_id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+pub(crate) const HEAR: &str =
+    "INSERT INTO replies (device_id, provider_id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
 
 /// What the rows of a page of messages refer to.
 struct Facts {

@@ -29,51 +29,52 @@ macro_rules! device {
 }
 
 /// `device`, by the primary key.
-const VISIBLE: &str = device!(
+pub(crate) const VISIBLE: &str = device!(
     "FROM devices d WHERE d.id = ?1 AND d.user_id = ?2 AND d.deleted_at IS NULL
     AND (?3 IS NULL OR d.id IN (SELECT unhex(value) FROM json_each(?3)))"
 );
 /// `devices`, by the unique index of user and id.
-const PAGE: &str = device!(
+pub(crate) const PAGE: &str = device!(
     "FROM devices d WHERE d.user_id = ?1 AND d.id > ?2 AND d.deleted_at IS NULL
     AND (?3 IS NULL OR d.id IN (SELECT unhex(value) FROM json_each(?3)))
     ORDER BY d.id LIMIT ?4"
 );
 /// `device_by_hook`, by `devices_hook`.
-const BY_HOOK: &str = device!(
+pub(crate) const BY_HOOK: &str = device!(
     "FROM devices d INDEXED BY devices_hook
     WHERE d.hook_digest = ? AND d.hook_digest IS NOT NULL AND d.deleted_at IS NULL"
 );
 /// `owned`, `claim`: by the primary key, in the order asked.
-const OWNED: &str = device!("FROM json_each(?) j CROSS JOIN devices d ON d.id = unhex(j.value) ORDER BY j.key");
+pub(crate) const OWNED: &str =
+    device!("FROM json_each(?) j CROSS JOIN devices d ON d.id = unhex(j.value) ORDER BY j.key");
 /// `devices_of`, by `devices_owner`.
 pub(crate) const OWNED_BY: &str = device!("FROM devices d INDEXED BY devices_owner WHERE d.owner = ? ORDER BY d.id");
 /// `users_with_devices`, by the index of live names, which begins with the user.
-const USERS: &str = "
+pub(crate) const USERS: &str = "
     SELECT DISTINCT user_id FROM devices INDEXED BY devices_name WHERE deleted_at IS NULL AND user_id > ?
     ORDER BY user_id LIMIT ?";
 
 /// `commit`: one device, deleted ones too, by the primary key.
-const ONE: &str = device!("FROM devices d WHERE d.id = ?");
+pub(crate) const ONE: &str = device!("FROM devices d WHERE d.id = ?");
 /// `commit`: adds a device.
-const INSERT: &str = "
+pub(crate) const INSERT: &str = "
     INSERT INTO devices (name, name_key, description, platform, phone, jid, credential, base_url, hook_token, hook_digest,
         link_state, link_reason, link_at, hold_reason, hold_since_at, hold_detail, restriction_until_at, restriction_scope,
         delay, caps, on_doubt, last_active_at, created_at, updated_at, deleted_at, version, id, user_id)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 /// `commit`: replaces a device, by the primary key.
-const UPDATE: &str = "
+pub(crate) const UPDATE: &str = "
     UPDATE devices SET name = ?, name_key = ?, description = ?, platform = ?, phone = ?, jid = ?, credential = ?,
         base_url = ?, hook_token = ?, hook_digest = ?, link_state = ?, link_reason = ?, link_at = ?, hold_reason = ?,
         hold_since_at = ?, hold_detail = ?, restriction_until_at = ?, restriction_scope = ?, delay = ?, caps = ?,
         on_doubt = ?, last_active_at = ?, created_at = ?, updated_at = ?, deleted_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
 /// `commit`: another live device with the same token, by `devices_hook`.
-const HOOK_TAKEN: &str = "
+pub(crate) const HOOK_TAKEN: &str = "
     SELECT 1 FROM devices INDEXED BY devices_hook
     WHERE hook_digest = ? AND hook_digest IS NOT NULL AND deleted_at IS NULL AND id <> ?";
 /// `commit`: leaves the mark for `sweep`. By the primary key.
-const MARK: &str = "UPDATE devices SET sweep = 1 WHERE id = ?";
+pub(crate) const MARK: &str = "UPDATE devices SET sweep = 1 WHERE id = ?";
 
 /// Names are compared trimmed and case-folded.
 pub(crate) fn folded(name: &str) -> String {

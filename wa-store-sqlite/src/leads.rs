@@ -33,7 +33,7 @@ macro_rules! lead {
 }
 
 /// `lead`, by the unique index of ids.
-const VISIBLE: &str = lead!(
+pub(crate) const VISIBLE: &str = lead!(
     "FROM leads l WHERE l.id = ?1 AND l.user_id = ?2
     AND (?3 IS NULL OR l.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
 );
@@ -67,7 +67,7 @@ pub(crate) const UPDATE: &str = "
         last_interaction_at = ?, created_at = ?, updated_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
 /// `commit`: the words a lead gets, by the primary key.
-const ADD_TOKENS: &str = "
+pub(crate) const ADD_TOKENS: &str = "
     INSERT INTO lead_tokens (user_id, kind, token, lead_id)
     SELECT ?1, value->>0, value->>1, ?2 FROM json_each(?3) WHERE true ON CONFLICT DO NOTHING";
 /// `commit`: the words a lead loses, by the primary key.

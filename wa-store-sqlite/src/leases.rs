@@ -17,25 +17,26 @@ use crate::{Op, SqliteStore};
 /// The node of every statement of an owner, by the primary key.
 pub(crate) const NODE: &str = "SELECT fenced FROM nodes WHERE incarnation = ?";
 /// `seed`: the first one stays. By the primary key.
-const PUT_SEED: &str = "INSERT INTO meta (one, seed) VALUES (1, ?) ON CONFLICT DO NOTHING";
-const SEED: &str = "SELECT seed FROM meta WHERE one = 1";
-const JOIN: &str = "INSERT INTO nodes (incarnation, name, beat_at) VALUES (?, ?, ?)";
+pub(crate) const PUT_SEED: &str = "INSERT INTO meta (one, seed) VALUES (1, ?) ON CONFLICT DO NOTHING";
+pub(crate) const SEED: &str = "SELECT seed FROM meta WHERE one = 1";
+pub(crate) const JOIN: &str = "INSERT INTO nodes (incarnation, name, beat_at) VALUES (?, ?, ?)";
 /// `beat`, by the primary key.
-const BEAT: &str = "UPDATE nodes SET beat = beat + 1, beat_at = ? WHERE incarnation = ? AND fenced = 0";
+pub(crate) const BEAT: &str = "UPDATE nodes SET beat = beat + 1, beat_at = ? WHERE incarnation = ? AND fenced = 0";
 /// `nodes`: all rows; `devices_owner` counts.
-const NODES: &str = "
+pub(crate) const NODES: &str = "
     SELECT n.incarnation, n.name, n.beat, n.beat_at, n.fenced,
         (SELECT count(*) FROM devices d WHERE d.owner = n.incarnation),
-        EXISTS (SELECT 1 FROM planner p WHERE p.incarnation = n.incarnation)
+        EXISTS (SELECT 1 FROM planner WHERE planner.incarnation = n.incarnation)
     FROM nodes n ORDER BY n.incarnation";
 /// `fence`: what is known of the target, by the primary key.
-const TARGET: &str = "SELECT fenced, beat FROM nodes WHERE incarnation = ?";
+pub(crate) const TARGET: &str = "SELECT fenced, beat FROM nodes WHERE incarnation = ?";
 /// `fence_the_dead`: the others.
-const OTHERS: &str = "SELECT incarnation FROM nodes WHERE incarnation <> ? AND fenced = 0 ORDER BY incarnation";
+pub(crate) const OTHERS: &str =
+    "SELECT incarnation FROM nodes WHERE incarnation <> ? AND fenced = 0 ORDER BY incarnation";
 /// `fence`, `leave`: the devices of a node, by `devices_owner`.
 pub(crate) const OWNED_IDS: &str = "SELECT id FROM devices INDEXED BY devices_owner WHERE owner = ? ORDER BY id";
-const FENCE: &str = "UPDATE nodes SET fenced = 1 WHERE incarnation = ?";
-const END_PLANNER: &str = "DELETE FROM planner WHERE incarnation = ?";
+pub(crate) const FENCE: &str = "UPDATE nodes SET fenced = 1 WHERE incarnation = ?";
+pub(crate) const END_PLANNER: &str = "DELETE FROM planner WHERE incarnation = ?";
 /// `fence`, `release`, `leave`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
 /// doubt on a deleted device, which nobody claims, is for the sweep then. By the primary key.
 pub(crate) const DISOWN: &str = "
@@ -56,9 +57,9 @@ pub(crate) const RELEASABLE: &str = "
         )
     ORDER BY j.key";
 /// `plan_lease`: the first one stays. By the primary key.
-const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, ?) ON CONFLICT DO NOTHING";
-const PLANNER: &str = "SELECT incarnation FROM planner WHERE one = 1";
-const LEAVE: &str = "DELETE FROM nodes WHERE incarnation = ?";
+pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, ?) ON CONFLICT DO NOTHING";
+pub(crate) const PLANNER: &str = "SELECT incarnation FROM planner WHERE one = 1";
+pub(crate) const LEAVE: &str = "DELETE FROM nodes WHERE incarnation = ?";
 
 /// Whether a node may write as an owner: one that is fenced, has left or never joined may not.
 pub(crate) async fn check_node(connection: &mut SqliteConnection, node: Incarnation) -> Done<()> {

@@ -47,6 +47,8 @@ mod lock;
 mod message_row;
 mod options;
 mod outbox;
+#[cfg(test)]
+mod plans;
 mod row;
 mod settle;
 mod suppressions;
@@ -379,5 +381,53 @@ impl Store for SqliteStore {
             Ok(false) => Err(StoreError::new(StoreErrorKind::Unavailable, "ready", "schema")),
             Err(fail) => Err(Fail::of(fail, "ready", "database")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn tables(connection: &mut SqliteConnection) -> Vec<String> {
+        let sql = "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' AND tbl_name <> '_sqlx_migrations' ORDER BY 1";
+        sqlx::query_scalar(sql).fetch_all(connection).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn migrations_walk_up_and_down_step_by_step() {
+        let mut connection = connect(SqliteConnectOptions::new().in_memory(true)).await.unwrap();
+        migrate(&mut connection).await.unwrap();
+        let full = tables(&mut connection).await;
+        let mut versions: Vec<i64> = MIGRATIONS
+            .iter()
+            .filter(|migration| migration.migration_type.is_up_migration())
+            .map(|migration| migration.version)
+            .collect();
+        versions.insert(0, 0);
+        for pair in versions.windows(2).rev() {
+            let before = tables(&mut connection).await;
+            MIGRATIONS.undo(&mut connection, pair[0]).await.unwrap();
+            assert!(
+                tables(&mut connection).await.len() < before.len(),
+                "{} takes something away",
+                pair[1]
+            );
+            MIGRATIONS.run_to(pair[1], &mut connection).await.unwrap();
+            assert_eq!(tables(&mut connection).await, before, "{} brings it back", pair[1]);
+            MIGRATIONS.undo(&mut connection, pair[0]).await.unwrap();
+        }
+        assert_eq!(tables(&mut connection).await, Vec::<String>::new());
+        migrate(&mut connection).await.unwrap();
+        assert_eq!(tables(&mut connection).await, full);
+    }
+
+    #[tokio::test]
+    async fn a_store_behind_its_schema_is_not_ready() {
+        let store = SqliteStore::open(SqliteOptions::memory()).await.unwrap();
+        store.ready().await.unwrap();
+        let mut turn = store.writer.turn(WriteClass::Api).await.unwrap();
+        MIGRATIONS.undo(&mut *turn, 2).await.unwrap();
+        drop(turn);
+        assert_eq!(store.ready().await.unwrap_err().kind, StoreErrorKind::Unavailable);
     }
 }

@@ -136,8 +136,8 @@ pub(crate) const NUMBERS: &str = "
 pub(crate) const DEVICE_NUMBERS: &str = "
     SELECT device_id, done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied
     FROM tallies INDEXED BY tallies_device WHERE device_id = ?1 AND user_id = ?2";
-const DEVICE_OF_USER: &str = "SELECT 1 FROM devices WHERE id = ? AND user_id = ?";
-const CAMPAIGN_OF_USER: &str = "SELECT 1 FROM campaigns WHERE id = ? AND user_id = ?";
+pub(crate) const DEVICE_OF_USER: &str = "SELECT 1 FROM devices WHERE id = ? AND user_id = ?";
+pub(crate) const CAMPAIGN_OF_USER: &str = "SELECT 1 FROM campaigns WHERE id = ? AND user_id = ?";
 /// `count` of a campaign, by `messages_scope`.
 pub(crate) const COUNT_CAMPAIGN: &str = "
     SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_scope

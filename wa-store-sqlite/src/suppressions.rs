@@ -22,12 +22,12 @@ pub(crate) const PAGE: &str = "
     SELECT user_id, person, phone, reason, note, since_at FROM suppressions
     WHERE user_id = ? AND person > ? ORDER BY person LIMIT ?";
 /// `Suppress`: by the primary key.
-const PUT: &str = "
+pub(crate) const PUT: &str = "
     INSERT INTO suppressions (user_id, person, phone, reason, note, since_at) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT (user_id, person) DO UPDATE SET phone = excluded.phone, reason = excluded.reason, note = excluded.note,
         since_at = excluded.since_at";
 /// `Unsuppress`: by the primary key.
-const REMOVE: &str = "DELETE FROM suppressions WHERE user_id = ? AND person = ?";
+pub(crate) const REMOVE: &str = "DELETE FROM suppressions WHERE user_id = ? AND person = ?";
 
 fn read_suppression(c: &mut Columns<'_>) -> Done<Suppression> {
     Ok(Suppression {

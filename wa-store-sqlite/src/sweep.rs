@@ -27,8 +27,8 @@ pub(crate) const OF_CAMPAIGN: &str = live!(
 /// `sweep`: queued messages of a device, by `messages_queue`, whose order is not that of ids.
 pub(crate) const QUEUED_OF_DEVICE: &str = live!(
     "FROM messages m WHERE m.seq IN (
-        SELECT q.seq FROM messages q INDEXED BY messages_queue WHERE q.device_id = ? AND q.state = 1
-        ORDER BY q.id LIMIT ?
+        SELECT w.seq FROM messages w INDEXED BY messages_queue WHERE w.device_id = ? AND w.state = 1
+        ORDER BY w.id LIMIT ?
     ) ORDER BY m.id"
 );
 /// `sweep`: held messages of a device, by `messages_held`.
@@ -38,8 +38,8 @@ pub(crate) const HELD_OF_DEVICE: &str =
 pub(crate) const DOUBTS_OF_DEVICE: &str =
     live!("FROM messages m INDEXED BY messages_doubt WHERE m.device_id = ? AND m.state = 4 ORDER BY m.id LIMIT ?");
 /// `sweep`: nothing is left to move. By the primary keys.
-const FORGET_CAMPAIGN: &str = "UPDATE campaigns SET sweep = 0 WHERE id = ?";
-const FORGET_DEVICE: &str = "UPDATE devices SET sweep = 0 WHERE id = ?";
+pub(crate) const FORGET_CAMPAIGN: &str = "UPDATE campaigns SET sweep = 0 WHERE id = ?";
+pub(crate) const FORGET_DEVICE: &str = "UPDATE devices SET sweep = 0 WHERE id = ?";
 
 /// Something whose messages have to be moved.
 enum Mark {

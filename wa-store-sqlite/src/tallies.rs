@@ -43,7 +43,7 @@ pub(crate) struct Tallies {
 struct Line(String, u8, String, String, [i64; COLUMNS]);
 
 /// `INSERT` of cells that are not there yet; before [`CHANGE`], which may then lower what it finds. By the primary key.
-const ENSURE: &str = "
+pub(crate) const ENSURE: &str = "
     INSERT INTO tallies (user_id, scope_kind, scope_id, device_id,
         done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
     SELECT unhex(value->>0), value->>1, unhex(value->>2), unhex(value->>3), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0

@@ -4,6 +4,8 @@
 
 #[path = "sqlite/folder.rs"]
 mod folder;
+#[path = "sqlite/own.rs"]
+mod own;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,0 +1,306 @@
+//! SQLite is asked for the plan of every statement, over tables that are large: none may walk a whole table.
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Row};
+use wa_core::domain::access::RequestScope;
+use wa_core::domain::audience::TargetFilter;
+use wa_core::domain::campaign::CampaignStatus;
+use wa_core::domain::message::{MessageScope, MessageState};
+use wa_core::domain::phone::{PersonKey, Phone};
+use wa_core::domain::token::Token;
+use wa_core::id::{CampaignId, DeviceId, LeadId, MessageId, UserId};
+use wa_core::store::{CampaignFilter, LeadFilter, MessageFilter, PageRequest, WriteClass};
+use wa_core::time::Timestamp;
+
+use crate::leads::Wanted;
+use crate::{SqliteOptions, SqliteStore};
+
+/// Lists statements by file, and proves that no constant of a file is forgotten.
+macro_rules! statements {
+    ($($file:ident { $($name:ident),+ $(,)? })+) => {
+        const STATEMENTS: &[(&str, &str, &str)] =
+            &[$($((stringify!($file), stringify!($name), crate::$file::$name),)+)+];
+        const SOURCES: &[(&str, &str)] = &[$((stringify!($file), include_str!(concat!(stringify!($file), ".rs"))),)+];
+    };
+}
+
+statements! {
+    app { USER, BY_LOGIN, USERS, INSERT_USER, UPDATE_USER, USER_EXISTS, INSERT_SESSION, SESSION, EXTEND_SESSION, DELETE_SESSION, DELETE_SESSIONS_OF, PRUNE_SESSIONS, IMPORT, IMPORTS, PUT_IMPORT, REFUSALS, FAIL_RUNNING }
+    begin { DEVICES, MESSAGES, BEGIN, AGAIN }
+    campaigns { VISIBLE, BY_ID, DUE, NEXT, EXPANDING, COMPLETE, PERSONS_IN, ENTRIES, ENTRY_COUNT, ONE, INSERT, UPDATE, ADVANCE, EXISTS, HAS_OPEN, HAS_MESSAGES, MARK, DELETE, ERASE_ENTRIES, SAVED, SAVED_PAGE, INSERT_SAVED, UPDATE_SAVED, DELETE_SAVED }
+    commands { VISIBLE, ONE, WAITING, PRUNE, INSERT, ANSWER, EVENTS, PRUNE_EVENTS, SEES_CAMPAIGN, SEES_LEAD }
+    commit { OWNER }
+    commit_messages { KNOWN, DEVICES, CAMPAIGNS, LEADS, ONE, OPEN_TO, ERASE, ERASE_ATTEMPTS, BY_ATTEMPT, BY_OURS, BY_PROVIDER, SENT_TO, HEAR }
+    devices { VISIBLE, PAGE, BY_HOOK, OWNED, OWNED_BY, USERS, ONE, INSERT, UPDATE, HOOK_TAKEN, MARK }
+    leads { VISIBLE, BY_ID, BY_IDENTITY, NICHES, NICHES_OF_DEVICES, ONE, WITH_PHONE, UPDATE, ADD_TOKENS, REMOVE_TOKENS, DELETE, TOUCH }
+    leases { NODE, PUT_SEED, SEED, JOIN, BEAT, NODES, TARGET, OTHERS, OWNED_IDS, FENCE, END_PLANNER, DISOWN, UNOWNED, CLAIM, RELEASABLE, TAKE_PLAN, PLANNER, LEAVE }
+    live { SAVE, TO_POOL }
+    outbox { HEADS, CHOSEN, SENDING, DOUBTS, POOL, LOADS, HISTORY, ENDS, RECENT_OF_CAMPAIGN, RECENT_OF_DEVICE, VISIBLE, ATTEMPTS, NUMBERS, DEVICE_NUMBERS, DEVICE_OF_USER, CAMPAIGN_OF_USER, COUNT_CAMPAIGN, COUNT_OTHER, BACKLOG }
+    settle { MESSAGES, PROVIDER_IDS, SENDING_ON }
+    suppressions { AMONG, PAGE, PUT, REMOVE }
+    sweep { MARKED_CAMPAIGNS, MARKED_DEVICES, OF_CAMPAIGN, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_DEVICE, ASSIGNABLE, ASSIGN, TOPPED_UP }
+    tallies { ENSURE, CHANGE }
+}
+
+/// What may be walked from end to end: it is short by its nature.
+const SHORT: &[&str] = &[
+    // Lists that a statement is given, and what it makes of them.
+    "VIRTUAL TABLE",
+    "CONSTANT ROW",
+    "SCAN lane ",
+    "SCAN head ",
+    "SCAN v ",
+    "SCAN (subquery",
+    "SCAN q ",
+    // Nodes, the planner and the newest version of the schema.
+    "SCAN n ",
+    "SCAN nodes ",
+    "SCAN planner ",
+    "SCAN _sqlx_migrations",
+    // Indexes that hold only what waits to be done.
+    "INDEX campaigns_running",
+    "INDEX campaigns_scheduled",
+    "INDEX campaigns_sweep",
+    "INDEX devices_sweep",
+    "INDEX devices_unowned",
+    "INDEX imports_running",
+];
+
+/// `backlog` counts open rows: it walks the partial indexes that hold them, not the table.
+const BACKLOG: [&str; 4] = ["messages_queue", "messages_held", "messages_sending", "messages_doubt"];
+
+async fn walks(connection: &mut SqliteConnection, sql: &str) -> Vec<String> {
+    let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+    let rows = sqlx::query(sql).fetch_all(connection).await.unwrap();
+    let steps = rows.iter().map(|row| row.get::<String, _>("detail"));
+    // The step's own name may end the line, so that "SCAN n " must not find "SCAN nothing".
+    steps
+        .filter(|step| step.starts_with("SCAN") && !SHORT.iter().any(|short| format!("{step} ").contains(short)))
+        .collect()
+}
+
+/// Ten thousand rows of each large table, so that the planner sees what it will see.
+const FILL: &[&str] = &[
+    "INSERT INTO nodes (incarnation, name, beat_at) VALUES (randomblob(16), 'a', 0)",
+    "INSERT INTO devices (id, user_id, name, name_key, description, platform, hook_token, link_state, link_at, on_doubt,
+        created_at, updated_at, version, owner)
+    SELECT randomblob(16), unhex('09090909090909090909090909090909'), 'd' || value, 'd' || value, '', 'stub', '', 3, 0, 1, 0,
+        0, 1, (SELECT incarnation FROM nodes)
+    FROM generate",
+    "INSERT INTO campaigns (id, user_id, title_key, body, status, status_at, cursor_kind, created_at, updated_at, version)
+    SELECT randomblob(16), unhex('09090909090909090909090909090909'), '', '{}', 3, 0, 3, 0, 0, 1 FROM generate",
+    "INSERT INTO leads (id, user_id, device_id, name, name_key, phone, niches, triggers, tags, target_status, journey,
+        pipeline_status, created_at, updated_at, version)
+    SELECT randomblob(16), user_id, id, '', '', '+6012' || (1000000 + rowid_of), '', '', '', 1, '', '', 0, 0, 1
+    FROM (SELECT user_id, id, row_number() OVER () AS rowid_of FROM devices)",
+    "INSERT INTO lead_tokens (user_id, kind, token, lead_id) SELECT user_id, 1, 'exa', id FROM leads",
+    "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, person, name, device_id, from_pool,
+        override_suppression, due_at, expires_at, state, settled_at, created_at)
+    SELECT randomblob(16), d.user_id, 1, (SELECT id FROM campaigns LIMIT 1), 2, randomblob(16), 0, randomblob(16), '', d.id, 0,
+        0, 0, 0, CASE d.place % 2 WHEN 0 THEN 1 ELSE 5 END, CASE d.place % 2 WHEN 0 THEN NULL ELSE 0 END, 0
+    FROM (SELECT user_id, id, row_number() OVER () AS place FROM devices) d",
+    "INSERT INTO attempts (id, message_id, device_id, epoch, text, attempted_at)
+    SELECT randomblob(16), id, device_id, 1, '', 0 FROM messages",
+    "INSERT INTO suppressions (user_id, person, reason, note, since_at)
+    SELECT unhex('09090909090909090909090909090909'), randomblob(16), 1, '', 0 FROM generate",
+];
+
+async fn large() -> SqliteStore {
+    let store = SqliteStore::open(SqliteOptions::memory()).await.unwrap();
+    let mut tx = store.begin_tx(WriteClass::Bulk).await.unwrap();
+    let numbers = "WITH RECURSIVE generate (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM generate LIMIT 10000)";
+    for insert in FILL {
+        let sql = AssertSqlSafe(format!("{numbers} {insert}"));
+        sqlx::query(sql).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn no_statement_walks_a_whole_table() {
+    let store = large().await;
+    let mut reader = store.reader().await.unwrap();
+    let mut bad = Vec::new();
+    for (file, name, sql) in STATEMENTS {
+        let mut walks = walks(&mut reader, sql).await;
+        if *name == "BACKLOG" {
+            walks.retain(|step| {
+                !BACKLOG
+                    .iter()
+                    .any(|index| step.contains(&format!("COVERING INDEX {index}")))
+            });
+        }
+        bad.extend(walks.into_iter().map(|step| format!("{file}::{name}: {step}")));
+    }
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[tokio::test]
+async fn no_list_walks_a_whole_table_whatever_is_asked_of_it() {
+    let store = large().await;
+    let mut reader = store.reader().await.unwrap();
+    let mut bad = Vec::new();
+    for sql in lists() {
+        let walks = walks(&mut reader, &sql).await;
+        bad.extend(walks.into_iter().map(|step| format!("{step}: {sql}")));
+    }
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+#[test]
+fn the_check_sees_a_walk() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = large().await;
+        let mut reader = store.reader().await.unwrap();
+        let walks = walks(&mut reader, "SELECT id FROM messages m WHERE m.name = ?").await;
+        assert_eq!(walks, ["SCAN m"]);
+    });
+}
+
+#[test]
+fn every_statement_is_checked() {
+    for (file, source) in SOURCES {
+        for line in source.lines() {
+            let Some(rest) = line.split("const ").nth(1) else {
+                continue;
+            };
+            let Some((name, rest)) = rest.split_once(':') else {
+                continue;
+            };
+            if rest.trim_start().starts_with("&str") {
+                let listed = STATEMENTS
+                    .iter()
+                    .any(|(of, constant, _)| (of, *constant) == (file, name));
+                assert!(listed, "{file}::{name} is not listed");
+            }
+        }
+    }
+}
+
+/// Lists as they are built for every condition alone, for a page within, and for a scope of some devices.
+fn lists() -> Vec<String> {
+    let user = UserId::MIN;
+    let scopes = [
+        RequestScope::user(user),
+        RequestScope {
+            user_id: user,
+            devices: Some(vec![DeviceId::MIN]),
+        },
+    ];
+    let mut lists = Vec::new();
+    for scope in &scopes {
+        for filter in lead_filters() {
+            for after in [None, Some(LeadId::MIN)] {
+                let wanted = Wanted {
+                    user_id: user,
+                    filter: &filter,
+                    devices: crate::row::device_list(scope),
+                    created_until: Some(Timestamp::EPOCH),
+                    after,
+                };
+                lists.push(wanted.rows(10).sql().as_str().to_owned());
+                lists.push(wanted.count().sql().as_str().to_owned());
+            }
+        }
+        for filter in message_filters() {
+            for page in [PageRequest::first(10), PageRequest::after(MessageId::MIN, 10)] {
+                let statement = crate::outbox::page_statement(scope, &filter, &page);
+                lists.push(statement.sql().as_str().to_owned());
+            }
+        }
+        for filter in campaign_filters() {
+            for page in [PageRequest::first(10), PageRequest::after(CampaignId::MIN, 10)] {
+                let statement = crate::campaigns::page_statement(scope, &filter, &page);
+                lists.push(statement.sql().as_str().to_owned());
+            }
+        }
+    }
+    lists
+}
+
+fn lead_filters() -> Vec<LeadFilter> {
+    let any = LeadFilter::default;
+    let token = Token::parse("exa").ok();
+    vec![
+        any(),
+        LeadFilter {
+            device_id: Some(DeviceId::MIN),
+            ..any()
+        },
+        LeadFilter {
+            without_device: true,
+            ..any()
+        },
+        LeadFilter {
+            niche: token.clone(),
+            ..any()
+        },
+        LeadFilter {
+            trigger: token.clone(),
+            tag: token,
+            ..any()
+        },
+        LeadFilter {
+            target: TargetFilter::Customer,
+            ..any()
+        },
+        LeadFilter {
+            phone: Phone::from_e164("+60123456789").ok(),
+            ..any()
+        },
+        LeadFilter {
+            search: Some("a".to_owned()),
+            ..any()
+        },
+    ]
+}
+
+fn message_filters() -> Vec<MessageFilter> {
+    let any = MessageFilter::default;
+    vec![
+        any(),
+        MessageFilter {
+            scope: Some(MessageScope::Campaign(CampaignId::MIN)),
+            ..any()
+        },
+        MessageFilter {
+            scope: Some(MessageScope::Direct),
+            ..any()
+        },
+        MessageFilter {
+            device_id: Some(DeviceId::MIN),
+            ..any()
+        },
+        MessageFilter {
+            lead_id: Some(LeadId::MIN),
+            ..any()
+        },
+        MessageFilter {
+            person: PersonKey::from_slice(&[0; 16]),
+            ..any()
+        },
+        MessageFilter {
+            states: MessageState::ALL.to_vec(),
+            with_superseded: true,
+            ..any()
+        },
+    ]
+}
+
+fn campaign_filters() -> Vec<CampaignFilter> {
+    let at = Some(Timestamp::EPOCH);
+    vec![
+        CampaignFilter::default(),
+        CampaignFilter {
+            statuses: CampaignStatus::ALL.to_vec(),
+            from: at,
+            until: at,
+            search: Some("a".to_owned()),
+        },
+    ]
+}
