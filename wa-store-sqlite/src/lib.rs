@@ -83,6 +83,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!();
 /// Statements that a connection keeps prepared.
 const STATEMENTS_MAX: usize = 256;
 
+/// Rows that a connection reads ahead of whoever takes them.
+const ROWS_AHEAD: usize = 256;
+
 /// Pages in the write-ahead log after which a commit moves them into the file: 16 MiB, a few large transactions.
 const CHECKPOINT_PAGES: &str = "4096";
 
@@ -151,7 +154,7 @@ impl SqliteStore {
             .busy_timeout(options.busy_timeout)
             .statement_cache_capacity(STATEMENTS_MAX)
             .pragma("temp_store", "MEMORY")
-            .pragma("cache_size", format!("-{}", options.cache_kib))
+            .row_buffer_size(ROWS_AHEAD)
             .disable_statement_logging();
         let base = match &options.place {
             Place::Memory => base.in_memory(true).shared_cache(false).filename(":memory:"),
@@ -166,7 +169,8 @@ impl SqliteStore {
                     .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             }
         };
-        let mut connection = connect(base.clone()).await?;
+        let cached = |kib: u32| base.clone().pragma("cache_size", format!("-{kib}"));
+        let mut connection = connect(cached(options.cache_kib)).await?;
         migrate(&mut connection).await?;
         let readers = match &options.place {
             Place::Memory => None,
@@ -177,7 +181,8 @@ impl SqliteStore {
                     .test_before_acquire(false)
                     .idle_timeout(None)
                     .max_lifetime(None);
-                let read_only = base.create_if_missing(false).pragma("query_only", "ON");
+                let cached = cached(options.cache_kib / 4);
+                let read_only = cached.create_if_missing(false).pragma("query_only", "ON");
                 Some(pool.connect_with(read_only).await?)
             }
         };

@@ -34,8 +34,8 @@ impl SqliteOptions {
     pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
     /// How long a read waits for a free connection, by default: 30 s.
     pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
-    /// Page cache of each connection, by default: 16 MiB.
-    pub const CACHE_KIB: u32 = 16 * 1024;
+    /// Page cache of the writer, by default: 64 MiB; each reader has a quarter of it.
+    pub const CACHE_KIB: u32 = 64 * 1024;
 
     fn new(place: Place) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl SqliteOptions {
         self
     }
 
-    /// Page cache of each connection, in KiB.
+    /// Page cache of the writer, in KiB; each reader has a quarter of it.
     pub const fn cache_kib(mut self, cache_kib: u32) -> Self {
         self.cache_kib = cache_kib;
         self

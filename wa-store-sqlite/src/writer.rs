@@ -9,8 +9,8 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::SqlSafeStr;
 use sqlx::sqlite::{SqliteConnection, SqliteTransactionManager};
+use sqlx::{AssertSqlSafe, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::oneshot;
 use wa_core::store::{StoreError, WriteClass};
@@ -102,13 +102,25 @@ impl Writer {
 /// Brings sqlx's count of open transactions back to what SQLite has.
 ///
 /// On a full disk or a failed read SQLite undoes a transaction by itself; sqlx still counts it, because its own ROLLBACK then
-/// fails, and would refuse every further BEGIN. A transaction that is begun unseen gives that ROLLBACK something to undo.
+/// fails, and would refuse every further BEGIN. A transaction that is begun unseen, with sqlx's savepoints,
+/// gives that ROLLBACK something to undo.
 async fn heal(connection: &mut SqliteConnection) -> Done<()> {
+    if SqliteTransactionManager::get_transaction_depth(connection) == 0 {
+        return Ok(());
+    }
     // Waits until everything that a dropped transaction left at the worker is done.
     sqlx::Connection::ping(connection).await?;
-    if SqliteTransactionManager::get_transaction_depth(connection) == 1 {
-        // Fails where SQLite is in a transaction after all, which the ROLLBACK then ends.
-        let _ = sqlx::query(BEGIN).execute(&mut *connection).await;
+    let depth = SqliteTransactionManager::get_transaction_depth(connection);
+    if depth == 0 {
+        return Ok(());
+    }
+    // These fail where SQLite is in a transaction after all, which the ROLLBACKs then end.
+    let _ = sqlx::query(BEGIN).execute(&mut *connection).await;
+    for savepoint in 1..depth {
+        let sql = AssertSqlSafe(format!("SAVEPOINT _sqlx_savepoint_{savepoint}"));
+        let _ = sqlx::query(sql).execute(&mut *connection).await;
+    }
+    for _ in 0..depth {
         SqliteTransactionManager::rollback(connection).await?;
     }
     Ok(())

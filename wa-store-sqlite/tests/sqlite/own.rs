@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection};
 use wa_core::conformance::fixtures::Fixtures;
 use wa_core::domain::access::RequestScope;
 use wa_core::id::{DeviceId, UserId};
@@ -335,6 +335,26 @@ async fn a_full_disk_refuses_writes_until_there_is_room_again() {
         .await
         .unwrap();
     assert_eq!(stage.leads().await, 500);
+}
+
+#[tokio::test]
+async fn a_transaction_that_sqlite_ended_by_itself_does_not_stop_the_writer() {
+    let stage = Stage::memory().await;
+    for savepoints in 0..3 {
+        let mut tx = stage.store.begin_tx(WriteClass::Api).await.unwrap();
+        for _ in 0..savepoints {
+            std::mem::forget(tx.begin().await.unwrap());
+        }
+        // As SQLite does on some failures of the disk.
+        sqlx::query("ROLLBACK").execute(&mut *tx).await.unwrap();
+        tx.commit().await.unwrap_err();
+    }
+    stage
+        .store
+        .commit(stage.message(), WriteClass::Api, stage.rows.start())
+        .await
+        .unwrap();
+    assert_eq!(stage.queued().await, 1);
 }
 
 #[tokio::test]
