@@ -2,12 +2,16 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use wa_core::id::{IdSource, UserId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wa_core::engine::Transports;
+use wa_core::engine::handle::Handle;
+use wa_core::id::{IdSource, ImportId, UserId};
 use wa_core::store::AppStore;
 use wa_core::time::{Clock, Monotonic, Timestamp};
 
@@ -15,6 +19,7 @@ use crate::assemble::EngineSlot;
 use crate::http::auth::{BASIC_REMEMBERED_FOR, TRIES_MAX, TRIES_PER_ACCOUNT_MAX, TRIES_PER_ADDRESS_MAX, TRIES_SPAN};
 use crate::http::limit::{Buckets, Windows};
 use crate::http::metrics::Meters;
+use crate::media::FileMedia;
 use crate::password::{self, Passwords};
 use crate::settings::Settings;
 
@@ -30,12 +35,23 @@ pub struct App {
     pub(crate) basic: BasicMemory,
     pub(crate) meters: Meters,
     pub(crate) engine: EngineSlot,
+    pub(crate) handle: Handle,
+    pub(crate) transports: Transports,
+    pub(crate) media: Arc<FileMedia>,
+    pub(crate) imports: Imports,
     pub(crate) started_at: Timestamp,
 }
 
 impl App {
     /// Puts together what requests share.
-    pub(crate) fn new(store: Arc<dyn AppStore>, clock: Arc<dyn Clock>, settings: Settings) -> Self {
+    pub(crate) fn new(parts: Parts, settings: Settings) -> Self {
+        let Parts {
+            store,
+            clock,
+            handle,
+            transports,
+            media,
+        } = parts;
         Self {
             limits: Limits::new(&settings),
             started_at: clock.wall(),
@@ -47,6 +63,60 @@ impl App {
             basic: BasicMemory::default(),
             meters: Meters::new(),
             engine: EngineSlot::default(),
+            handle,
+            transports,
+            media,
+            imports: Imports::default(),
+        }
+    }
+}
+
+/// What the server was put together from.
+pub(crate) struct Parts {
+    pub(crate) store: Arc<dyn AppStore>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) handle: Handle,
+    pub(crate) transports: Transports,
+    pub(crate) media: Arc<FileMedia>,
+}
+
+/// Imports under way, so that they can be ended.
+#[derive(Debug)]
+pub(crate) struct Imports {
+    turns: Arc<Semaphore>,
+    cancels: Mutex<HashMap<ImportId, Arc<AtomicBool>>>,
+}
+
+impl Imports {
+    /// Most imports at a time.
+    pub(crate) const AT_A_TIME_MAX: usize = 4;
+
+    pub(crate) fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.turns).try_acquire_owned().ok()
+    }
+
+    pub(crate) fn add(&self, id: ImportId, cancel: Arc<AtomicBool>) {
+        self.all().insert(id, cancel);
+    }
+
+    pub(crate) fn get(&self, id: ImportId) -> Option<Arc<AtomicBool>> {
+        self.all().get(&id).cloned()
+    }
+
+    pub(crate) fn remove(&self, id: ImportId) {
+        self.all().remove(&id);
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<ImportId, Arc<AtomicBool>>> {
+        self.cancels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Imports {
+    fn default() -> Self {
+        Self {
+            turns: Arc::new(Semaphore::new(Self::AT_A_TIME_MAX)),
+            cancels: Mutex::default(),
         }
     }
 }

@@ -1,27 +1,31 @@
 //! Puts store, transports, engine and API together, and takes them apart again.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wa_core::engine::core::{Core, EngineBuilder};
+use wa_core::engine::core::{Core, EngineBuilder, Transports};
+use wa_core::engine::handle::Handle;
+use wa_core::engine::settings::AccessSettings;
 use wa_core::engine::{Ended, Engine, Runner};
 use wa_core::event::EventKind;
-use wa_core::store::{AppStore, MemoryStore, Store, StoreError};
+use wa_core::store::{AccessStore, AppStore, Store, StoreError};
 use wa_core::time::{Clock, SystemClock};
 use wa_core::transport::Transport;
 use wa_core::transport::net::HostPolicy;
-use wa_store_sqlite::{DataLock, SqliteOptions, SqliteStore};
+use wa_store_sqlite::{DataLock, LockError, SqliteOptions, SqliteStore};
 use wa_transport_wablas::Wablas;
 use wa_transport_whacenter::Whacenter;
 
 use crate::access::{self, FirstAdmin};
-use crate::app::App;
+use crate::app::{App, Parts};
 use crate::bus::LocalBus;
 use crate::http::router::router;
+use crate::media::FileMedia;
 use crate::settings::{Database, Settings};
 
 /// How long a failed start of the engine is left alone before it is tried again.
@@ -34,6 +38,9 @@ pub enum StartError {
     /// The database cannot be used.
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
+    /// Another server uses the folder of the database.
+    #[error(transparent)]
+    Locked(#[from] LockError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {
@@ -63,53 +70,69 @@ impl Ports {
     /// The ports that the settings name.
     ///
     /// # Errors
-    /// The database or a transport cannot be used.
+    /// The database or a transport cannot be used, or another server uses the folder.
     pub async fn open(settings: &Settings) -> Result<Self, StartError> {
         Ok(Self {
-            store: own_store(settings).await?,
+            store: open_for_server(settings).await?,
             clock: Arc::new(SystemClock::new()),
-            transports: open_transports(settings)?,
+            transports: transports(settings)?,
         })
     }
 }
 
-fn open_transports(settings: &Settings) -> Result<Vec<Arc<dyn Transport>>, StartError> {
-    let unusable = |error: &dyn std::fmt::Display| StartError::Unusable(error.to_string());
-    let policy = |hosts: [&'static str; 1]| {
-        HostPolicy::new(hosts)
+/// The transports that there are.
+///
+/// # Errors
+/// A setting cannot be used.
+pub fn transports(settings: &Settings) -> Result<Vec<Arc<dyn Transport>>, StartError> {
+    fn unusable(error: impl std::fmt::Display) -> StartError {
+        StartError::Unusable(error.to_string())
+    }
+    let policy = |vendor: &[&'static str]| {
+        HostPolicy::new(vendor.iter().copied())
             .and_then(|policy| policy.with_listed(&settings.gateway_hosts))
-            .map_err(|error| unusable(&error))
+            .map_err(unusable)
     };
-    let wablas = Wablas::builder().host_policy(policy(wa_transport_wablas::HOSTS)?);
-    let whacenter = Whacenter::builder().host_policy(policy(wa_transport_whacenter::HOSTS)?);
-    Ok(vec![
-        Arc::new(wablas.build().map_err(|error| unusable(&error))?),
-        Arc::new(whacenter.build().map_err(|error| unusable(&error))?),
-    ])
+    let wablas = Wablas::builder()
+        .host_policy(policy(&wa_transport_wablas::HOSTS)?)
+        .build()
+        .map_err(unusable)?;
+    let whacenter = Whacenter::builder()
+        .host_policy(policy(&wa_transport_whacenter::HOSTS)?)
+        .build()
+        .map_err(unusable)?;
+    Ok(vec![Arc::new(wablas), Arc::new(whacenter)])
 }
 
-/// Opens the database that the settings name, without an engine and beside a server that may be running on it.
+/// Opens the database for the one server that runs on it.
+///
+/// # Errors
+/// It cannot be used, or another server uses its folder.
+pub async fn open_for_server(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
+    let options = match &settings.database {
+        Database::Memory => SqliteOptions::memory(),
+        Database::File(path) => SqliteOptions::file(path).lock(DataLock::acquire(folder_of(path))?),
+    };
+    Ok(Arc::new(SqliteStore::open(options).await?))
+}
+
+/// Opens the database beside a server that may be running: without an engine, and without taking its place.
 ///
 /// # Errors
 /// It cannot be used.
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
-    match &settings.database {
-        Database::Memory => Ok(Arc::new(MemoryStore::new())),
-        Database::File(path) => Ok(Arc::new(SqliteStore::open(SqliteOptions::file(path)).await?)),
-    }
+    let options = match &settings.database {
+        Database::Memory => SqliteOptions::memory(),
+        Database::File(path) => SqliteOptions::file(path),
+    };
+    Ok(Arc::new(SqliteStore::open(options).await?))
 }
 
-/// Opens the database that the settings name for the one server that runs on it.
-///
-/// # Errors
-/// It cannot be used, or another server runs on it.
-async fn own_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
-    let Database::File(path) = &settings.database else {
-        return open_store(settings).await;
-    };
-    let folder = path.parent().unwrap_or(&settings.data_dir);
-    let lock = DataLock::acquire(folder).map_err(|error| StartError::Unusable(error.to_string()))?;
-    Ok(Arc::new(SqliteStore::open(SqliteOptions::file(path).lock(lock)).await?))
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// The engine of this node; replaced when it lost its lease.
@@ -155,11 +178,28 @@ impl Server {
         let store: Arc<dyn Store> = ports.store.clone();
         let mut builder =
             EngineBuilder::new(store, Arc::clone(&ports.clock), settings.engine.clone()).bus(Arc::new(bus.clone()));
+        let media = FileMedia::open(&settings, Arc::clone(&ports.clock))
+            .map_err(|error| StartError::Unusable(format!("the folder of media cannot be used: {error}")))?;
+        let media = Arc::new(media);
+        let people: Arc<dyn AccessStore> = ports.store.clone();
+        builder = builder
+            .media(media.clone())
+            .settings(Arc::new(AccessSettings::new(people)));
+        let mut transports = Transports::default();
         for transport in ports.transports {
+            transports.add(Arc::clone(&transport));
             builder = builder.transport(transport);
         }
         let core = builder.open().await?;
-        let app = Arc::new(App::new(ports.store, ports.clock, settings));
+        clear_spool(&settings);
+        let parts = Parts {
+            store: ports.store,
+            clock: ports.clock,
+            handle: Handle::new(Arc::clone(&core)),
+            transports,
+            media,
+        };
+        let app = Arc::new(App::new(parts, settings));
         let now = app.clock.wall();
         app.store
             .fail_running_imports("the server was stopped before the import ended; run it again", now)
@@ -217,6 +257,16 @@ impl Server {
             tracing::warn!("not everything in flight ended in time; the next start finds out about it");
             aborts.iter().for_each(tokio::task::AbortHandle::abort);
         }
+    }
+}
+
+/// Removes files of imports that a crash left behind.
+fn clear_spool(settings: &Settings) {
+    let folder = settings.data_dir.join("imports");
+    if let Err(error) = std::fs::remove_dir_all(&folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "files of earlier imports could not be removed");
     }
 }
 

@@ -1,5 +1,7 @@
 //! The command line. Its commands open the database without an engine: beside a running server there is never a second one.
 
+mod campaign;
+mod leads;
 mod serve;
 mod user;
 
@@ -7,14 +9,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use wa_core::store::AppStore;
+use wa_core::domain::access::RequestScope;
+use wa_core::engine::core::EngineBuilder;
+use wa_core::engine::handle::Handle;
+use wa_core::engine::settings::AccessSettings;
+use wa_core::store::{AccessStore, AppStore, Store};
 use wa_core::time::{Clock, SystemClock};
 
 use crate::assemble::open_store;
 use crate::demo::DemoArgs;
 use crate::loopback::GatewayArgs;
 use crate::settings::{SettingArgs, Settings, Source};
-use crate::{demo, logs, settings};
+use crate::{access, demo, logs, settings};
 
 /// Sends WhatsApp campaigns through many devices: nothing lost, nothing doubled, at a human pace.
 #[derive(Debug, Parser)]
@@ -33,6 +39,12 @@ enum Command {
     /// Add users and give them new passwords.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Import and export leads.
+    #[command(subcommand)]
+    Leads(leads::LeadsCommand),
+    /// Show how campaigns are doing.
+    #[command(subcommand)]
+    Campaign(campaign::CampaignCommand),
     /// Show a campaign over fake gateways on this machine, from its start to its end.
     Demo(DemoArgs),
     /// Run a fake gateway on this machine, for trials.
@@ -78,6 +90,8 @@ fn start(cli: Cli) -> Result<(), Failure> {
         match command {
             Command::Serve => serve::serve(settings).await,
             Command::User(command) => user::run(command, settings).await,
+            Command::Leads(command) => leads::run(command, settings).await,
+            Command::Campaign(command) => campaign::run(command, settings).await,
             Command::Demo(args) => match demo::run(args, settings).await? {
                 true => Ok(()),
                 false => Err("something did not add up".into()),
@@ -106,6 +120,23 @@ impl Offline {
 
     fn now(&self) -> wa_core::time::Timestamp {
         self.clock.wall()
+    }
+
+    /// The scope of a user by login.
+    async fn scope(&self, login: &str) -> Result<RequestScope, Failure> {
+        let login = access::login_name(login).map_err(|problem| format!("login {problem}"))?;
+        let user = self.store.user_by_login(&login).await?;
+        let user = user.ok_or_else(|| format!("there is no user {login}"))?;
+        Ok(RequestScope::user(user.id))
+    }
+
+    /// The operations of an engine that does not run.
+    async fn handle(&self) -> Result<Handle, Failure> {
+        let store: Arc<dyn Store> = self.store.clone();
+        let people: Arc<dyn AccessStore> = self.store.clone();
+        let builder = EngineBuilder::new(store, Arc::new(self.clock.clone()), self.settings.engine.clone());
+        let core = builder.settings(Arc::new(AccessSettings::new(people))).open().await?;
+        Ok(Handle::new(core))
     }
 }
 

@@ -1,5 +1,3 @@
-//! Integration tests of wa-core.
+//! Tests of wa-core from outside.
 
-mod simulation;
-mod smoke;
 mod store_conformance;

@@ -5,6 +5,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+use wa_core::engine::handle::HandleError;
+use wa_core::plan::FieldError;
 use wa_core::store::{StoreError, StoreErrorKind};
 
 use super::envelope::Envelope;
@@ -21,6 +23,22 @@ pub struct FieldProblem {
     /// What was expected.
     #[schema(example = "phone must not be empty")]
     pub message: String,
+}
+
+impl From<&FieldError> for FieldProblem {
+    fn from(error: &FieldError) -> Self {
+        // The words of the lead webhook are whole sentences that its callers know.
+        let whole = error.expected.starts_with(char::is_uppercase);
+        Self {
+            field: error.field.to_string(),
+            code: super::view::word(&error.code),
+            message: if whole {
+                error.expected.clone()
+            } else {
+                error.to_string()
+            },
+        }
+    }
 }
 
 /// The `results` of an error.
@@ -203,6 +221,17 @@ impl From<StoreError> for ApiError {
                 "this database does not support it",
             ),
             _ => Self::internal(&format_args!("{error:?}")),
+        }
+    }
+}
+
+impl From<HandleError> for ApiError {
+    fn from(error: HandleError) -> Self {
+        match error {
+            HandleError::Invalid(fields) => Self::fields(fields.iter().map(Into::into).collect()),
+            HandleError::NotFound { entity } => Self::no_such(entity),
+            HandleError::Store(error) => error.into(),
+            error => Self::conflict(error.to_string()),
         }
     }
 }

@@ -8,7 +8,10 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 
 use super::extract::Locked;
-use super::{auth, health, layers, metrics, openapi, workers};
+use super::{
+    auth, campaigns, devices, gateway_hooks, health, imports, layers, lead_webhook, leads, messages, metrics, openapi,
+    pictures, suppressions, templates, users, workers,
+};
 use crate::app::App;
 
 /// All routes but those that serve the document of the routes.
@@ -17,6 +20,17 @@ pub(super) fn table() -> OpenApiRouter<Locked> {
         .merge(health::routes())
         .merge(metrics::routes())
         .merge(auth::routes())
+        .merge(users::routes())
+        .merge(devices::routes())
+        .merge(leads::routes())
+        .merge(imports::routes())
+        .merge(lead_webhook::routes())
+        .merge(suppressions::routes())
+        .merge(campaigns::routes())
+        .merge(templates::routes())
+        .merge(messages::routes())
+        .merge(pictures::routes())
+        .merge(gateway_hooks::routes())
         .merge(workers::routes())
         .merge(openapi::routes())
 }

@@ -1,13 +1,7 @@
-//! The server from outside: its router and its binary, called as clients call them, with gateways on loopback.
+//! The real router on loopback, called as clients call it.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "what cannot go on fails the test, and what was counted is shown"
-)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod access;
-mod kill_loop;
-mod server_process;
 mod shape;
 mod support;

@@ -1,6 +1,7 @@
 //! A server on loopback and clients for it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,10 +9,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use wa_core::store::{AppStore, MemoryStore};
+use wa_core::store::AppStore;
 use wa_core::time::{Clock, Monotonic, SystemClock, Timestamp};
 use wa_core::transport::StubTransport;
-use wa_server_example::assemble::{Ports, Server};
+use wa_server_example::assemble::{Ports, Server, open_for_server};
+use wa_server_example::password;
 use wa_server_example::settings::{Settings, Source};
 
 pub const PASSWORD: &str = "correct horse";
@@ -50,8 +52,18 @@ impl Clock for MovedClock {
     }
 }
 
+/// A folder that is gone when it is dropped.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A running server.
 pub struct Running {
+    _folder: Folder,
     pub server: Server,
     pub clock: Arc<MovedClock>,
     pub store: Arc<dyn AppStore>,
@@ -79,16 +91,20 @@ impl Running {
             clock: SystemClock::new(),
             moved_ms: AtomicU64::new(0),
         });
-        let store: Arc<dyn AppStore> = Arc::new(MemoryStore::new());
+        let folder = std::env::temp_dir().join(format!("wa-server-test-{}", password::token()));
+        let source = source.with("DATA_DIR", folder.to_str().unwrap());
+        let folder = Folder(folder);
+        let settings = Settings::read(&source).unwrap();
+        let store = open_for_server(&settings).await.unwrap();
         let transport = Arc::new(StubTransport::new());
         let ports = Ports {
             store: Arc::clone(&store),
             clock: clock.clone(),
             transports: vec![transport.clone()],
         };
-        let settings = Settings::read(&source).unwrap();
         let server = Server::start(settings, ports).await.unwrap();
         Self {
+            _folder: folder,
             server,
             clock,
             store,

@@ -1,0 +1,190 @@
+//! `leads`: CSV in and out.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use wa_core::id::{DeviceId, IdSource, ImportId};
+use wa_core::store::{ImportState, LeadFilter, PAGE_MAX, PageRequest};
+
+use super::{Failure, Offline, say};
+use crate::import::{Import, record};
+use crate::lead_csv;
+use crate::settings::Settings;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum LeadsCommand {
+    /// Import leads from a CSV file; rows that are there already are counted, refused ones are listed.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// The login of the user whose leads they are.
+        #[arg(long)]
+        user: String,
+        /// The id of the device of leads whose row names none.
+        #[arg(long)]
+        device: Option<DeviceId>,
+        /// Where to write the refused rows as CSV; to the terminal when it is not given.
+        #[arg(long)]
+        refused: Option<PathBuf>,
+    },
+    /// Export the leads of a user as CSV.
+    Export {
+        /// The file; the terminal when it is not given.
+        file: Option<PathBuf>,
+        /// The login of the user.
+        #[arg(long)]
+        user: String,
+    },
+}
+
+/// Refused rows shown in the terminal.
+const SHOWN_MAX: usize = 20;
+
+pub(super) async fn run(command: LeadsCommand, settings: Settings) -> Result<(), Failure> {
+    let offline = Offline::open(settings).await?;
+    match command {
+        LeadsCommand::Import {
+            file,
+            user,
+            device,
+            refused,
+        } => import(&offline, file, &user, device, refused).await,
+        LeadsCommand::Export { file, user } => export(&offline, file, &user).await,
+    }
+}
+
+async fn import(
+    offline: &Offline,
+    file: PathBuf,
+    user: &str,
+    device: Option<DeviceId>,
+    refused: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let scope = offline.scope(user).await?;
+    if let Some(device) = device {
+        let found = offline.store.device(&scope, device).await;
+        found.map_err(|_| format!("{user} has no device {device}"))?;
+    }
+    let size = std::fs::metadata(&file)
+        .map_err(|error| format!("{} cannot be read: {error}", file.display()))?
+        .len();
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let id = ImportId::new(&IdSource::from_entropy(), offline.now());
+    let bar = ProgressBar::new(size).with_style(ProgressStyle::with_template(
+        "{bar:30} {bytes}/{total_bytes} {msg} {eta} left",
+    )?);
+    let cancel = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&cancel);
+    let listening = tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            asked.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    });
+    let import = Import {
+        handle: offline.handle().await?,
+        store: Arc::clone(&offline.store),
+        clock: Arc::new(offline.clock.clone()),
+        scope: scope.clone(),
+        device,
+        path: file,
+        cancel,
+    };
+    let first = record(id, &scope, &name, size, offline.now());
+    let done = import
+        .run(first, |record| {
+            bar.set_position(record.bytes_read);
+            bar.set_message(format!(
+                "{} new, {} there already, {} refused,",
+                record.inserted, record.duplicates, record.refused
+            ));
+        })
+        .await?;
+    bar.finish_and_clear();
+    listening.abort();
+    say(&format!(
+        "{} rows: {} new, {} there already, {} refused",
+        done.rows, done.inserted, done.duplicates, done.refused
+    ));
+    if let Some(message) = &done.message {
+        say(message);
+    }
+    report(offline, &scope, id, refused).await?;
+    match done.state {
+        ImportState::Done => Ok(()),
+        ImportState::Cancelled => Err("stopped; what was read stays".into()),
+        _ => Err("the import could not be finished".into()),
+    }
+}
+
+async fn report(
+    offline: &Offline,
+    scope: &wa_core::domain::access::RequestScope,
+    id: ImportId,
+    file: Option<PathBuf>,
+) -> Result<(), Failure> {
+    let mut out = file.map(std::fs::File::create).transpose()?;
+    if let Some(out) = &mut out {
+        out.write_all(b"line,field,reason\n")?;
+    }
+    let mut after = 0;
+    let mut shown = 0;
+    loop {
+        let rows = offline.store.import_refusals(scope, id, after, PAGE_MAX).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = last.line;
+        if let Some(out) = &mut out {
+            let rows: Vec<_> = rows
+                .iter()
+                .map(|row| vec![row.line.to_string(), row.field.clone(), row.reason.clone()])
+                .collect();
+            out.write_all(&lead_csv::encode(&rows))?;
+            continue;
+        }
+        for row in rows {
+            if shown == SHOWN_MAX {
+                say("… more; name a file by --refused to get them all");
+                return Ok(());
+            }
+            say(&format!("line {}: {}", row.line, row.reason));
+            shown += 1;
+        }
+    }
+}
+
+async fn export(offline: &Offline, file: Option<PathBuf>, user: &str) -> Result<(), Failure> {
+    let scope = offline.scope(user).await?;
+    let to_terminal = file.is_none();
+    let mut out: Box<dyn Write> = match file {
+        Some(file) => Box::new(std::io::BufWriter::new(std::fs::File::create(file)?)),
+        None => Box::new(std::io::stdout()),
+    };
+    out.write_all(&lead_csv::encode(&[lead_csv::COLUMNS.map(str::to_owned).to_vec()]))?;
+    let filter = LeadFilter::default();
+    let total = offline.store.lead_count(&scope, &filter).await?;
+    let bar = if to_terminal {
+        ProgressBar::hidden()
+    } else {
+        ProgressBar::new(total)
+    };
+    let mut request = PageRequest::first(PAGE_MAX);
+    loop {
+        let page = offline.store.leads(&scope, &filter, &request).await?;
+        let rows: Vec<_> = page.rows.iter().map(lead_csv::row).collect();
+        out.write_all(&lead_csv::encode(&rows))?;
+        bar.inc(rows.len() as u64);
+        match page.next {
+            Some(next) => request = PageRequest::after(next, PAGE_MAX),
+            None => break,
+        }
+    }
+    out.flush()?;
+    bar.finish_and_clear();
+    if !to_terminal {
+        say(&format!("{total} leads written"));
+    }
+    Ok(())
+}
