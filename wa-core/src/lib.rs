@@ -10,6 +10,7 @@ pub mod id;
 pub mod media;
 pub mod plan;
 pub mod seed;
+pub mod simulation;
 pub mod store;
 pub mod time;
 pub mod transport;

@@ -42,6 +42,8 @@ pub(crate) struct Ticket {
     pub(crate) doubt: DoubtPolicy,
     pub(crate) on_doubt: OnDoubt,
     pub(crate) lane_was_passing: bool,
+    /// Why the message is in doubt, when it is sent again with the same id.
+    pub(crate) in_doubt_for: Option<MaybeSentCause>,
     /// When the begin was asked for.
     pub(crate) asked_at: Monotonic,
     /// The slot, in anchored time.
@@ -76,6 +78,10 @@ impl Ticket {
     }
 
     fn finished(&self, verdict: Verdict, detail: Option<String>, effect: LaneEffect) -> Finished {
+        let verdict = match self.in_doubt_for {
+            Some(cause) => still_in_doubt(verdict, cause),
+            None => verdict,
+        };
         let outcome = Outcome {
             user_id: self.user_id,
             device_id: self.device_id,
@@ -91,6 +97,22 @@ impl Ticket {
             scope: self.scope,
             begun_at: Some(self.begun_at),
         }
+    }
+}
+
+/// What an outcome means for a message that was sent again with the same id: that the repetition was not sent says nothing of
+/// the send before it, so the message stays in doubt.
+pub(crate) fn still_in_doubt(verdict: Verdict, cause: MaybeSentCause) -> Verdict {
+    match verdict {
+        Verdict::Requeue { due_at, .. } => Verdict::InDoubt {
+            cause,
+            next_check_at: due_at,
+            not_found_count: 0,
+        },
+        Verdict::Failed { .. } | Verdict::Skipped { .. } => Verdict::Unknown {
+            reason: Reason::CannotTell,
+        },
+        other => other,
     }
 }
 
@@ -192,5 +214,29 @@ impl<F: Future + Unpin> Future for LeaseGuard<'_, F> {
             return std::task::Poll::Ready(None);
         }
         self.inner.poll_unpin(context).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_repetition_leaves_the_message_in_doubt_and_is_never_queued_or_failed() {
+        let cause = MaybeSentCause::Timeout;
+        let due_at = Timestamp::from_millis(7);
+        let requeue = Verdict::Requeue {
+            reason: Reason::DeviceOffline,
+            due_at,
+            counts: true,
+        };
+        assert!(matches!(
+            still_in_doubt(requeue, cause),
+            Verdict::InDoubt { cause: MaybeSentCause::Timeout, next_check_at, .. } if next_check_at == due_at
+        ));
+        let reason = Reason::NotOnWhatsApp;
+        for refused in [Verdict::Failed { reason }, Verdict::Skipped { reason }] {
+            assert!(matches!(still_in_doubt(refused, cause), Verdict::Unknown { .. }));
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::domain::device::{Device, Epoch, OnDoubt};
 use crate::domain::lane::{LanePacing, LaneReason};
 use crate::domain::message::Message;
 use crate::domain::pacing::{Caps, DelayRange};
+use crate::domain::schedule::Quiet;
 use crate::id::{CampaignId, DeviceId, UserId};
 use crate::time::Timestamp;
 use crate::transport::TransportDevice;
@@ -44,8 +45,8 @@ pub(crate) struct Lane {
     pub(crate) passing: bool,
     /// What it waits for, for people.
     pub(crate) waiting: Option<(LaneReason, Timestamp)>,
-    /// A message in doubt that is to be sent again with the same id.
-    pub(crate) again: Option<Box<Message>>,
+    /// A message in doubt that is to be sent again with the same id, and the quiet hours of its campaign.
+    pub(crate) again: Option<Box<(Message, Option<Quiet>)>>,
     /// Bad outcomes from before do not count for its error rate.
     pub(crate) errors_since: Timestamp,
 }

@@ -14,9 +14,10 @@ use super::dispatch::{Dispatch, Finished, Ticket};
 use super::lane::{Lane, LanePhase, LaneStatus, host_of};
 use super::render::{ContentCache, Ready, RenderContext, ready};
 use super::timers::LaneTimers;
+use crate::domain::campaign::Campaign;
 use crate::domain::content::Media;
 use crate::domain::device::OwnedDevice;
-use crate::domain::lane::{LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest};
+use crate::domain::lane::{LaneAnswer, LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::pacing::DelaySettings;
@@ -29,7 +30,7 @@ use crate::store::{
     Verdict,
 };
 use crate::time::{Monotonic, Timestamp};
-use crate::transport::{OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportMessageId};
+use crate::transport::{MaybeSentCause, OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportMessageId};
 
 /// How long the history of a lane reaches back: a day and one bucket of it.
 const HISTORY: Duration = Duration::from_secs(24 * 3_600 + 15 * 60);
@@ -485,15 +486,20 @@ impl Engine {
                 if !lane.may_send {
                     continue;
                 }
-                if let Some(message) = lane.again.take() {
-                    match self.again(id, lane, message, now) {
+                if let Some(again) = lane.again.take() {
+                    match self.again(id, lane, again, now) {
                         Ok(candidate) => {
                             lane.phase = LanePhase::Preparing;
                             candidates.push(candidate);
+                            continue;
                         }
-                        Err(at) => timers.set(id, at),
+                        // Quiet hours last long, and concern its campaign alone: others may go first.
+                        Err(answer) if answer.reason == LaneReason::QuietHours => {}
+                        Err(answer) => {
+                            timers.set(id, answer.at);
+                            continue;
+                        }
                     }
-                    continue;
                 }
                 lane.phase = LanePhase::Preparing;
                 looks.push(LaneLook {
@@ -539,16 +545,17 @@ impl Engine {
         &self,
         device_id: DeviceId,
         lane: &mut Lane,
-        message: Box<Message>,
+        again: Box<(Message, Option<Quiet>)>,
         now: LaneNow,
-    ) -> Result<Candidate, Timestamp> {
-        let request = self.request(lane, device_id, &message, None);
+    ) -> Result<Candidate, LaneAnswer> {
+        let request = self.request(lane, device_id, &again.0, again.1);
         let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
         if !answer.is_ready() {
             lane.waiting = Some((answer.reason, answer.at));
-            lane.again = Some(message);
-            return Err(answer.at);
+            lane.again = Some(again);
+            return Err(answer);
         }
+        let (message, _) = *again;
         let (text, greeting) = message
             .attempt
             .as_ref()
@@ -558,7 +565,7 @@ impl Engine {
         let host = Arc::clone(&lane.host);
         Ok(Candidate {
             device_id,
-            message: *message,
+            message,
             text,
             greeting,
             media,
@@ -635,13 +642,7 @@ impl Engine {
                         MessageScope::Campaign(id) => campaigns.get(&id),
                         _ => None,
                     };
-                    let quiet = campaign.and_then(|parsed| {
-                        let hours = parsed.campaign.quiet_hours?;
-                        Some(Quiet {
-                            hours,
-                            zone: parsed.campaign.time_zone,
-                        })
-                    });
+                    let quiet = campaign.and_then(|parsed| quiet_of(&parsed.campaign));
                     let request = self.request(lane, device_id, &head.message, quiet);
                     let told = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
                     if told.is_ready() {
@@ -993,6 +994,7 @@ impl Engine {
                 doubt: transport.capabilities().doubt(),
                 on_doubt: lane.on_doubt,
                 lane_was_passing: lane.passing,
+                in_doubt_for: candidate.again.then(|| cause_of(&candidate.message)),
                 asked_at,
                 begun_at: now.at(),
                 attempted_at: item.attempted_at,
@@ -1169,4 +1171,17 @@ impl Engine {
         self.fall();
         Ok(())
     }
+}
+
+/// Why a message is in doubt; one whose process died was interrupted.
+pub(crate) fn cause_of(message: &Message) -> MaybeSentCause {
+    let doubt = message.doubt.and_then(|doubt| doubt.cause);
+    doubt.unwrap_or(MaybeSentCause::Interrupted)
+}
+
+/// The quiet hours that a campaign's messages keep.
+pub(crate) fn quiet_of(campaign: &Campaign) -> Option<Quiet> {
+    let hours = campaign.quiet_hours?;
+    let zone = campaign.time_zone;
+    Some(Quiet { hours, zone })
 }

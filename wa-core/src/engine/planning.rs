@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use super::dispatch::Finished;
+use super::dispatch::{Finished, still_in_doubt};
 use super::lane::LanePhase;
-use super::node::{Engine, FollowUp, RestrictionOrd, State};
+use super::node::{Engine, FollowUp, RestrictionOrd, State, cause_of, quiet_of};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
@@ -21,7 +21,9 @@ use crate::plan::{
     AudiencePage, DoubtLimits, DoubtStep, ExpansionContext, LaneEffect, RoutingContext, doubt_step, expand, reconciled,
     route, start,
 };
-use crate::store::{Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, Settle, StoreError, Verdict, WriteClass};
+use crate::store::{
+    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, Verdict, WriteClass,
+};
 use crate::time::Timestamp;
 use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
 
@@ -287,25 +289,34 @@ impl Engine {
         // Snapshot first: what is begun between the two is live and was not yet read.
         let rows = self.core.store.sending(self.incarnation()).await?;
         let now = self.core.now();
-        let outcomes: Vec<_> = {
+        let lost: Vec<_> = {
             let state = self.state();
-            rows.into_iter()
-                .filter(|row| !state.live.contains(&row.attempt_id))
-                .map(|row| Outcome {
-                    user_id: row.user_id,
-                    device_id: row.device_id,
-                    epoch: row.epoch,
-                    message_id: row.message_id,
-                    attempt_id: row.attempt_id,
-                    verdict: Verdict::Requeue {
-                        reason: Reason::NeverHandedOver,
-                        due_at: now,
-                        counts: false,
-                    },
-                    detail: None,
-                })
-                .collect()
+            let never_ran = |row: &SendingRow| !state.live.contains(&row.attempt_id);
+            rows.into_iter().filter(never_ran).collect()
         };
+        let mut outcomes = Vec::with_capacity(lost.len());
+        for row in lost {
+            let verdict = Verdict::Requeue {
+                reason: Reason::NeverHandedOver,
+                due_at: now,
+                counts: false,
+            };
+            // One that was to be sent again with the same id is as much in doubt as before.
+            let scope = RequestScope::user(row.user_id);
+            let message = self.core.store.message(&scope, row.message_id).await?;
+            outcomes.push(Outcome {
+                user_id: row.user_id,
+                device_id: row.device_id,
+                epoch: row.epoch,
+                message_id: row.message_id,
+                attempt_id: row.attempt_id,
+                verdict: match message.doubt {
+                    Some(_) => still_in_doubt(verdict, cause_of(&message)),
+                    None => verdict,
+                },
+                detail: None,
+            });
+        }
         for chunk in outcomes.chunks(self.core.config.batch_max.max(1)) {
             let settle = Settle {
                 incarnation: self.incarnation(),
@@ -537,6 +548,20 @@ impl Engine {
             .doubts(self.incarnation(), now, DOUBTS_PER_ROUND)
             .await?;
         let limits = self.doubt_limits();
+        let ids: BTreeSet<_> = rows
+            .iter()
+            .filter_map(|row| match row.scope {
+                MessageScope::Campaign(id) => Some(id),
+                _ => None,
+            })
+            .collect();
+        let mut quiet = BTreeMap::new();
+        if !ids.is_empty() {
+            let ids: Vec<_> = ids.into_iter().collect();
+            for campaign in self.core.store.campaigns_by_id(&ids).await? {
+                quiet.insert(campaign.id, quiet_of(&campaign));
+            }
+        }
         let mut questions = Vec::new();
         let mut finished = Vec::new();
         let lane_now = self.core.lane_now().at();
@@ -577,7 +602,11 @@ impl Engine {
                 DoubtStep::SendAgain => {
                     if lane.again.is_none() && lane.phase == LanePhase::Idle && lane.may_send {
                         timers.set(attempt.device_id, lane_now);
-                        lane.again = Some(Box::new(message));
+                        let quiet = match message.scope {
+                            MessageScope::Campaign(id) => quiet.get(&id).copied().flatten(),
+                            _ => None,
+                        };
+                        lane.again = Some(Box::new((message, quiet)));
                     }
                 }
                 DoubtStep::Ask => {

@@ -127,6 +127,12 @@ mod tests {
         };
         // One open hour a day holds 80; the 81st goes the day after.
         assert!((24.0..26.0).contains(&hours(&[slow])), "{}", hours(&[slow]));
+        // Quiet now, and for eleven hours more.
+        let day = QuietHours::new("08:00".parse().unwrap(), "20:00".parse().unwrap()).unwrap();
+        let quiet = Some(Quiet { hours: day, ..quiet });
+        let waiting = LaneWork { quiet, ..lane(6) };
+        let end = NOW + HOUR * 11 + Duration::from_secs(60);
+        assert_eq!(expected_end(&[waiting], NOW), end);
     }
 
     #[test]

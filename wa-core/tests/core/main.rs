@@ -1,3 +1,5 @@
-//! Tests of wa-core from outside.
+//! Integration tests of wa-core.
 
+mod simulation;
+mod smoke;
 mod store_conformance;

@@ -66,7 +66,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// of the settings is taken.
 fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway; 2]) -> Settings {
     settings.data_dir = folder.path().to_owned();
-    settings.database = Database::Memory;
+    settings.database = Database::File(folder.path().join("wa.db"));
     settings.bind_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     // A server of this installation may be running on it.
     if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).is_err() {
@@ -149,7 +149,7 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
         );
     }
 
-    let show = Show {
+    let mut show = Show {
         store,
         clock,
         user_id: user.id,

@@ -113,12 +113,14 @@ impl Screen {
         }
     }
 
-    /// Leaves what is shown as it is.
-    pub fn finish(&self) {
+    /// Leaves what is shown as it is; what is said from now on goes below it.
+    pub fn finish(&mut self) {
         if let Self::Live(live) = self {
             for line in live.texts.iter().chain([&live.sum, &live.receipts, &live.bar]) {
                 line.abandon();
             }
+            *self = Self::Plain;
+            self.say("");
         }
     }
 }

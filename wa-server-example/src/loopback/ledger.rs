@@ -95,6 +95,7 @@ pub struct GatewayCounts {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     messages: Vec<Accepted>,
+    by_id: HashMap<String, usize>,
     by_ref: HashMap<String, Vec<usize>>,
     asked: HashMap<(String, String), u32>,
     pub counts: GatewayCounts,
@@ -119,6 +120,7 @@ impl Ledger {
         if let Some(ref_id) = &message.ref_id {
             self.by_ref.entry(ref_id.clone()).or_default().push(place);
         }
+        self.by_id.insert(message.id.clone(), place);
         self.counts.recorded += 1;
         self.messages.push(message.clone());
         Some(message)
@@ -126,8 +128,8 @@ impl Ledger {
 
     /// Moves a message on.
     pub fn progress(&mut self, id: &str, progress: Progress) {
-        // Progress follows soon after recording, so the message is near the end.
-        if let Some(message) = self.messages.iter_mut().rev().find(|message| message.id == id) {
+        if let Some(place) = self.by_id.get(id) {
+            let message = &mut self.messages[*place];
             message.progress = message.progress.max(progress);
         }
     }

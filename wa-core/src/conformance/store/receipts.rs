@@ -2,10 +2,11 @@
 
 use super::stage::{Stage, sent};
 use super::world::World;
+use crate::domain::access::RequestScope;
 use crate::domain::delivery::Delivery;
 use crate::domain::message::MessageState;
-use crate::id::MessageId;
-use crate::store::{Change, Committed, Verdict};
+use crate::id::{EventId, MessageId};
+use crate::store::{Change, ChangeSet, Committed, Verdict};
 use crate::transport::{MessageRef, TransportMessageId};
 
 fn vendor(id: &str) -> TransportMessageId {
@@ -209,4 +210,35 @@ pub(super) async fn a_late_reply_does_not_set_an_interaction_back(world: World) 
     world.commit(replied(&stage, lead.phone, "in-1", 20)).await;
     let read = world.lead_of(stage.user, lead.id).await;
     assert_eq!(read.last_interaction_at, Some(world.at(50)));
+}
+
+pub(super) async fn a_reply_seen_before_takes_its_whole_set_with_it(world: World) {
+    let stage = world.stage().await;
+    let phone = world.rows.phone(9);
+    let suppression = world.rows.suppression(stage.user, phone);
+    let opt_out = || {
+        ChangeSet::one(replied(&stage, phone, "in-1", 1))
+            .and(Change::Suppress(suppression.clone()))
+            .tell(world.rows.event(stage.user, world.now()))
+    };
+    let suppressed = || {
+        world
+            .store
+            .suppressed(stage.user, std::slice::from_ref(&suppression.person))
+    };
+    let scope = RequestScope::user(stage.user);
+    let events = || world.store.events(&scope, EventId::MIN, 10);
+    assert!(world.commit(opt_out()).await.reply_is_new);
+    assert_eq!(
+        (suppressed().await.unwrap().len(), events().await.unwrap().len()),
+        (1, 1)
+    );
+    let opt_in = Change::Unsuppress {
+        user_id: stage.user,
+        person: suppression.person,
+    };
+    world.commit(opt_in).await;
+    assert!(!world.commit(opt_out()).await.reply_is_new);
+    assert!(suppressed().await.unwrap().is_empty(), "the opt-in stands");
+    assert_eq!(events().await.unwrap().len(), 1, "nothing is told twice");
 }

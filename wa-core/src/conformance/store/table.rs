@@ -380,6 +380,7 @@ case_table! { $
         a_reply_is_counted_once_for_the_newest_message_and_told_to_leads,
         a_reply_of_a_stranger_is_new_and_matches_nothing,
         a_late_reply_does_not_set_an_interaction_back,
+        a_reply_seen_before_takes_its_whole_set_with_it,
     }
     numbers {
         numbers_add_up_over_every_state_and_delivery,

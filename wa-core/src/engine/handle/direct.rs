@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{Handle, HandleError};
 use crate::domain::access::RequestScope;
 use crate::domain::lead::Lead;
+use crate::domain::message::Message;
 use crate::id::MessageId;
 use crate::plan::direct::{direct_message, direct_request};
 use crate::plan::{DirectDraft, FieldCode, FieldError, OnSuppressed, Problems};
@@ -23,12 +24,13 @@ pub struct DirectSent {
 const DIRECT_MANY_MAX: usize = 100;
 
 impl Handle {
-    /// Enqueues a message to one person; it goes before campaigns. A test of a device is one to a number of one's own.
+    /// Checks a message to one person and gives the row to enqueue, for a program that commits it together with something of
+    /// its own; [`wake`](Self::wake) the device afterwards. [`send_direct`](Self::send_direct) does both.
     ///
     /// # Errors
     /// `Invalid` for fields, also a text or an attachment that the device cannot carry; `Conflict` when the person must not be
     /// written to and the draft does not say to do it all the same.
-    pub async fn send_direct(&self, scope: &RequestScope, draft: &DirectDraft) -> Result<DirectSent, HandleError> {
+    pub async fn plan_direct(&self, scope: &RequestScope, draft: &DirectDraft) -> Result<Message, HandleError> {
         let mut problems = Problems::default();
         let lead = self.lead_of_draft(scope, draft, &mut problems).await?;
         let device = match draft.device_id.or(lead.as_ref().and_then(|lead| lead.device_id)) {
@@ -79,11 +81,27 @@ impl Handle {
         let now = self.now();
         let message_id = MessageId::new(&self.core.ids, now);
         let lead_id = lead.map(|lead| lead.id);
-        let message = direct_message(request, message_id, &device, lead_id, person, draft.on_suppressed, now);
-        let key = message.key;
+        Ok(direct_message(
+            request,
+            message_id,
+            &device,
+            lead_id,
+            person,
+            draft.on_suppressed,
+            now,
+        ))
+    }
+
+    /// Enqueues a message to one person; it goes before campaigns. A test of a device is one to a number of one's own.
+    ///
+    /// # Errors
+    /// As [`plan_direct`](Self::plan_direct).
+    pub async fn send_direct(&self, scope: &RequestScope, draft: &DirectDraft) -> Result<DirectSent, HandleError> {
+        let message = self.plan_direct(scope, draft).await?;
+        let (message_id, key, device_id) = (message.id, message.key, message.device_id);
         let set = ChangeSet::one(Change::InsertMessages(vec![message]));
         let committed = self.commit_repeatable(set, WriteClass::Api).await?;
-        self.core.wake.devices([device.id]);
+        self.core.wake.devices(device_id);
         let known = committed.duplicates.iter().find(|(known, _)| *known == key);
         let holder = known.map_or(message_id, |(_, id)| *id);
         Ok(DirectSent {

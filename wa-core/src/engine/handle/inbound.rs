@@ -40,11 +40,11 @@ impl TransportSink for Handle {
         };
         for set in inbound(events, &context) {
             let reply = matches!(set.changes.first(), Some(Change::Replied { .. }));
-            let set_events = set.events.clone();
-            match self.take(set).await {
+            let told = set.events.clone();
+            match self.commit_untold(set, WriteClass::Settle).await {
                 Ok(committed) => {
                     let news = !reply || committed.reply_is_new;
-                    self.tell(if news { &set_events } else { &[] }, &committed).await;
+                    self.tell(if news { &told } else { &[] }, &committed).await;
                 }
                 // The device was deleted; delivering this again would not bring it back.
                 Err(error) if error.is_not_found() => {
@@ -53,25 +53,6 @@ impl TransportSink for Handle {
                 Err(error) => return Err(error),
             }
         }
-        if known.is_some_and(|_| !leads.is_empty()) {
-            self.core.wake.plan();
-        }
         Ok(())
-    }
-}
-
-impl Handle {
-    /// Commits what was reported; taking it again changes nothing.
-    async fn take(&self, set: crate::store::ChangeSet) -> Result<crate::store::Committed, StoreError> {
-        let mut tries = 1;
-        loop {
-            let now = self.core.now();
-            match self.core.store.commit(set.clone(), WriteClass::Settle, now).await {
-                Err(error) if error.kind == StoreErrorKind::Unavailable && tries < super::COMMIT_TRIES_MAX => {
-                    tries += 1
-                }
-                result => return result,
-            }
-        }
     }
 }

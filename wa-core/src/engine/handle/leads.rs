@@ -352,7 +352,7 @@ impl Handle {
     }
 
     /// Inserts a lead and tells of it only if it is new.
-    async fn insert_lead(&self, lead: Lead, on_duplicate: OnDuplicate) -> Result<LeadCreated, HandleError> {
+    pub(super) async fn insert_lead(&self, lead: Lead, on_duplicate: OnDuplicate) -> Result<LeadCreated, HandleError> {
         let identity = lead.identity();
         for _ in 0..COMMIT_TRIES_MAX {
             if let Some(existing) = self.core.store.lead_by_identity(&identity).await? {

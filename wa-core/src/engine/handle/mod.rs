@@ -176,9 +176,17 @@ impl Handle {
 
     /// Commits what is harmless to commit again, a few times while the store does not answer.
     async fn commit_repeatable(&self, set: ChangeSet, class: WriteClass) -> Result<Committed, StoreError> {
+        let events = set.events.clone();
+        let committed = self.commit_untold(set, class).await?;
+        self.tell(&events, &committed).await;
+        Ok(committed)
+    }
+
+    /// The same without telling of it.
+    async fn commit_untold(&self, set: ChangeSet, class: WriteClass) -> Result<Committed, StoreError> {
         let mut tries = 1;
         loop {
-            match self.commit(set.clone(), class).await {
+            match self.core.store.commit(set.clone(), class, self.now()).await {
                 Err(error) if error.kind == StoreErrorKind::Unavailable && tries < COMMIT_TRIES_MAX => tries += 1,
                 result => return result,
             }

@@ -250,3 +250,16 @@ async fn a_change_to_many_spoils_none_for_the_sake_of_one() {
         "device_id"
     );
 }
+
+#[tokio::test]
+async fn a_lead_whose_commit_lost_its_answer_is_created_and_no_duplicate_of_itself() {
+    let world = World::new().await;
+    let device = world.device("a").await;
+    let lead = world.lead(&device, "0123456789").await;
+    let again = world
+        .handle
+        .insert_lead(lead.clone(), OnDuplicate::Refuse)
+        .await
+        .unwrap();
+    assert_eq!(again, LeadCreated::Created(lead));
+}

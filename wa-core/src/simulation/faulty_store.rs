@@ -1,0 +1,532 @@
+//! A store that fails: before a call, after it, or by keeping quiet, over any store underneath.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::RngExt as _;
+
+use super::clock::Timeline;
+use super::history::{BeginSeen, History, SettleSeen, What};
+use crate::domain::access::RequestScope;
+use crate::domain::audience::CampaignEntry;
+use crate::domain::campaign::Campaign;
+use crate::domain::command::DeviceCommand;
+use crate::domain::device::{Device, Epoch, OwnedDevice};
+use crate::domain::lead::{Lead, LeadIdentity};
+use crate::domain::message::{Attempt, Message, MessageScope};
+use crate::domain::phone::PersonKey;
+use crate::domain::saved_text::SavedText;
+use crate::domain::summary::{DeviceNumbers, Numbers};
+use crate::domain::suppression::Suppression;
+use crate::domain::token::Token;
+use crate::event::Event;
+use crate::id::{CampaignId, CommandId, DeviceId, EventId, Incarnation, LeadId, MessageId, TemplateId, UserId};
+use crate::seed::{ChaCha8Rng, Seed};
+use crate::store::*;
+use crate::time::Timestamp;
+
+/// Runs an operation of the store underneath to its end within one poll.
+///
+/// A crash then falls before it or after it, never inside: inside is the database's own promise.
+pub trait Drive: Send + Sync {
+    /// Runs `work` to its end.
+    fn drive(&self, work: BoxFuture<'_, ()>);
+}
+
+/// For stores that never wait, such as the memory store.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InOnePoll;
+
+impl Drive for InOnePoll {
+    fn drive(&self, work: BoxFuture<'_, ()>) {
+        work.now_or_never().expect("the store underneath never waits");
+    }
+}
+
+/// How a store fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreFaults {
+    /// Calls in a thousand that fail before anything was done.
+    pub fail_before: u32,
+    /// Calls in a thousand that are done and whose answer is lost.
+    pub fail_after: u32,
+    /// Calls in a thousand that take long, up to `slow_max`.
+    pub slow: u32,
+    /// How long a slow call takes at most, on either side of what it does.
+    pub slow_max: Duration,
+}
+
+/// Whether faults happen; shared by everything that fails.
+#[derive(Debug, Default)]
+pub struct Switch {
+    off: AtomicBool,
+    outage: AtomicBool,
+}
+
+impl Switch {
+    /// Ends all faults.
+    pub fn turn_off(&self) {
+        self.off.store(true, Ordering::Relaxed);
+        self.outage.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether faults happen.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.off.load(Ordering::Relaxed)
+    }
+
+    /// Makes every call fail, or ends that.
+    pub fn set_outage(&self, outage: bool) {
+        self.outage.store(outage && self.is_on(), Ordering::Relaxed);
+    }
+}
+
+/// What a faulty store is made of.
+#[derive(Clone)]
+pub struct FaultyParts {
+    /// The store underneath.
+    pub inner: Arc<dyn Store>,
+    /// How an operation of it is run.
+    pub drive: Arc<dyn Drive>,
+    /// True time.
+    pub timeline: Arc<Timeline>,
+    /// Where it is recorded what was really done.
+    pub history: Arc<History>,
+    /// Whether faults happen.
+    pub switch: Arc<Switch>,
+    /// Which faults.
+    pub faults: StoreFaults,
+}
+
+/// One process's way to a store. Every call may wait and fail on both sides of what it does, which happens at once.
+pub struct FaultyStore {
+    parts: FaultyParts,
+    rng: Mutex<ChaCha8Rng>,
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FaultyStore").finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Plan {
+    wait_before: Duration,
+    wait_after: Duration,
+    yields: u32,
+    fail_before: bool,
+    fail_after: bool,
+}
+
+impl FaultyStore {
+    /// A way to the store of `parts`, with faults drawn from `rng`.
+    #[must_use]
+    pub fn new(parts: FaultyParts, rng: ChaCha8Rng) -> Self {
+        Self {
+            parts,
+            rng: Mutex::new(rng),
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let faults = self.parts.faults;
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut per_mille = |share: u32| rng.random_range(0..1_000) < share;
+        let (slow, fail_before, fail_after) = (
+            per_mille(faults.slow),
+            per_mille(faults.fail_before),
+            per_mille(faults.fail_after),
+        );
+        let most = if slow {
+            faults.slow_max
+        } else {
+            Duration::from_millis(2)
+        };
+        let mut wait = || Duration::from_micros(rng.random_range(0..=u64::try_from(most.as_micros()).unwrap_or(0)));
+        let (wait_before, wait_after) = (wait(), wait());
+        let yields = rng.random_range(0..4);
+        drop(rng);
+        if !self.parts.switch.is_on() {
+            return Plan {
+                wait_before: Duration::ZERO,
+                wait_after: Duration::ZERO,
+                yields: 0,
+                fail_before: false,
+                fail_after: false,
+            };
+        }
+        Plan {
+            // Most calls take no time at all, so that their order is drawn by the scheduler alone.
+            wait_before: if slow || yields == 3 {
+                wait_before
+            } else {
+                Duration::ZERO
+            },
+            wait_after: if slow || yields == 2 {
+                wait_after
+            } else {
+                Duration::ZERO
+            },
+            yields,
+            fail_before: fail_before || self.parts.switch.outage.load(Ordering::Relaxed),
+            fail_after,
+        }
+    }
+
+    async fn pause(&self, span: Duration, yields: bool) {
+        if !span.is_zero() {
+            self.parts.timeline.sleep(span).await;
+        } else if yields {
+            yield_once().await;
+        }
+    }
+
+    async fn call<T: Send>(
+        &self,
+        operation: &'static str,
+        work: BoxFuture<'_, Result<T, StoreError>>,
+        seen: impl FnOnce(&T) + Send,
+    ) -> Result<T, StoreError> {
+        let plan = self.plan();
+        self.pause(plan.wait_before, plan.yields & 1 == 1).await;
+        let unavailable = || StoreError::new(StoreErrorKind::Unavailable, operation, "simulated");
+        if plan.fail_before {
+            return Err(unavailable());
+        }
+        let mut answer = None;
+        self.parts.drive.drive(
+            async {
+                answer = Some(work.await);
+            }
+            .boxed(),
+        );
+        let answer = answer.expect("the store underneath has answered");
+        if let Ok(told) = &answer {
+            seen(told);
+        }
+        self.pause(plan.wait_after, plan.yields & 2 == 2).await;
+        if plan.fail_after && answer.is_ok() {
+            self.note(|| format!("lost the answer of {operation}"));
+            return Err(unavailable());
+        }
+        answer
+    }
+
+    fn note(&self, text: impl FnOnce() -> String) {
+        self.parts.history.add(What::Note(text()));
+    }
+
+    fn see_changes(&self, changes: &[Seen]) {
+        for change in changes {
+            self.parts.history.add(match *change {
+                Seen::Status(id, status) => What::Status(id, status),
+                Seen::Suppressed(user, person) => What::Suppressed(user, person),
+                Seen::Unsuppressed(user, person) => What::Unsuppressed(user, person),
+                Seen::Held(device, held) => What::Held(device, held),
+                Seen::Deleted(device) => What::Deleted(device),
+                Seen::LeadDeleted(lead) => What::LeadDeleted(lead),
+            });
+        }
+    }
+}
+
+/// What an invariant needs to know of a change set.
+enum Seen {
+    Status(CampaignId, crate::domain::campaign::CampaignStatus),
+    Suppressed(UserId, PersonKey),
+    Unsuppressed(UserId, PersonKey),
+    Held(DeviceId, bool),
+    Deleted(DeviceId),
+    LeadDeleted(LeadId),
+}
+
+fn seen_of(set: &ChangeSet) -> Vec<Seen> {
+    set.changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::SetCampaignStatus { campaign_id, to, .. } => Some(Seen::Status(*campaign_id, *to)),
+            Change::UpdateCampaign(campaign) | Change::InsertCampaign(campaign) => {
+                Some(Seen::Status(campaign.id, campaign.status))
+            }
+            Change::Suppress(suppression) => Some(Seen::Suppressed(suppression.user_id, suppression.person)),
+            Change::Unsuppress { user_id, person } => Some(Seen::Unsuppressed(*user_id, *person)),
+            Change::SetDeviceHold { device_id, hold, .. } => Some(Seen::Held(*device_id, hold.is_some())),
+            Change::DeleteDevice { device_id, .. } => Some(Seen::Deleted(*device_id)),
+            Change::DeleteLead { lead_id, .. } => Some(Seen::LeadDeleted(*lead_id)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Lets others run once.
+async fn yield_once() {
+    let mut yielded = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+macro_rules! passed_on {
+    ($store:ident { $(fn $name:ident($($arg:ident: $kind:ty),*) -> $answer:ty;)+ } $($rest:tt)*) => {
+        #[async_trait]
+        impl $store for FaultyStore {
+            $(async fn $name(&self, $($arg: $kind),*) -> Result<$answer, StoreError> {
+                self.call(stringify!($name), self.parts.inner.$name($($arg),*), |_| {}).await
+            })+
+            $($rest)*
+        }
+    };
+}
+
+passed_on! { DeviceStore {
+    fn device(scope: &RequestScope, id: DeviceId) -> Device;
+    fn devices(scope: &RequestScope, page: &PageRequest<DeviceId>) -> Page<Device, DeviceId>;
+    fn device_by_hook(token: &str) -> Device;
+    fn owned(ids: &[DeviceId]) -> Vec<OwnedDevice>;
+    fn users_with_devices(page: &PageRequest<UserId>) -> Page<UserId, UserId>;
+} }
+
+passed_on! { LeadStore {
+    fn lead(scope: &RequestScope, id: LeadId) -> Lead;
+    fn leads(scope: &RequestScope, filter: &LeadFilter, page: &PageRequest<LeadId>) -> Page<Lead, LeadId>;
+    fn lead_count(scope: &RequestScope, filter: &LeadFilter) -> u64;
+    fn leads_by_id(user: UserId, ids: &[LeadId]) -> Vec<Lead>;
+    fn lead_by_identity(identity: &LeadIdentity) -> Option<Lead>;
+    fn niches(scope: &RequestScope) -> Vec<(Token, u64)>;
+} }
+
+passed_on! { CampaignStore {
+    fn campaign(scope: &RequestScope, id: CampaignId) -> Campaign;
+    fn campaigns(scope: &RequestScope, filter: &CampaignFilter, page: &PageRequest<CampaignId>) -> Page<Campaign, CampaignId>;
+    fn campaigns_by_id(ids: &[CampaignId]) -> Vec<Campaign>;
+    fn campaigns_due(now: Timestamp, limit: u32) -> Vec<Campaign>;
+    fn campaigns_expanding(limit: u32) -> Vec<Campaign>;
+    fn next_campaign_at() -> Option<Timestamp>;
+    fn audience_page(campaign: &Campaign, after: LeadId, limit: u32) -> Vec<Lead>;
+    fn entries_page(campaign: CampaignId, after: u32, limit: u32) -> Vec<CampaignEntry>;
+    fn audience_size(campaign: &Campaign) -> u64;
+    fn persons_in(campaign: CampaignId, persons: &[PersonKey]) -> Vec<PersonKey>;
+    fn saved_text(scope: &RequestScope, id: TemplateId) -> SavedText;
+    fn saved_texts(scope: &RequestScope, page: &PageRequest<TemplateId>) -> Page<SavedText, TemplateId>;
+}
+    async fn complete_campaigns(&self, now: Timestamp, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+        let seen = |done: &Vec<Campaign>| {
+            for campaign in done {
+                self.parts.history.add(What::Status(campaign.id, campaign.status));
+            }
+        };
+        self.call("complete_campaigns", self.parts.inner.complete_campaigns(now, limit), seen).await
+    }
+}
+
+passed_on! { OutboxStore {
+    fn due(due: &Due) -> Vec<LaneDue>;
+    fn decline(items: &[Decline], now: Timestamp) -> u64;
+    fn sending(incarnation: Incarnation) -> Vec<SendingRow>;
+    fn doubts(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<Message>;
+    fn sweep(limit: u32, now: Timestamp) -> Swept;
+    fn pool(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<PoolMessage>;
+    fn assign(items: &[Assignment], now: Timestamp) -> u64;
+    fn unassign(user: UserId, device: DeviceId) -> u64;
+    fn loads(user: UserId, now: Timestamp) -> Vec<DeviceLoad>;
+    fn history(devices: &[DeviceId], since: Timestamp) -> Vec<LaneHistory>;
+    fn recent(scope: RecentOf, since: Timestamp, limit: u32) -> RecentOutcomes;
+    fn message(scope: &RequestScope, id: MessageId) -> Message;
+    fn messages(scope: &RequestScope, filter: &MessageFilter, page: &PageRequest<MessageId>) -> Page<Message, MessageId>;
+    fn attempts(scope: &RequestScope, id: MessageId) -> Vec<Attempt>;
+    fn numbers(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
+    fn device_numbers(scope: &RequestScope, device: DeviceId) -> Numbers;
+    fn count(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
+    fn backlog() -> Backlog;
+}
+    async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError> {
+        let asked_at = self.parts.timeline.now();
+        let seen = |answers: &Vec<Begun>| {
+            for (item, answer) in begin.items.iter().zip(answers) {
+                self.parts.history.add(What::Begin(BeginSeen {
+                    incarnation: begin.incarnation,
+                    device_id: item.device_id,
+                    epoch: item.epoch,
+                    message_id: item.message_id,
+                    attempt_id: item.attempt_id,
+                    again: item.again,
+                    asked_at,
+                    attempted_at: item.attempted_at,
+                    answer: *answer,
+                }));
+            }
+        };
+        self.call("begin", self.parts.inner.begin(begin), seen).await
+    }
+
+    async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError> {
+        let seen = |answers: &Vec<Settled>| {
+            for (outcome, answer) in settle.outcomes.iter().zip(answers) {
+                self.parts.history.add(What::Settle(SettleSeen {
+                    incarnation: settle.incarnation,
+                    device_id: outcome.device_id,
+                    epoch: outcome.epoch,
+                    message_id: outcome.message_id,
+                    attempt_id: outcome.attempt_id,
+                    verdict: outcome.verdict.clone(),
+                    answer: *answer,
+                }));
+            }
+        };
+        self.call("settle", self.parts.inner.settle(settle), seen).await
+    }
+}
+
+passed_on! { SuppressionStore {
+    fn suppressed(user: UserId, persons: &[PersonKey]) -> Vec<Suppression>;
+    fn suppressions(scope: &RequestScope, page: &PageRequest<PersonKey>) -> Page<Suppression, PersonKey>;
+} }
+
+passed_on! { LeaseStore {
+    fn seed(candidate: &Seed) -> Seed;
+    fn join(incarnation: Incarnation, name: &str, now: Timestamp) -> ();
+    fn beat(incarnation: Incarnation, now: Timestamp) -> ();
+    fn nodes() -> Vec<NodeRecord>;
+    fn fence_the_dead(by: Incarnation, now: Timestamp) -> Vec<TakenOver>;
+    fn devices_of(incarnation: Incarnation) -> Vec<OwnedDevice>;
+    fn plan_lease(incarnation: Incarnation, now: Timestamp) -> bool;
+}
+    async fn fence(
+        &self,
+        by: Incarnation,
+        target: Incarnation,
+        seen_beat: i64,
+        now: Timestamp,
+    ) -> Result<Vec<TakenOver>, StoreError> {
+        let seen = |_: &Vec<TakenOver>| self.parts.history.add(What::Fenced(target));
+        self.call("fence", self.parts.inner.fence(by, target, seen_beat, now), seen).await
+    }
+
+    async fn claim(
+        &self,
+        incarnation: Incarnation,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<OwnedDevice>, StoreError> {
+        let seen = |claimed: &Vec<OwnedDevice>| {
+            for owned in claimed {
+                self.parts.history.add(What::Claimed(incarnation, owned.device.id, owned.epoch));
+            }
+        };
+        self.call("claim", self.parts.inner.claim(incarnation, limit, now), seen).await
+    }
+
+    async fn release(
+        &self,
+        incarnation: Incarnation,
+        devices: &[(DeviceId, Epoch)],
+        now: Timestamp,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let seen = |released: &Vec<DeviceId>| {
+            for device in released {
+                self.parts.history.add(What::Released(*device));
+            }
+        };
+        self.call("release", self.parts.inner.release(incarnation, devices, now), seen).await
+    }
+
+    async fn leave(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
+        let seen = |_: &()| self.parts.history.add(What::Fenced(incarnation));
+        self.call("leave", self.parts.inner.leave(incarnation, now), seen).await
+    }
+}
+
+passed_on! { CommandStore {
+    fn command(scope: &RequestScope, id: CommandId) -> DeviceCommand;
+    fn commands(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<DeviceCommand>;
+    fn prune_commands(before: Timestamp) -> u64;
+} }
+
+passed_on! { EventStore {
+    fn events(scope: &RequestScope, after: EventId, limit: u32) -> Vec<Event>;
+    fn prune_events(before: Timestamp) -> u64;
+} }
+
+#[async_trait]
+impl Store for FaultyStore {
+    async fn commit(&self, set: ChangeSet, class: WriteClass, now: Timestamp) -> Result<Committed, StoreError> {
+        let changes = seen_of(&set);
+        let seen = |_: &Committed| self.see_changes(&changes);
+        self.call("commit", self.parts.inner.commit(set, class, now), seen)
+            .await
+    }
+
+    async fn ready(&self) -> Result<(), StoreError> {
+        self.call("ready", self.parts.inner.ready(), |_| {}).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(faults: StoreFaults, switch: &Arc<Switch>) -> FaultyStore {
+        let timeline = Timeline::new();
+        let parts = FaultyParts {
+            inner: Arc::new(MemoryStore::new()),
+            drive: Arc::new(InOnePoll),
+            history: History::new(Arc::clone(&timeline)),
+            timeline,
+            switch: Arc::clone(switch),
+            faults,
+        };
+        FaultyStore::new(parts, Seed::from_number(1).rng(b"", "test"))
+    }
+
+    fn wait<T>(timeline: &Timeline, work: impl Future<Output = T>) -> T {
+        let mut work = Box::pin(work);
+        loop {
+            if let Some(done) = work.as_mut().now_or_never() {
+                return done;
+            }
+            timeline.advance();
+        }
+    }
+
+    #[test]
+    fn a_lost_answer_means_done_and_a_refused_call_not_done() {
+        let ids = crate::id::IdSource::seeded([1; 32]);
+        let now = Timestamp::from_millis(1);
+        for (faults, done) in [
+            (
+                StoreFaults {
+                    fail_before: 1_000,
+                    ..Default::default()
+                },
+                0,
+            ),
+            (
+                StoreFaults {
+                    fail_after: 1_000,
+                    ..Default::default()
+                },
+                1,
+            ),
+        ] {
+            let switch = Arc::new(Switch::default());
+            let store = store(faults, &switch);
+            let timeline = Arc::clone(&store.parts.timeline);
+            let joined = wait(&timeline, store.join(Incarnation::new(&ids, now), "a", now));
+            assert_eq!(joined.unwrap_err().kind, StoreErrorKind::Unavailable);
+            switch.turn_off();
+            assert_eq!(wait(&timeline, store.nodes()).unwrap().len(), done);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! I10: every message is sent, or stands with a reason that a person can see.
+
+use super::Violation;
+use crate::domain::campaign::CampaignStatus;
+use crate::domain::message::MessageState;
+use crate::simulation::history::Record;
+
+const NAME: &str = "I10";
+
+/// What was not sent says why; what is open waits for a person; a campaign that waits says for what.
+pub(super) fn check(record: &Record) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for row in &record.rows {
+        let silent = !row.state.is_open() && row.state != MessageState::Sent && row.reason.is_none();
+        if silent {
+            broken.push(Violation::end(
+                NAME,
+                format!("{} is {:?} without a reason", row.id, row.state),
+            ));
+        }
+        if row.state.is_open() && !record.facts.excused.contains(&row.id) {
+            broken.push(Violation::end(NAME, format!("{row:?} is open, and nothing says why")));
+        }
+    }
+    for campaign in &record.campaigns {
+        let waits = matches!(campaign.status, CampaignStatus::Paused | CampaignStatus::Scheduled);
+        if waits && campaign.reason.is_none() {
+            broken.push(Violation::end(
+                NAME,
+                format!("{campaign:?} waits, and nothing says for what"),
+            ));
+        }
+    }
+    broken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Story, assert_broken, assert_holds};
+    use super::*;
+    use crate::domain::campaign::CampaignReason;
+    use crate::domain::message::Reason;
+    use crate::simulation::gateway::GatewayKind;
+
+    #[test]
+    fn a_failure_without_a_reason_and_an_open_message_without_one_are_found() {
+        let mut story = Story::of(GatewayKind::Silent);
+        let failed = story.row(MessageState::Failed);
+        let open = story.row(MessageState::Queued);
+        assert_broken(&check(&story.record), 2);
+        story.change(failed, |row| row.reason = Some(Reason::Rejected));
+        story.record.facts.excused.push(open);
+        assert_holds(&check(&story.record));
+    }
+
+    #[test]
+    fn a_campaign_that_waits_without_saying_for_what_is_found() {
+        let mut story = Story::of(GatewayKind::Silent);
+        story.record.campaigns[0].status = CampaignStatus::Paused;
+        assert_broken(&check(&story.record), 1);
+        story.record.campaigns[0].reason = Some(CampaignReason::ByPerson);
+        assert_holds(&check(&story.record));
+    }
+}

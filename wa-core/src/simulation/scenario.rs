@@ -1,0 +1,335 @@
+//! What one simulation consists of, drawn from its number.
+
+use std::time::Duration;
+
+use rand::{Rng, RngExt as _};
+
+use super::faulty_store::StoreFaults;
+use super::gateway::{GatewayFaults, GatewayKind};
+use crate::domain::campaign::Routing;
+use crate::seed::{ChaCha8Rng, Seed};
+
+/// What somebody does, or what happens to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Pauses a campaign.
+    Pause(usize),
+    /// Resumes a campaign.
+    Resume(usize),
+    /// Cancels a campaign.
+    Cancel(usize),
+    /// Pauses a campaign, changes its text, and resumes it.
+    Edit(usize),
+    /// Sends again what failed or stayed unknown in a campaign.
+    Resend(usize),
+    /// Says of an unknown message whether it was sent.
+    Mark(usize),
+    /// A lead opts out.
+    OptOut(usize),
+    /// A lead may be written to again.
+    OptIn(usize),
+    /// A lead is deleted.
+    DeleteLead(usize),
+    /// A device is deleted.
+    DeleteDevice(usize),
+    /// A device is put on hold.
+    Hold(usize),
+    /// The hold of a device ends.
+    Release(usize),
+    /// A node crashes after so many more polls, and starts again.
+    Crash(usize, u32),
+    /// A node is not polled for a while.
+    Stall(usize, Duration),
+    /// A node is asked to stop, and started again later.
+    Stop(usize),
+    /// The wall clock of a node jumps, in milliseconds.
+    WallJump(usize, i64),
+    /// The store answers nobody for a while.
+    Outage(Duration),
+}
+
+/// A campaign of a scenario.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CampaignPlan {
+    /// Its user, by place.
+    pub user: usize,
+    /// Which device writes to whom.
+    pub routing: Routing,
+    /// Whether it writes to uploaded entries instead of leads.
+    pub entries: bool,
+    /// Whether one device sends all of it.
+    pub one_device: bool,
+    /// When it starts.
+    pub start_after: Duration,
+    /// Own delay between messages, in milliseconds.
+    pub delay_ms: Option<(u64, u64)>,
+    /// Local minutes of the day from and until which it must not send.
+    pub quiet: Option<(u16, u16)>,
+    /// How long after it is due a message may be sent.
+    pub expires_after: Duration,
+}
+
+/// One simulation, as its number says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// The number that it is drawn from.
+    pub seed: u64,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// The kinds of the devices of each user.
+    pub devices: Vec<Vec<GatewayKind>>,
+    /// The number and device of each lead of each user; a number may come twice, a device may be missing.
+    pub leads: Vec<Vec<(u32, Option<usize>)>>,
+    /// The campaigns.
+    pub campaigns: Vec<CampaignPlan>,
+    /// Delay between messages where a campaign has none, in milliseconds.
+    pub delay_ms: (u64, u64),
+    /// Cap of an hour of all devices.
+    pub hour_max: u32,
+    /// Most sends at once per gateway host.
+    pub in_flight_max: usize,
+    /// How the store fails.
+    pub store_faults: StoreFaults,
+    /// How the gateways fail.
+    pub gateway_faults: GatewayFaults,
+    /// How wrong the wall clock of each node is, in milliseconds.
+    pub wall_shifts: Vec<i64>,
+    /// How long faults happen.
+    pub faults_for: Duration,
+    /// What happens in that time, in order.
+    pub deeds: Vec<(Duration, Deed)>,
+    /// Whether nobody resumes afterwards what is paused or on hold.
+    pub left_alone: bool,
+    /// Whether all nodes crash when the faults end, and a single fresh one has to finish.
+    pub fresh_node: bool,
+}
+
+fn span(rng: &mut ChaCha8Rng, from_ms: u64, until_ms: u64) -> Duration {
+    Duration::from_micros(rng.random_range(from_ms * 1_000..until_ms * 1_000))
+}
+
+impl Scenario {
+    /// How long after the end of the faults everything must have ended, in true time.
+    pub const BOUND: Duration = Duration::from_secs(12 * 3_600);
+
+    /// The scenario of a number.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let rng = &mut Seed::from_number(seed).rng(b"", "scenario");
+        let calm = rng.random_bool(0.08);
+        let wall_faults = !calm && rng.random_bool(0.15);
+        let few_slots = rng.random_bool(0.1);
+        let nodes = rng.random_range(1..=3);
+        let users = rng.random_range(1..=2);
+        let all_kinds = rng.random_bool(0.5);
+        let kind = GatewayKind::ALL[rng.random_range(0..3)];
+        let devices: Vec<Vec<GatewayKind>> = (0..users)
+            .map(|_| {
+                let count = rng.random_range(1..=3);
+                (0..count)
+                    .map(|_| {
+                        if all_kinds {
+                            GatewayKind::ALL[rng.random_range(0..3)]
+                        } else {
+                            kind
+                        }
+                    })
+                    .collect()
+            })
+            .collect();
+        let leads: Vec<Vec<(u32, Option<usize>)>> = devices
+            .iter()
+            .map(|devices| {
+                let count = rng.random_range(2..=10);
+                let numbers = rng.random_range(count.max(4) - 2..=count + 2);
+                (0..count)
+                    .map(|_| {
+                        let device = rng.random_range(0..=devices.len() * 5);
+                        (
+                            rng.random_range(0..numbers),
+                            (device > 0).then(|| device % devices.len()),
+                        )
+                    })
+                    .collect()
+            })
+            .collect();
+        let campaigns: Vec<CampaignPlan> = (0..rng.random_range(1..=3)).map(|_| campaign(rng, users)).collect();
+        let faults_for = span(rng, 60_000, 300_000);
+        let (store_faults, gateway_faults) = if calm {
+            (StoreFaults::default(), GatewayFaults::NONE)
+        } else {
+            (store_faults(rng), gateway_faults(rng, wall_faults))
+        };
+        let mut scenario = Self {
+            seed,
+            nodes,
+            leads,
+            campaigns,
+            delay_ms: if rng.random_bool(0.7) {
+                (1_000, 3_000)
+            } else {
+                (2_000, 12_000)
+            },
+            hour_max: if few_slots { rng.random_range(4..12) } else { 80 },
+            in_flight_max: if rng.random_bool(0.2) { 1 } else { 64 },
+            store_faults,
+            gateway_faults,
+            wall_shifts: (0..nodes)
+                .map(|_| {
+                    if wall_faults {
+                        rng.random_range(-600_000..600_000)
+                    } else {
+                        0
+                    }
+                })
+                .collect(),
+            faults_for,
+            deeds: Vec::new(),
+            left_alone: rng.random_bool(0.1),
+            fresh_node: rng.random_bool(0.3),
+            devices,
+        };
+        if !calm {
+            scenario.draw_deeds(rng, wall_faults);
+        }
+        scenario
+    }
+
+    /// Whether all wall clocks show true time.
+    #[must_use]
+    pub fn wall_is_true(&self) -> bool {
+        self.wall_shifts.iter().all(|shift| *shift == 0)
+            && !self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::WallJump(..)))
+    }
+
+    fn draw_deeds(&mut self, rng: &mut ChaCha8Rng, wall_faults: bool) {
+        let end = u64::try_from(self.faults_for.as_millis()).unwrap_or(60_000);
+        let leads: usize = self.leads.iter().map(Vec::len).sum();
+        let devices: usize = self.devices.iter().map(Vec::len).sum();
+        let busy = rng.random_range(0..12);
+        for _ in 0..busy {
+            let at = span(rng, 500, end);
+            let deed = person(rng, self.campaigns.len(), leads, devices);
+            self.deeds.push((at, deed));
+            if let (Deed::Pause(campaign), true) = (deed, rng.random_bool(0.7)) {
+                self.deeds.push((at + span(rng, 1, 40_000), Deed::Resume(campaign)));
+            }
+        }
+        for _ in 0..rng.random_range(0..5) {
+            let node = rng.random_range(0..self.nodes);
+            let deed = match rng.random_range(0..10) {
+                0..5 => Deed::Crash(node, rng.random_range(0..200)),
+                5..7 => Deed::Stall(node, span(rng, 1_000, 90_000)),
+                7 => Deed::Outage(span(rng, 1_000, 70_000)),
+                8 if wall_faults => Deed::WallJump(node, rng.random_range(-3_600_000..3_600_000)),
+                _ => Deed::Stop(node),
+            };
+            self.deeds.push((span(rng, 500, end), deed));
+        }
+        self.deeds.sort_by_key(|(at, _)| *at);
+    }
+}
+
+fn person(rng: &mut ChaCha8Rng, campaigns: usize, leads: usize, devices: usize) -> Deed {
+    let campaign = rng.random_range(0..campaigns);
+    let (lead, device) = (rng.random_range(0..leads), rng.random_range(0..devices));
+    match rng.random_range(0..20) {
+        0..4 => Deed::Pause(campaign),
+        4..6 => Deed::Resume(campaign),
+        6 => Deed::Cancel(campaign),
+        7..9 => Deed::Edit(campaign),
+        9..11 => Deed::Resend(campaign),
+        11 => Deed::Mark(campaign),
+        12..15 => Deed::OptOut(lead),
+        15 => Deed::OptIn(lead),
+        16 => Deed::DeleteLead(lead),
+        17 => Deed::DeleteDevice(device),
+        18 => Deed::Hold(device),
+        _ => Deed::Release(device),
+    }
+}
+
+fn campaign(rng: &mut ChaCha8Rng, users: usize) -> CampaignPlan {
+    let routing = match rng.random_range(0..6) {
+        0..3 => Routing::OwnDevice,
+        3 => Routing::Balanced,
+        4 => Routing::RoundRobin,
+        _ => Routing::Random,
+    };
+    let entries = rng.random_bool(0.25);
+    CampaignPlan {
+        user: rng.random_range(0..users),
+        // Entries have no device of their own.
+        routing: if entries && routing == Routing::OwnDevice {
+            Routing::Balanced
+        } else {
+            routing
+        },
+        entries,
+        one_device: rng.random_bool(0.2),
+        start_after: span(rng, 0, 60_000),
+        delay_ms: rng.random_bool(0.3).then_some((1_000, 5_000)),
+        quiet: rng
+            .random_bool(0.12)
+            .then(|| (8 * 60 + 1, 8 * 60 + rng.random_range(2..9))),
+        expires_after: if rng.random_bool(0.1) {
+            Duration::from_secs(120)
+        } else {
+            crate::domain::campaign::Campaign::EXPIRES_AFTER
+        },
+    }
+}
+
+fn store_faults(rng: &mut ChaCha8Rng) -> StoreFaults {
+    let mut rate = |choices: &[u32]| choices[(rng.next_u32() as usize) % choices.len()];
+    StoreFaults {
+        fail_before: rate(&[0, 2, 10, 50]),
+        fail_after: rate(&[0, 2, 10, 50]),
+        slow: rate(&[0, 5, 30]),
+        slow_max: Duration::from_millis(rate(&[50, 1_000, 4_000]).into()),
+    }
+}
+
+fn gateway_faults(rng: &mut ChaCha8Rng, wall_faults: bool) -> GatewayFaults {
+    let mut rate = |choices: &[u32]| choices[(rng.next_u32() as usize) % choices.len()];
+    let doubt = rate(&[0, 50, 200, 400]);
+    GatewayFaults {
+        refuse: rate(&[0, 50, 200]),
+        doubt,
+        deaf: rate(&[0, 100, 500]),
+        dead: rate(&[0, 30]),
+        latency_max: Duration::from_millis(rate(&[50, 500, 2_500]).into()),
+        // Together less than the 20 s after which the engine of a simulation asks. A wall clock that jumps shortens that
+        // wait, so there gateways tell at once.
+        late_max: Duration::from_millis(if wall_faults {
+            0
+        } else {
+            rate(&[0, 2_000, 9_000]).into()
+        }),
+        report_lag_max: Duration::from_millis(if wall_faults {
+            0
+        } else {
+            rate(&[0, 1_000, 6_000]).into()
+        }),
+        receipts: rate(&[0, 500, 1_000]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_names_one_scenario() {
+        assert_eq!(Scenario::draw(7), Scenario::draw(7));
+        assert_ne!(Scenario::draw(7), Scenario::draw(8));
+    }
+
+    #[test]
+    fn what_a_gateway_accepts_is_told_before_the_engine_asks() {
+        for seed in 0..500 {
+            let faults = Scenario::draw(seed).gateway_faults;
+            assert!(faults.latency_max + faults.late_max + faults.report_lag_max < Duration::from_secs(19));
+        }
+    }
+}
