@@ -132,3 +132,12 @@ pub(super) async fn expired_logins_are_removed_and_live_ones_stay(world: World) 
     assert_eq!(world.store.prune_sessions(world.at(25)).await.unwrap(), 0);
     assert!(world.store.session(&[3; 32], world.at(25)).await.unwrap().is_some());
 }
+
+pub(super) async fn a_login_is_made_once_and_only_what_is_there_lasts_longer(world: World) {
+    let user = world.user().await;
+    let login = session(&world, user, 1);
+    world.store.insert_session(&login).await.unwrap();
+    assert_kind(world.store.insert_session(&login).await, StoreErrorKind::Conflict);
+    world.store.extend_session(&[9; 32], world.at(600)).await.unwrap();
+    assert_eq!(world.store.session(&[9; 32], world.now()).await.unwrap(), None);
+}

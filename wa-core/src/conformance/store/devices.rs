@@ -349,3 +349,34 @@ pub(super) async fn the_users_of_the_engine_are_those_with_devices(world: World)
     assert_eq!(users.rows, [first, last]);
     assert!(!users.rows.contains(&without));
 }
+
+pub(super) async fn a_deleted_device_cannot_be_changed_any_more(world: World) {
+    let user = world.user().await;
+    let device = world.rows.device(user);
+    world.insert_device(&device).await;
+    let delete = || Change::DeleteDevice {
+        user_id: user,
+        device_id: device.id,
+    };
+    world.commit(delete()).await;
+    let deleted = world.store.owned(&[device.id]).await.unwrap().remove(0).device;
+    for change in [
+        delete(),
+        update(&deleted),
+        hold(&device, None),
+        link(user, device.id, None, LinkState::Ready),
+        Change::SetDeviceRestriction {
+            user_id: user,
+            device_id: device.id,
+            restriction: None,
+        },
+    ] {
+        world.refused(change, StoreErrorKind::NotFound).await;
+    }
+    let users = world
+        .store
+        .users_with_devices(&crate::store::PageRequest::first(9))
+        .await
+        .unwrap();
+    assert!(users.rows.is_empty(), "the engine has nothing to do for this user");
+}

@@ -114,3 +114,25 @@ pub(super) async fn expired_requests_are_removed(world: World) {
     super::world::assert_kind(world.store.command(&scope, old.id).await, StoreErrorKind::NotFound);
     assert_eq!(world.store.command(&scope, young.id).await.unwrap(), young);
 }
+
+pub(super) async fn an_event_that_is_known_stays_as_it_is(world: World) {
+    let user = world.user().await;
+    let event = world.rows.event(user, world.now());
+    world.commit(ChangeSet::default().tell(event.clone())).await;
+    let mut again = world.rows.event(user, world.at(9));
+    again.id = event.id;
+    world.commit(ChangeSet::default().tell(again)).await;
+    let read = world
+        .store
+        .events(&RequestScope::user(user), EventId::MIN, 10)
+        .await
+        .unwrap();
+    assert_eq!(read, [event]);
+}
+
+pub(super) async fn a_request_wakes_the_owner_of_its_device(world: World) {
+    let stage = world.stage().await;
+    let command = world.rows.command(stage.user, stage.device);
+    let done = world.commit(Change::InsertCommand(Box::new(command))).await;
+    assert_eq!(done.wake, [stage.device]);
+}

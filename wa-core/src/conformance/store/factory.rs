@@ -18,8 +18,8 @@ pub trait StoreFactory: Send + Sync {
     /// A store without any row.
     async fn fresh(&self) -> Arc<dyn AppStore>;
 
-    /// Another connection to the same data, as a process that starts again would make it; `None` where nothing survives.
-    /// The first one is not used any more.
+    /// Another store on the data of the one that was given last, as a process that starts again would open it; `None`
+    /// where nothing survives. The first one only reads from then on.
     async fn reopen(&self, _store: &Arc<dyn AppStore>) -> Option<Arc<dyn AppStore>> {
         None
     }

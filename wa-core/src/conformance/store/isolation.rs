@@ -437,3 +437,58 @@ pub(super) async fn a_request_limited_to_no_device_sees_none(world: World) {
             .is_empty()
     );
 }
+
+pub(super) async fn what_belongs_to_no_device_is_not_seen_by_a_request_limited_to_some(world: World) {
+    let two = two(&world).await;
+    let (store, stage) = (&world.store, &two.stage);
+    let limited = RequestScope {
+        user_id: stage.user,
+        devices: Some(vec![stage.device]),
+    };
+    let mut own = world.rows.campaign(stage.user);
+    own.device_id = Some(stage.device);
+    world.commit(Change::InsertCampaign(Box::new(own.clone()))).await;
+    world.suppress(stage.user, world.rows.phone(1)).await;
+    let kind = StoreErrorKind::NotFound;
+    store.campaign(&limited, own.id).await.unwrap();
+    assert_kind(store.campaign(&limited, stage.campaign).await, kind);
+    let filter = CampaignFilter::default();
+    let campaigns = store
+        .campaigns(&limited, &filter, &PageRequest::first(9))
+        .await
+        .unwrap();
+    assert_eq!(
+        campaigns.rows.iter().map(|campaign| campaign.id).collect::<Vec<_>>(),
+        [own.id]
+    );
+    assert_kind(store.saved_text(&limited, two.saved.id).await, kind);
+    assert_kind(store.import(&limited, two.import.id).await, kind);
+    assert!(
+        store
+            .saved_texts(&limited, &PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert!(
+        store
+            .imports(&limited, &PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    assert!(
+        store
+            .suppressions(&limited, &PageRequest::first(9))
+            .await
+            .unwrap()
+            .rows
+            .is_empty()
+    );
+    let mut pool = world.rows.lead(stage.user, None);
+    pool.niches = crate::domain::token::TokenSet::parse("exa").unwrap();
+    world.insert_lead(&pool).await;
+    assert!(store.niches(&limited).await.unwrap().is_empty());
+}

@@ -335,3 +335,16 @@ pub(super) async fn niches_are_counted_per_lead_and_sorted(world: World) {
     let niches = world.store.niches(&RequestScope::user(user)).await.unwrap();
     assert_eq!(niches, [(token("a"), 1), (token("b"), 2)]);
 }
+
+pub(super) async fn an_edit_does_not_set_the_last_interaction_back(world: World) {
+    let user = world.user().await;
+    let mut lead = world.rows.lead(user, None);
+    lead.last_interaction_at = Some(world.at(50));
+    world.insert_lead(&lead).await;
+    lead.last_interaction_at = Some(world.at(20));
+    world.commit(update(&lead)).await;
+    assert_eq!(
+        world.lead_of(user, lead.id).await.last_interaction_at,
+        Some(world.at(50))
+    );
+}

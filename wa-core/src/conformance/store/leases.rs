@@ -10,7 +10,7 @@ use crate::domain::device::Epoch;
 use crate::domain::message::MessageState;
 use crate::id::{DeviceId, Incarnation};
 use crate::seed::Seed;
-use crate::store::{NodeRecord, StoreErrorKind};
+use crate::store::{NodeRecord, Settled, StoreErrorKind};
 
 async fn node_of(world: &World, incarnation: Incarnation) -> Option<NodeRecord> {
     let nodes = world.store.nodes().await.unwrap();
@@ -363,5 +363,95 @@ pub(super) async fn wall_clocks_that_differ_decide_nothing(world: World) {
     assert!(
         node_of(&world, stage.node).await.unwrap().fenced,
         "and dies by its beat alone"
+    );
+}
+
+pub(super) async fn a_node_takes_over_neither_itself_nor_one_that_left(world: World) {
+    let stage = world.stage().await;
+    let seen = node_of(&world, stage.node).await.unwrap().beat;
+    let itself = world.store.fence(stage.node, stage.node, seen, world.now()).await;
+    assert_kind(itself, StoreErrorKind::Conflict);
+    assert!(!node_of(&world, stage.node).await.unwrap().fenced);
+    let by = world.node().await;
+    world.store.leave(stage.node, world.now()).await.unwrap();
+    let gone = world.store.fence(by, stage.node, seen, world.now()).await;
+    assert_kind(gone, StoreErrorKind::NotFound);
+}
+
+pub(super) async fn giving_a_device_back_makes_its_epoch_old(world: World) {
+    let stage = world.stage().await;
+    let devices = [(stage.device, stage.epoch)];
+    world.store.release(stage.node, &devices, world.now()).await.unwrap();
+    let now = epochs(&world, &[stage.device]).await[&stage.device];
+    assert!(now > stage.epoch);
+}
+
+pub(super) async fn leaving_twice_is_leaving(world: World) {
+    let stage = world.stage().await;
+    world.store.leave(stage.node, world.now()).await.unwrap();
+    let after = epochs(&world, &[stage.device]).await;
+    world.store.leave(stage.node, world.now()).await.unwrap();
+    assert_eq!(epochs(&world, &[stage.device]).await, after);
+}
+
+pub(super) async fn devices_are_claimed_in_order_of_id(world: World) {
+    let user = world.user().await;
+    let devices = [
+        world.device(user).await,
+        world.device(user).await,
+        world.device(user).await,
+    ];
+    let node = world.node().await;
+    let claimed = world.store.claim(node, 2, world.now()).await.unwrap();
+    let ids: Vec<_> = claimed.iter().map(|owned| owned.device.id).collect();
+    assert_eq!(ids, devices[..2]);
+}
+
+pub(super) async fn what_a_takeover_doubts_of_an_ended_campaign_is_told_to_the_next_owner_who_ends_it(world: World) {
+    let stage = world.stage().await;
+    let (id, attempt) = stage.sending().await;
+    stage.cancel().await;
+    world.sweep_at(world.now()).await;
+    let node = stage.take_over().await;
+    let owned = world.claim(node).await;
+    let next = Stage {
+        node,
+        epoch: owned[0].epoch,
+        ..stage
+    };
+    let doubts = world.store.doubts(node, world.now(), 10).await.unwrap();
+    assert_eq!(doubts.iter().map(|message| message.id).collect::<Vec<_>>(), [id]);
+    let still = super::stage::doubt_until(world.at(90));
+    assert_eq!(
+        next.settle(id, attempt, still).await,
+        Settled::Yes(MessageState::Unknown)
+    );
+}
+
+pub(super) async fn what_a_takeover_doubts_on_a_deleted_device_does_not_wait_for_an_owner(world: World) {
+    let stage = world.stage().await;
+    let (id, _) = stage.sending().await;
+    stage.delete_device().await;
+    world.sweep_at(world.now()).await;
+    stage.take_over().await;
+    world.sweep_at(world.now()).await;
+    assert_eq!(
+        stage.state(id).await,
+        MessageState::Unknown,
+        "nobody will ever own the device again"
+    );
+}
+
+pub(super) async fn what_leaving_doubts_on_a_deleted_device_does_not_wait_for_an_owner(world: World) {
+    let stage = world.stage().await;
+    let (id, _) = stage.sending().await;
+    stage.delete_device().await;
+    world.sweep_at(world.now()).await;
+    world.store.leave(stage.node, world.now()).await.unwrap();
+    world.sweep_at(world.now()).await;
+    assert_eq!(
+        stage.state(id).await,
+        MessageState::Unknown,
+        "nobody will ever own the device again"
     );
 }

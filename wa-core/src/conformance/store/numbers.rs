@@ -167,6 +167,12 @@ pub(super) async fn the_history_of_a_lane_holds_what_was_or_may_have_been_sent(w
     );
     assert_eq!((lanes[1].attempts.len(), lanes[1].last_attempt_at), (0, None));
     assert_eq!(read(3).await[0].attempts, [world.at(3), world.at(4)]);
+    assert_eq!(
+        read(3).await[0].first_attempt_at,
+        Some(world.at(1)),
+        "its warm-up began then"
+    );
+    assert_eq!(lanes[1].first_attempt_at, None);
 }
 
 pub(super) async fn recent_outcomes_count_failed_and_unknown_and_leave_out_skipped(world: World) {

@@ -293,3 +293,43 @@ pub(super) async fn one_campaign_has_one_message_per_person_and_round(world: Wor
     );
     assert_eq!(done.duplicates, [(in_one.key, in_one.id)]);
 }
+
+pub(super) async fn an_open_message_that_would_wait_for_ever_is_refused(world: World) {
+    let stage = world.stage().await;
+    let phone = world.rows.phone(1);
+    let nowhere = world.rows.direct_message(stage.user, None, phone);
+    let mut no_pool = world.rows.campaign_message(stage.user, stage.campaign, None, phone);
+    no_pool.from_pool = false;
+    for message in [nowhere, no_pool] {
+        world.refused(insert(&[message]), StoreErrorKind::Conflict).await;
+    }
+}
+
+pub(super) async fn a_key_of_another_user_tells_nothing_of_theirs(world: World) {
+    let (stage, other) = (world.stage().await, world.stage().await);
+    let theirs = other.message_to(world.rows.phone(1));
+    world.commit(insert(std::slice::from_ref(&theirs))).await;
+    let mut mine = stage.message_to(world.rows.phone(1));
+    mine.key = theirs.key;
+    world.refused(insert(&[mine]), StoreErrorKind::Conflict).await;
+    assert_eq!(other.row(theirs.id).await, theirs);
+}
+
+pub(super) async fn only_a_settled_message_of_the_same_scope_is_sent_again_and_once(world: World) {
+    let stage = world.stage().await;
+    for state in MessageState::ALL.into_iter().filter(|state| state.is_open()) {
+        let stage = world.stage().await;
+        let id = in_state(&stage, state).await;
+        let again = world.rows.resend(&stage.row(id).await);
+        world.refused(insert(&[again]), StoreErrorKind::Conflict).await;
+        assert!(!stage.row(id).await.superseded, "{state:?}");
+    }
+    let (settled, _) = stage.unknown().await;
+    let mut elsewhere = world.rows.resend(&stage.row(settled).await);
+    elsewhere.scope = crate::domain::message::MessageScope::Direct;
+    world.refused(insert(&[elsewhere]), StoreErrorKind::Conflict).await;
+    world.insert(world.rows.resend(&stage.row(settled).await)).await;
+    let mut twice = world.rows.resend(&stage.row(settled).await);
+    twice.key = crate::domain::message::IdempotencyKey::unique(twice.id);
+    world.refused(insert(&[twice]), StoreErrorKind::Conflict).await;
+}

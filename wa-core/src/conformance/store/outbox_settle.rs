@@ -484,3 +484,51 @@ pub(super) async fn every_reason_is_kept(world: World) {
         CampaignStatus::Triggered
     );
 }
+
+pub(super) async fn a_success_told_again_adds_what_it_knows_more(world: World) {
+    let stage = world.stage().await;
+    let (id, attempt) = stage.sending().await;
+    let sent = |provider_id, delivery| Verdict::Sent { provider_id, delivery };
+    stage.settle(id, attempt, sent(None, None)).await;
+    let provider_id = TransportMessageId::new("vendor-9");
+    let more = sent(provider_id.clone(), Some(Delivery::Read));
+    assert_eq!(stage.settle(id, attempt, more).await, Settled::Already);
+    let row = stage.row(id).await;
+    assert_eq!(row.delivery, Some(Delivery::Read));
+    assert_eq!(row.attempt.unwrap().provider_id, provider_id);
+    let less = sent(TransportMessageId::new("another"), Some(Delivery::Delivered));
+    stage.settle(id, attempt, less).await;
+    let row = stage.row(id).await;
+    assert_eq!(row.delivery, Some(Delivery::Read));
+    assert_eq!(row.attempt.unwrap().provider_id, provider_id);
+}
+
+pub(super) async fn the_owners_own_late_outcome_is_evidence_too(world: World) {
+    for state in [MessageState::Queued, MessageState::Held, MessageState::Unknown] {
+        let (stage, id, attempt) = lost(&world, state).await;
+        assert_eq!(
+            stage.settle(id, attempt, sent()).await,
+            Settled::Yes(MessageState::Sent),
+            "{state:?}"
+        );
+    }
+}
+
+pub(super) async fn declining_to_any_other_state_is_refused_as_a_whole(world: World) {
+    let stage = world.stage().await;
+    let (first, second) = (stage.queued().await, stage.queued().await);
+    for state in MessageState::ALL {
+        if matches!(
+            state,
+            MessageState::Skipped | MessageState::Failed | MessageState::Queued
+        ) {
+            continue;
+        }
+        let items = [
+            stage.declined(first, MessageState::Skipped),
+            stage.declined(second, state),
+        ];
+        assert_kind(world.store.decline(&items, world.now()).await, StoreErrorKind::Conflict);
+        assert_eq!(stage.state(first).await, MessageState::Queued, "{state:?}");
+    }
+}

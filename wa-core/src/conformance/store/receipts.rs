@@ -242,3 +242,53 @@ pub(super) async fn a_reply_seen_before_takes_its_whole_set_with_it(world: World
     assert!(suppressed().await.unwrap().is_empty(), "the opt-in stands");
     assert_eq!(events().await.unwrap().len(), 1, "nothing is told twice");
 }
+
+pub(super) async fn a_receipt_that_overtakes_the_outcome_decides_it(world: World) {
+    for verdict in [
+        sent(),
+        super::stage::failed(),
+        super::stage::unknown(),
+        super::stage::requeue(world.now()),
+        super::stage::doubt_until(world.now()),
+    ] {
+        let stage = world.stage().await;
+        let (id, attempt) = stage.sending().await;
+        let of = ours(&stage, id).await;
+        receipt(&stage, of, Delivery::Delivered, 2).await;
+        let row = stage.row(id).await;
+        assert_eq!(row.state, MessageState::Sending, "its device still sends it");
+        assert_eq!(
+            (row.delivery, row.delivery_at),
+            (Some(Delivery::Delivered), Some(world.at(2)))
+        );
+        let settled = stage.settle(id, attempt, verdict.clone()).await;
+        assert_eq!(settled, crate::store::Settled::Yes(MessageState::Sent), "{verdict:?}");
+        assert_eq!(stage.row(id).await.delivery, Some(Delivery::Delivered));
+    }
+}
+
+pub(super) async fn a_takeover_leaves_no_doubt_about_what_a_receipt_has_proved(world: World) {
+    let stage = world.stage().await;
+    let (id, _) = stage.sending().await;
+    let of = ours(&stage, id).await;
+    receipt(&stage, of, Delivery::Read, 2).await;
+    let (by, nodes) = (world.node().await, world.store.nodes().await.unwrap());
+    let seen = nodes.iter().find(|node| node.incarnation == stage.node).unwrap().beat;
+    let taken = world.store.fence(by, stage.node, seen, world.now()).await.unwrap();
+    assert!(taken.is_empty());
+    assert_eq!(stage.state(id).await, MessageState::Sent);
+}
+
+pub(super) async fn a_receipt_proves_that_a_requeued_message_was_sent(world: World) {
+    let stage = world.stage().await;
+    let (id, attempt) = stage.sending().await;
+    stage.settle(id, attempt, super::stage::requeue(world.now())).await;
+    let of = ours(&stage, id).await;
+    assert_eq!(receipt(&stage, of, Delivery::Delivered, 3).await.matched, [id]);
+    assert_eq!(
+        stage.state(id).await,
+        MessageState::Sent,
+        "sending it again would be a second message"
+    );
+    assert!(stage.due_at(world.at(600)).await.is_empty());
+}

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::access::RequestScope;
+use crate::domain::campaign::Campaign;
+use crate::domain::device::Device;
+use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::id::{DeviceId, UserId};
-use crate::store::{AppStore, CampaignFilter, MessageFilter, PageRequest};
+use crate::store::{AppStore, CampaignFilter, LeadFilter, MessageFilter, PAGE_MAX, PageRequest};
 
 /// Counts all tallies and looks at every message of every user.
 ///
@@ -16,6 +19,34 @@ pub(super) async fn assert_sound(store: &dyn AppStore) {
     for user in users(store).await {
         user_is_sound(store, user).await;
     }
+}
+
+/// The rows of a user that people see.
+#[derive(PartialEq)]
+pub(super) struct Rows {
+    devices: Vec<Device>,
+    leads: Vec<Lead>,
+    campaigns: Vec<Campaign>,
+    messages: Vec<Message>,
+}
+
+/// Reads the rows that people see, of all users, to compare them after a restart.
+pub(super) async fn everything(store: &dyn AppStore) -> Vec<Rows> {
+    let mut all = Vec::new();
+    for user in users(store).await {
+        let scope = RequestScope::user(user);
+        let (leads, campaigns) = (LeadFilter::default(), CampaignFilter::default());
+        let leads = store.leads(&scope, &leads, &PageRequest::first(PAGE_MAX)).await;
+        let campaigns = store.campaigns(&scope, &campaigns, &PageRequest::first(PAGE_MAX)).await;
+        let devices = store.devices(&scope, &PageRequest::first(PAGE_MAX)).await;
+        all.push(Rows {
+            devices: devices.unwrap().rows,
+            leads: leads.unwrap().rows,
+            campaigns: campaigns.unwrap().rows,
+            messages: messages(store, &scope).await,
+        });
+    }
+    all
 }
 
 async fn users(store: &dyn AppStore) -> Vec<UserId> {

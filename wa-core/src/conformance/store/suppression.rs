@@ -224,3 +224,53 @@ pub(super) async fn an_erased_person_leaves_numbers_and_nothing_else(world: Worl
         .unwrap();
     assert_eq!(rows.rows.len(), 2, "rows stay for the numbers");
 }
+
+pub(super) async fn erasing_a_person_stops_every_open_message_even_one_that_was_meant(world: World) {
+    let stage = world.stage().await;
+    let phone = world.rows.phone(1);
+    let queued = stage.queued_to(phone).await;
+    let mut meant = world.rows.direct_message(stage.user, Some(stage.device), phone);
+    meant.override_suppression = true;
+    let meant = world.insert(meant).await;
+    let doubtful = world.rows.direct_message(stage.user, Some(stage.device), phone);
+    let doubtful = world.insert(doubtful).await;
+    let attempt = stage.begin(doubtful).await;
+    let verdict = super::stage::doubt_until(world.now());
+    stage.settle(doubtful, attempt, verdict).await;
+    let erase = Change::ErasePerson {
+        user_id: stage.user,
+        person: world.rows.person(stage.user, &phone),
+        phone,
+    };
+    assert_eq!(world.commit(erase).await.moved, 3);
+    for (id, expected) in [
+        (queued, (MessageState::Skipped, Some(Reason::Erased))),
+        (meant, (MessageState::Skipped, Some(Reason::Erased))),
+        (doubtful, (MessageState::Unknown, Some(Reason::EndedInDoubt))),
+    ] {
+        let row = stage.row(id).await;
+        assert_eq!((row.state, row.reason), expected);
+    }
+}
+
+pub(super) async fn a_newer_suppression_replaces_what_was_recorded(world: World) {
+    let user = world.user().await;
+    let phone = world.rows.phone(1);
+    world.suppress(user, phone).await;
+    let newer = Suppression {
+        phone: None,
+        reason: SuppressionReason::Erased,
+        note: "on request".to_owned(),
+        since_at: world.at(9),
+        ..world.rows.suppression(user, phone)
+    };
+    world.commit(Change::Suppress(newer.clone())).await;
+    assert_eq!(world.store.suppressed(user, &[newer.person]).await.unwrap(), [newer]);
+}
+
+pub(super) async fn lifting_a_suppression_that_is_not_there_does_nothing(world: World) {
+    let user = world.user().await;
+    let person = world.rows.person(user, &world.rows.phone(1));
+    world.commit(Change::Unsuppress { user_id: user, person }).await;
+    assert!(world.store.suppressed(user, &[person]).await.unwrap().is_empty());
+}

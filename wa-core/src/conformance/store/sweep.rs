@@ -249,3 +249,33 @@ pub(super) async fn any_number_of_nodes_may_sweep_at_once(world: World) {
         .await;
     assert_eq!(world.sweep_at(world.now()).await, 20);
 }
+
+pub(super) async fn doubts_of_a_deleted_device_stay_with_its_owner_until_it_has_none(world: World) {
+    let stage = world.stage().await;
+    let (id, _) = stage.in_doubt().await;
+    stage.delete_device().await;
+    world.sweep_at(world.now()).await;
+    assert_eq!(
+        stage.state(id).await,
+        MessageState::InDoubt,
+        "its owner can still ask the gateway"
+    );
+    let devices = [(stage.device, stage.epoch)];
+    world.store.release(stage.node, &devices, world.now()).await.unwrap();
+    world.sweep_at(world.now()).await;
+    let row = stage.row(id).await;
+    assert_eq!(
+        (row.state, row.reason),
+        (MessageState::Unknown, Some(Reason::CannotTell))
+    );
+}
+
+pub(super) async fn a_status_changed_by_an_edit_is_swept_too(world: World) {
+    let stage = world.stage().await;
+    let id = stage.queued().await;
+    let mut campaign = world.campaign_of(stage.user, stage.campaign).await;
+    campaign.status = CampaignStatus::Paused;
+    world.commit(Change::UpdateCampaign(Box::new(campaign))).await;
+    assert_eq!(world.sweep_at(world.now()).await, 1);
+    assert_eq!(stage.state(id).await, MessageState::Held);
+}

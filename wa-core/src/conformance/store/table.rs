@@ -5,7 +5,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use super::factory::StoreFactory;
-use super::sound::assert_sound;
+use super::sound::{assert_sound, everything};
 use super::world::World;
 
 /// One thing that every store does; its name is a sentence.
@@ -27,6 +27,10 @@ impl Case {
         (self.body)(World::new(store.clone())).await;
         assert_sound(store.as_ref()).await;
         if let Some(again) = factory.reopen(&store).await {
+            assert!(
+                everything(again.as_ref()).await == everything(store.as_ref()).await,
+                "what was committed is not what is there after a restart"
+            );
             assert_sound(again.as_ref()).await;
         }
     }
@@ -146,6 +150,7 @@ case_table! { $
         a_changed_callback_token_takes_effect_at_once,
         owned_tells_owner_and_epoch_and_leaves_out_what_does_not_exist,
         the_users_of_the_engine_are_those_with_devices,
+        a_deleted_device_cannot_be_changed_any_more,
     }
     leads {
         the_same_identity_is_refused_when_asked_so,
@@ -163,6 +168,7 @@ case_table! { $
         a_search_folds_case_and_takes_wildcards_as_they_are_written,
         leads_are_found_by_id_and_by_identity_within_their_user,
         niches_are_counted_per_lead_and_sorted,
+        an_edit_does_not_set_the_last_interaction_back,
     }
     campaigns {
         an_update_writes_what_is_given_and_the_next_version,
@@ -235,6 +241,9 @@ case_table! { $
         a_person_marks_what_nobody_can_tell_and_nothing_else,
         a_message_sent_again_by_hand_takes_the_place_of_the_earlier_one,
         one_campaign_has_one_message_per_person_and_round,
+        an_open_message_that_would_wait_for_ever_is_refused,
+        a_key_of_another_user_tells_nothing_of_theirs,
+        only_a_settled_message_of_the_same_scope_is_sent_again_and_once,
     }
     outbox_due {
         a_message_is_due_when_its_time_has_come,
@@ -303,6 +312,9 @@ case_table! { $
         only_the_owner_declines,
         every_cause_of_doubt_is_kept,
         every_reason_is_kept,
+        a_success_told_again_adds_what_it_knows_more,
+        the_owners_own_late_outcome_is_evidence_too,
+        declining_to_any_other_state_is_refused_as_a_whole,
     }
     doubt {
         a_message_in_doubt_is_looked_at_when_its_time_has_come,
@@ -326,6 +338,8 @@ case_table! { $
         pool_messages_of_a_deleted_device_go_back_to_the_pool,
         messages_of_a_campaign_that_fails_before_it_starts_are_cancelled,
         any_number_of_nodes_may_sweep_at_once,
+        doubts_of_a_deleted_device_stay_with_its_owner_until_it_has_none,
+        a_status_changed_by_an_edit_is_swept_too,
     }
     pool {
         the_pool_shows_due_messages_without_a_device_oldest_first,
@@ -360,6 +374,13 @@ case_table! { $
         two_nodes_that_ask_at_once_get_one_planner_lease,
         the_dead_are_fenced_with_proof_or_not_at_all,
         wall_clocks_that_differ_decide_nothing,
+        a_node_takes_over_neither_itself_nor_one_that_left,
+        giving_a_device_back_makes_its_epoch_old,
+        leaving_twice_is_leaving,
+        devices_are_claimed_in_order_of_id,
+        what_a_takeover_doubts_of_an_ended_campaign_is_told_to_the_next_owner_who_ends_it,
+        what_a_takeover_doubts_on_a_deleted_device_does_not_wait_for_an_owner,
+        what_leaving_doubts_on_a_deleted_device_does_not_wait_for_an_owner,
     }
     suppression {
         opting_out_stops_every_open_message_in_the_same_commit,
@@ -369,6 +390,9 @@ case_table! { $
         the_suppressed_among_some_persons_are_found,
         a_person_may_be_written_to_again_from_then_on,
         an_erased_person_leaves_numbers_and_nothing_else,
+        erasing_a_person_stops_every_open_message_even_one_that_was_meant,
+        a_newer_suppression_replaces_what_was_recorded,
+        lifting_a_suppression_that_is_not_there_does_nothing,
     }
     receipts {
         a_receipt_moves_delivery_forward_only,
@@ -381,6 +405,9 @@ case_table! { $
         a_reply_of_a_stranger_is_new_and_matches_nothing,
         a_late_reply_does_not_set_an_interaction_back,
         a_reply_seen_before_takes_its_whole_set_with_it,
+        a_receipt_that_overtakes_the_outcome_decides_it,
+        a_takeover_leaves_no_doubt_about_what_a_receipt_has_proved,
+        a_receipt_proves_that_a_requeued_message_was_sent,
     }
     numbers {
         numbers_add_up_over_every_state_and_delivery,
@@ -399,6 +426,7 @@ case_table! { $
         forgetting_or_suppressing_a_person_stays_with_its_user,
         a_request_limited_to_some_devices_sees_no_more,
         a_request_limited_to_no_device_sees_none,
+        what_belongs_to_no_device_is_not_seen_by_a_request_limited_to_some,
     }
     paging {
         pages_of_devices_leads_and_messages_hold_every_row_once,
@@ -414,6 +442,8 @@ case_table! { $
         a_node_sees_the_waiting_requests_to_its_devices_oldest_first,
         a_request_is_answered_once_and_by_the_owner_alone,
         expired_requests_are_removed,
+        an_event_that_is_known_stays_as_it_is,
+        a_request_wakes_the_owner_of_its_device,
     }
     access {
         a_login_is_taken_once,
@@ -424,6 +454,7 @@ case_table! { $
         a_login_that_is_used_lasts_longer,
         logging_out_ends_one_login_and_a_new_password_all_of_that_user,
         expired_logins_are_removed_and_live_ones_stay,
+        a_login_is_made_once_and_only_what_is_there_lasts_longer,
     }
     imports {
         a_record_is_replaced_and_refusals_are_appended,
