@@ -23,7 +23,8 @@ use crate::row::{Columns, blob, device_list, hex, hex_list, int, json, number_li
 use crate::{Op, SqliteStore, begin, settle, sweep};
 
 /// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
-/// group to the next.
+/// group to the next. The seek names the end of the group, because SQLite starts a range of several columns at what is equal
+/// to its bound, and would walk all of a group that is named by its own columns alone.
 pub(crate) const HEADS: &str = "
     WITH RECURSIVE
         lane (n, user_id, device_id) AS (SELECT key, unhex(value->>0), unhex(value->>1) FROM json_each(?)),
@@ -37,7 +38,7 @@ pub(crate) const HEADS: &str = "
             SELECT head.n, head.user_id, head.device_id, (
                 SELECT m.seq FROM messages m INDEXED BY messages_queue
                 WHERE m.state = 1 AND m.device_id = head.device_id
-                    AND (m.priority, m.scope_id) > (last.priority, last.scope_id)
+                    AND (m.priority, m.scope_id, m.due_at) > (last.priority, last.scope_id, 9223372036854775807)
                 ORDER BY m.priority, m.scope_id, m.due_at, m.id LIMIT 1
             ) FROM head CROSS JOIN messages last ON last.seq = head.seq
         )

@@ -1,5 +1,8 @@
 //! SQLite is asked for the plan of every statement, over tables that are large: none may walk a whole table.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Row};
 use wa_core::domain::access::RequestScope;
@@ -303,4 +306,44 @@ fn campaign_filters() -> Vec<CampaignFilter> {
             search: Some("a".to_owned()),
         },
     ]
+}
+
+/// How many steps SQLite takes for a statement with one parameter.
+async fn steps(connection: &mut SqliteConnection, sql: &'static str, parameter: &str) -> usize {
+    let steps = Arc::new(AtomicUsize::new(0));
+    let count = steps.clone();
+    let count_one = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        true
+    };
+    connection
+        .lock_handle()
+        .await
+        .unwrap()
+        .set_progress_handler(1, count_one);
+    let rows = sqlx::query(sql)
+        .bind(parameter.to_owned())
+        .fetch_all(&mut *connection)
+        .await
+        .unwrap();
+    assert!(!rows.is_empty());
+    connection.lock_handle().await.unwrap().remove_progress_handler();
+    steps.load(Ordering::Relaxed)
+}
+
+#[tokio::test]
+async fn the_heads_of_a_lane_cost_the_same_whatever_is_queued_behind_them() {
+    let store = large().await;
+    let mut tx = store.begin_tx(WriteClass::Bulk).await.unwrap();
+    let lane = "SELECT json_array(json_array(hex(user_id), hex(device_id))) FROM messages WHERE state = 1 LIMIT 1";
+    let lane: String = sqlx::query_scalar(lane).fetch_one(&mut *tx).await.unwrap();
+    let few = steps(&mut tx, crate::outbox::HEADS, &lane).await;
+    let queue = "
+        UPDATE messages SET device_id = (SELECT device_id FROM messages WHERE state = 1 LIMIT 1) WHERE state = 1";
+    sqlx::query(queue).execute(&mut *tx).await.unwrap();
+    let many = steps(&mut tx, crate::outbox::HEADS, &lane).await;
+    assert!(
+        many <= few + few / 10,
+        "{few} steps with one message, {many} with 5,000"
+    );
 }
