@@ -9,7 +9,6 @@ use wa_core::domain::device::{Credential, Device};
 use wa_core::domain::lead::{Consent, Lead};
 use wa_core::domain::phone::PersonKey;
 use wa_core::domain::platform::Platform;
-use wa_core::domain::schedule::LocalTime;
 use wa_core::domain::suppression::{Suppression, SuppressionReason};
 use wa_core::domain::token::TokenSet;
 use wa_core::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
@@ -266,9 +265,8 @@ fn campaign(ids: &IdSource, user_id: UserId, now: Timestamp) -> Campaign {
     let mut campaign = Campaign::draft(id, user_id, "Promosi hujung tahun", Content::text(TEXT), now);
     let starts_at = now + Duration::from_secs(2);
     let zone = campaign.time_zone;
-    let minute = starts_at.as_millis() / 60_000 % 60;
     campaign.date = Some(zone.local_date(starts_at));
-    campaign.time = LocalTime::from_hm(zone.local_hour(starts_at) as u16, minute as u16);
+    campaign.time = Some(zone.local_time(starts_at));
     campaign.scheduled_at = Some(starts_at);
     campaign.status = CampaignStatus::Scheduled;
     campaign
