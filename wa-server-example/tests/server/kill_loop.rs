@@ -3,26 +3,19 @@
 //!
 //! `KILLS=50` kills it 50 times instead of 5, `SEED=n` draws other moments.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt as _;
-use wa_core::domain::access::{RequestScope, User, UserSettings};
+use wa_core::domain::access::RequestScope;
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::message::{Message, MessageScope, MessageState};
 use wa_core::domain::summary::Numbers;
-use wa_core::id::{IdSource, UserId};
 use wa_core::seed::Seed;
-use wa_core::store::{
-    AccessStore as _, AppStore, CampaignStore as _, MessageFilter, OutboxStore as _, PAGE_MAX, PageRequest,
-};
-use wa_core::time::{Clock, SystemClock};
-use wa_server_example::demo::stage::{self, Gateways, Scale, Stage};
-use wa_server_example::loopback::{FaultShares, GatewayScript, Latency, LoopbackGateway, RunningGateway, Vendor};
+use wa_core::store::{CampaignStore as _, MessageFilter, OutboxStore as _, PAGE_MAX, PageRequest};
+use wa_server_example::loopback::{FaultShares, Vendor};
 use wa_store_sqlite::{SqliteOptions, SqliteStore};
 
-use crate::server_process::{DataDir, ServerProcess};
+use crate::play::{Play, Setting, per_number};
 
 /// How long the campaign may take after the last kill.
 const END_MAX: Duration = Duration::from_secs(180);
@@ -72,16 +65,26 @@ async fn kills_and_connections_cut_after_the_message_was_accepted_lose_nothing_a
     .await;
 }
 
-/// What a campaign is worth, read between two lives of the server.
-struct Books {
+/// What the database says, beside a server or between two of them.
+struct Books<'a> {
     store: SqliteStore,
     scope: RequestScope,
-    stage: Stage,
+    play: &'a Play,
 }
 
-impl Books {
+impl<'a> Books<'a> {
+    async fn open(play: &'a Play) -> Self {
+        Self {
+            store: SqliteStore::open(SqliteOptions::file(play.data.database()))
+                .await
+                .unwrap(),
+            scope: RequestScope::user(play.user_id),
+            play,
+        }
+    }
+
     fn scope(&self) -> MessageScope {
-        MessageScope::Campaign(self.stage.campaign_id)
+        MessageScope::Campaign(self.play.stage.campaign_id)
     }
 
     async fn messages(&self, states: &[MessageState]) -> Vec<Message> {
@@ -114,59 +117,33 @@ impl Books {
     }
 
     fn is_at(&self, message: &Message, vendor: Vendor) -> bool {
-        let devices = &self.stage.devices;
+        let devices = &self.play.stage.devices;
         devices
             .iter()
             .any(|device| Some(device.id) == message.device_id && device.vendor == vendor)
     }
 }
 
-async fn gateway(vendor: Vendor, seed: u64, faults: FaultShares) -> RunningGateway {
-    let script = GatewayScript::new(vendor, seed)
-        .latency(Latency::between(5, 500))
-        .faults(faults);
-    LoopbackGateway::start(script).await.unwrap()
-}
-
 impl Loop {
     async fn run(self, name: &str) {
         let seed = number("SEED", 1);
-        let data = DataDir::new();
-        let wablas = gateway(Vendor::Wablas, seed, self.faults).await;
-        let whacenter = gateway(Vendor::Whacenter, seed, self.faults).await;
-        let (user_id, stage) = self.set(&data, &wablas, &whacenter, seed).await;
-        for (gateway, vendor) in [(&wablas, Vendor::Wablas), (&whacenter, Vendor::Whacenter)] {
-            let devices = stage.devices.iter().filter(|device| device.vendor == vendor);
-            let script = GatewayScript::new(vendor, seed)
-                .latency(Latency::between(5, 500))
-                .faults(self.faults)
-                .devices(devices.map(|device| device.at_gateway(None)));
-            gateway.set_script(script);
-        }
-        let settings = [
-            ("PACING", "unpaced".to_owned()),
-            ("RECONCILE_AFTER", "3s".to_owned()),
-            ("RECONCILE_EVERY", "2s".to_owned()),
-            ("ERROR_RATE_PERCENT", "0".to_owned()),
-            ("GATEWAY_HOSTS", format!("{},{}", wablas.address(), whacenter.address())),
-        ];
-        let open = async |stage| Books {
-            store: SqliteStore::open(SqliteOptions::file(data.database())).await.unwrap(),
-            scope: RequestScope::user(user_id),
-            stage,
-        };
-
+        let play = Play::set(Setting {
+            devices: self.devices,
+            leads: self.leads,
+            seed,
+            faults: self.faults,
+        })
+        .await;
         let mut moments = Seed::from_number(seed).rng(name.as_bytes(), "kill loop");
         let life_mean = PER_MESSAGE * u32::try_from(self.leads / self.devices).unwrap() * 8
             / (10 * u32::try_from(self.kills.max(1)).unwrap());
-        let mut stage = stage;
         let (mut open_at_wablas, mut open_at_whacenter) = (0, 0);
         for kill in 0..self.kills {
-            let server = ServerProcess::start(&data, &settings).await;
+            let server = play.server().await;
             // The moment is what is tested here, not a wait for something.
             tokio::time::sleep(life_mean.mul_f64(moments.random_range(0.0..2.0))).await;
             server.kill();
-            let books = open(stage).await;
+            let books = Books::open(&play).await;
             let doubtful = books.messages(&[MessageState::Sending, MessageState::InDoubt]).await;
             let open_at = |vendor| doubtful.iter().filter(|message| books.is_at(message, vendor)).count();
             open_at_wablas += open_at(Vendor::Wablas);
@@ -185,34 +162,33 @@ impl Loop {
                 doubtful.len()
             );
             books.store.close().await;
-            stage = books.stage;
         }
 
-        let server = ServerProcess::start(&data, &settings).await;
-        let books = open(stage).await;
+        let server = play.server().await;
+        let books = Books::open(&play).await;
         self.wait_for_the_end(&books).await;
         server.kill();
 
         let numbers = books.numbers().await;
         assert_eq!(numbers, books.counted().await, "tallies and rows agree at the end");
         assert_eq!(numbers.should(), self.leads as u64);
-        let at_wablas = per_number(&wablas);
-        let at_whacenter = per_number(&whacenter);
+        let (wablas, whacenter) = (play.wablas.messages(), play.whacenter.messages());
+        let (at_wablas, at_whacenter) = (per_number(&wablas), per_number(&whacenter));
         let messages = books.messages(&[]).await;
         let unknown_at = |vendor| {
             let unknown = messages.iter().filter(|message| message.state == MessageState::Unknown);
             unknown.filter(|message| books.is_at(message, vendor)).count()
         };
-        let faults: u64 = whacenter.counts().faults.values().sum();
+        let faults: u64 = play.whacenter.counts().faults.values().sum();
         let doubts_max = open_at_whacenter + usize::try_from(faults).unwrap();
         println!(
             "{name}: {} kills, {numbers:?}\n  wablas: {} messages to {} people, {} were open at the kills, {} unknown\n  whacenter: {} messages to {} people, {} were open at the kills or cut, {} unknown",
             self.kills,
-            at_wablas.values().sum::<usize>(),
+            wablas.len(),
             at_wablas.len(),
             open_at_wablas,
             unknown_at(Vendor::Wablas),
-            at_whacenter.values().sum::<usize>(),
+            whacenter.len(),
             at_whacenter.len(),
             doubts_max,
             unknown_at(Vendor::Whacenter),
@@ -238,50 +214,14 @@ impl Loop {
         assert!(unknown_at(Vendor::Whacenter) <= doubts_max);
     }
 
-    /// A user with devices, leads and a campaign that is due, as another process left them.
-    async fn set(
-        &self,
-        data: &DataDir,
-        wablas: &RunningGateway,
-        whacenter: &RunningGateway,
-        seed: u64,
-    ) -> (UserId, Stage) {
-        let store = SqliteStore::open(SqliteOptions::file(data.database())).await.unwrap();
-        let ids = IdSource::from_entropy();
-        let now = SystemClock::new().wall();
-        let user = User {
-            id: UserId::new(&ids, now),
-            login: "kill".to_owned(),
-            name: "Kill".to_owned(),
-            role: wa_core::domain::access::Role::User,
-            password_hash: String::from("nobody logs in").into(),
-            active: true,
-            settings: UserSettings::default(),
-            created_at: now,
-            updated_at: now,
-            version: 1,
-        };
-        store.insert_user(&user).await.unwrap();
-        let scale = Scale::of(self.devices, self.leads, seed).with_distinct_people();
-        let gateways = Gateways {
-            wablas: wablas.base_url(),
-            whacenter: whacenter.base_url(),
-        };
-        let shared: Arc<dyn AppStore> = Arc::new(store.clone());
-        let stage = stage::set(&shared, &ids, user.id, scale, &gateways, now).await.unwrap();
-        drop(shared);
-        store.close().await;
-        (user.id, stage)
-    }
-
-    async fn wait_for_the_end(&self, books: &Books) {
+    async fn wait_for_the_end(&self, books: &Books<'_>) {
         let mut look = tokio::time::interval(Duration::from_millis(200));
         let ended = async {
             loop {
                 look.tick().await;
                 let campaign = books
                     .store
-                    .campaign(&books.scope, books.stage.campaign_id)
+                    .campaign(&books.scope, books.play.stage.campaign_id)
                     .await
                     .unwrap();
                 if !campaign.is_expanding() && campaign.started_at.is_some() {
@@ -307,13 +247,4 @@ impl Loop {
             );
         }
     }
-}
-
-/// How many messages a gateway recorded per number.
-fn per_number(gateway: &RunningGateway) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for message in gateway.messages() {
-        *counts.entry(message.number).or_default() += 1;
-    }
-    counts
 }

@@ -7,7 +7,12 @@
 )]
 
 mod access;
+mod api;
+mod first_campaign;
+mod import_while_sending;
 mod kill_loop;
+mod play;
 mod server_process;
 mod shape;
+mod stop_races;
 mod support;

@@ -1,6 +1,7 @@
 //! The server as a process of its own, on a folder of its own.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
@@ -52,11 +53,12 @@ impl Drop for DataDir {
 #[derive(Debug)]
 pub struct ServerProcess {
     child: Child,
+    address: SocketAddr,
 }
 
 impl ServerProcess {
     /// Starts the binary on a folder and waits until it listens.
-    pub async fn start(data: &DataDir, settings: &[(&str, String)]) -> Self {
+    pub async fn start(data: &DataDir, settings: &[(&str, &str)]) -> Self {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -68,7 +70,7 @@ impl ServerProcess {
             .env("DATA_DIR", &data.0)
             .env("PORT", "0")
             .env("LOG", "warn")
-            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .envs(settings.iter().copied())
             .current_dir(&data.0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -80,18 +82,33 @@ impl ServerProcess {
         std::thread::spawn(move || {
             let mut found = Some(found);
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if line.starts_with("Listening on ")
+                if let Some(address) = line.strip_prefix("Listening on http://")
                     && let Some(found) = found.take()
                 {
-                    let _ = found.send(());
+                    let _ = found.send(address.trim().parse::<SocketAddr>());
                 }
             }
         });
         // Kills the server also when it does not listen.
-        let server = Self { child };
+        let mut server = Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
         let listening = timeout(START_MAX, listening).await.expect("the server listens in time");
-        listening.expect("the server listens before it ends");
+        server.address = listening.expect("the server listens before it ends").unwrap();
         server
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The most memory that it had at a time, in KiB.
+    pub fn memory_peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
     }
 
     /// Ends it as `kill -9` does, at once and without a chance to tidy up.

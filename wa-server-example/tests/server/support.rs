@@ -197,6 +197,31 @@ impl Answer {
 }
 
 impl Client {
+    /// Somebody who logged in at a server in another process.
+    pub async fn login_at(address: SocketAddr, login: &str) -> Self {
+        let anybody = Self {
+            address,
+            http: wa_server_example::loopback::http_client(),
+            auth: Auth::None,
+        };
+        let answer = anybody
+            .post("/api/login", json!({"login": login, "password": PASSWORD}))
+            .await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
+        Self {
+            auth: Auth::Cookie(answer.cookie()),
+            ..anybody
+        }
+    }
+
+    /// The same client without its login.
+    pub fn anonymous(self) -> Self {
+        Self {
+            auth: Auth::None,
+            ..self
+        }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("http://{}{path}", self.address));
         match &self.auth {
