@@ -1,0 +1,160 @@
+//! Enqueue, audience expansion, drain and begin on a file database, each beside the same work written by hand in SQL and
+//! in the same run, interleaved.
+//!
+//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin]`
+
+#![allow(missing_docs, clippy::print_stdout, reason = "a program that prints its results")]
+
+mod begin;
+mod by_hand;
+mod engine;
+mod report;
+mod stage;
+
+use sqlx::Connection;
+
+use self::engine::Rig;
+use self::report::Compared;
+use self::stage::{Folder, Stage, open};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    devices: usize,
+    messages: usize,
+    runs: usize,
+    backlog: usize,
+    begins: usize,
+}
+
+const FULL: Size = Size {
+    devices: 1_000,
+    messages: 50_000,
+    runs: 5,
+    backlog: 1_000_000,
+    begins: 200,
+};
+
+const QUICK: Size = Size {
+    devices: 1_000,
+    messages: 10_000,
+    runs: 3,
+    backlog: 100_000,
+    begins: 50,
+};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let size = if words.iter().any(|word| word == "quick") {
+        QUICK
+    } else {
+        FULL
+    };
+    let only: Vec<_> = words.iter().filter(|word| *word != "quick").collect();
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|word| *word == name);
+    println!(
+        "{} messages over {} devices, {} interleaved runs; medians (lowest to highest)",
+        size.messages, size.devices, size.runs
+    );
+    let folder = Folder::new("pipeline");
+    if wanted("enqueue") || wanted("expand") {
+        let stage = Stage::build(&folder, "leads", size.devices, size.messages, false).await;
+        if wanted("enqueue") {
+            enqueue(&folder, &stage, size).await;
+        }
+        if wanted("expand") {
+            expand(&folder, &stage, size).await;
+        }
+    }
+    if wanted("drain") {
+        let stage = Stage::build(&folder, "queued", size.devices, size.messages, true).await;
+        fill(&stage).await;
+        drain(&folder, &stage, size).await;
+    }
+    if wanted("begin") {
+        begin::compare(&folder, size.devices, size.backlog, size.begins).await;
+    }
+}
+
+/// Queues the stage's messages in the database that is copied.
+async fn fill(stage: &Stage) {
+    let mut connection = by_hand::connect(stage.file()).await;
+    by_hand::enqueue(&mut connection, &stage.messages).await;
+    connection.close().await.expect("the database closes");
+    by_hand::checkpoint(stage.file()).await;
+}
+
+async fn enqueue_by_hand(folder: &Folder, stage: &Stage) -> f64 {
+    let file = stage.copy(folder, "hand");
+    let mut connection = by_hand::connect(&file).await;
+    let started = stage.seconds();
+    by_hand::enqueue(&mut connection, &stage.messages).await;
+    let took = stage.seconds() - started;
+    connection.close().await.expect("the database closes");
+    check(&file, [stage.messages.len(), 0]).await;
+    took
+}
+
+async fn enqueue(folder: &Folder, stage: &Stage, size: Size) {
+    let mut compared = Compared::new("enqueue", size.messages);
+    for _ in 0..size.runs {
+        let file = stage.copy(folder, "engine");
+        let store = open(&file).await;
+        let messages = stage.messages.clone();
+        let started = stage.seconds();
+        engine::enqueue(&store, stage, messages).await;
+        let took = stage.seconds() - started;
+        store.close().await;
+        check(&file, [size.messages, 0]).await;
+        compared.add(took, enqueue_by_hand(folder, stage).await);
+    }
+    println!("{compared}");
+}
+
+async fn expand(folder: &Folder, stage: &Stage, size: Size) {
+    let mut compared = Compared::new("expansion", size.messages);
+    for _ in 0..size.runs {
+        let file = stage.copy(folder, "engine");
+        let rig = Rig::start(&file, stage, 0, 64).await;
+        let started = stage.seconds();
+        rig.expand().await;
+        let took = stage.seconds() - started;
+        drop(rig.engine);
+        rig.store.close().await;
+        check(&file, [size.messages, 0]).await;
+        compared.add(took, enqueue_by_hand(folder, stage).await);
+    }
+    println!("{compared}");
+}
+
+async fn drain(folder: &Folder, stage: &Stage, size: Size) {
+    for (name, in_flight_max) in [("drain, rounds of 1000", 1_000), ("drain, 64 in flight", 64)] {
+        let mut compared = Compared::new(name, size.messages);
+        for _ in 0..size.runs {
+            let file = stage.copy(folder, "engine");
+            let rig = Rig::start(&file, stage, size.messages, in_flight_max).await;
+            let took = rig.drain(stage).await;
+            check(&file, [0, size.messages]).await;
+
+            let file = stage.copy(folder, "hand");
+            let mut connection = by_hand::connect(&file).await;
+            let started = stage.seconds();
+            let sent = by_hand::drain(&mut connection, stage).await;
+            let by_hand = stage.seconds() - started;
+            connection.close().await.expect("the database closes");
+            assert_eq!(sent, size.messages);
+            check(&file, [0, size.messages]).await;
+            compared.add(took, by_hand);
+        }
+        println!("{compared}");
+    }
+}
+
+/// Both ways must have done the whole work: rows and tallies agree on what is queued and what is sent.
+async fn check(file: &std::path::Path, [queued, sent]: [usize; 2]) {
+    let [rows_queued, rows_sent, remaining, done] = by_hand::numbers(file).await;
+    let expected = [queued, sent].map(|count| i64::try_from(count).expect("a small number"));
+    assert_eq!([rows_queued, rows_sent], expected, "rows");
+    assert_eq!([remaining, done], expected, "tallies");
+}
