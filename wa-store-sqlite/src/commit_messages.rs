@@ -368,7 +368,7 @@ async fn change(commit: &mut Commit<'_>, live: Live, change: impl FnOnce(&mut Li
 
 async fn supersede(commit: &mut Commit<'_>, by: &Message, id: MessageId) -> Done<()> {
     let earlier = message_of(commit, by.user_id, id).await?;
-    if earlier.scope != by.scope || earlier.superseded || earlier.state.is_open() {
+    if earlier.scope != by.scope || earlier.superseded || !earlier.state.may_be_resent() {
         return Err(Fail::conflict("message"));
     }
     change(commit, earlier, |live| live.superseded = true).await

@@ -203,6 +203,12 @@ impl MessageState {
         matches!(self, Self::Queued | Self::Held | Self::Sending | Self::InDoubt)
     }
 
+    /// Whether a person may send it again as a new round: it failed, or nobody can tell.
+    #[must_use]
+    pub const fn may_be_resent(self) -> bool {
+        matches!(self, Self::Failed | Self::Unknown)
+    }
+
     /// The one table of transitions.
     ///
     /// `Queued` and `Held` become `Sent` or `Failed` only by late evidence of an earlier attempt, `Unknown` by evidence or
@@ -404,7 +410,7 @@ pub struct Message {
     pub phone: Option<Phone>,
     /// The person, as suppression knows them.
     pub person: PersonKey,
-    /// The name for greeting and merge fields when there is no lead.
+    /// The name as it was when the message was planned, for lists; rendering uses it only when there is no lead.
     pub name: String,
     /// Own fields for `{{custom.key}}` when there is no lead.
     pub custom: BTreeMap<String, String>,

@@ -76,7 +76,7 @@ pub fn expand(page: &AudiencePage, context: &ExpansionContext<'_>) -> ChangeSet 
                     lead_id: Some(lead.id),
                     phone: lead.phone,
                     person,
-                    name: String::new(),
+                    name: lead.name.clone(),
                     custom: BTreeMap::new(),
                     device_id: lead.device_id,
                     content: None,

@@ -152,7 +152,8 @@ pub enum Change {
     /// is inserted in the state that `requeue` would give it; one that is given settled stays so. One with `supersedes` marks
     /// that row superseded, in all numbers. A user, device, lead or campaign that do not belong together are `NotFound`.
     /// `Conflict`: a message given as `sending` or `in_doubt`; an open one that would wait for ever (no device, and not of a
-    /// campaign and its pool); a key of another user; a row to supersede that is open, of another scope, or superseded before.
+    /// campaign and its pool); a key of another user; a row to supersede that is neither `failed` nor `unknown` (evidence may have come in
+    /// the meantime), of another scope, or superseded before.
     InsertMessages(Vec<Message>),
     /// A person says what became of an `unknown` message, now `sent` or `failed` with reason `ByPerson`; `Conflict` in any other
     /// state.

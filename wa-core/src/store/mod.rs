@@ -26,6 +26,7 @@ mod change;
 mod commands;
 mod devices;
 mod error;
+mod forward;
 mod leads;
 mod leases;
 mod memory;
@@ -35,7 +36,8 @@ mod suppressions;
 
 use std::fmt;
 
-use async_trait::async_trait;
+/// The attribute that implementations of the port are written with.
+pub use async_trait::async_trait;
 
 pub use self::app::{AccessStore, AppStore, ImportRecord, ImportRefusal, ImportState, ImportStore};
 pub use self::campaigns::{CampaignFilter, CampaignStore};

@@ -243,7 +243,7 @@ case_table! { $
         one_campaign_has_one_message_per_person_and_round,
         an_open_message_that_would_wait_for_ever_is_refused,
         a_key_of_another_user_tells_nothing_of_theirs,
-        only_a_settled_message_of_the_same_scope_is_sent_again_and_once,
+        only_a_failed_or_unknown_message_of_the_same_scope_is_sent_again_and_once,
     }
     outbox_due {
         a_message_is_due_when_its_time_has_come,

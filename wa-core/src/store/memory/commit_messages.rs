@@ -83,7 +83,7 @@ impl State {
 
     fn supersede(&mut self, by: &Message, id: MessageId) -> Result<(), StoreError> {
         let earlier = self.message_of(by.user_id, id)?;
-        if earlier.scope != by.scope || earlier.superseded || earlier.state.is_open() {
+        if earlier.scope != by.scope || earlier.superseded || !earlier.state.may_be_resent() {
             return Err(conflict(COMMIT, "message"));
         }
         let superseded = !self.flawed(Flaw::SupersededRowCounts);
