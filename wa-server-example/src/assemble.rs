@@ -12,7 +12,6 @@ use wa_core::engine::core::{Core, EngineBuilder, Transports};
 use wa_core::engine::handle::Handle;
 use wa_core::engine::settings::AccessSettings;
 use wa_core::engine::{Ended, Engine, Runner};
-use wa_core::event::EventKind;
 use wa_core::store::{AccessStore, AppStore, Store, StoreError};
 use wa_core::time::{Clock, SystemClock};
 use wa_core::transport::Transport;
@@ -207,7 +206,7 @@ impl Server {
         let first_admin = access::first_users(&*app.store, &app.passwords, &app.ids, &app.settings, now).await?;
 
         let (stop, stopped) = watch::channel(false);
-        let counting = tokio::spawn(count_messages(Arc::clone(&app), bus.clone(), stopped.clone()));
+        let counting = tokio::spawn(count_events(Arc::clone(&app), bus.clone(), stopped.clone()));
         let engine = tokio::spawn(keep_engine(core, Arc::clone(&app), stopped.clone()));
         let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
         let serving = tokio::spawn(async move {
@@ -297,7 +296,7 @@ async fn keep_engine(core: Arc<Core>, app: Arc<App>, stopped: watch::Receiver<bo
     }
 }
 
-async fn count_messages(app: Arc<App>, bus: LocalBus, stopped: watch::Receiver<bool>) {
+async fn count_events(app: Arc<App>, bus: LocalBus, stopped: watch::Receiver<bool>) {
     use tokio::sync::broadcast::error::RecvError;
     let mut events = bus.listen();
     let stop = wait_for(stopped);
@@ -306,11 +305,7 @@ async fn count_messages(app: Arc<App>, bus: LocalBus, stopped: watch::Receiver<b
         tokio::select! {
             () = &mut stop => return,
             event = events.recv() => match event {
-                Ok(event) => {
-                    if let EventKind::MessageState { state, .. } = event.kind {
-                        app.meters.message(&state);
-                    }
-                }
+                Ok(event) => app.meters.event(&event.kind),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },

@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wa_core::domain::message::MessageState;
+use wa_core::event::EventKind;
 
 use super::error::ApiError;
 use super::extract::{Locked, Open, header_text};
@@ -56,10 +56,21 @@ impl Meters {
         });
     }
 
-    /// Counts messages that reached a state.
-    pub(crate) fn message(&self, state: &MessageState) {
-        let state = super::view::word(state);
-        self.with(|| counter!("wa_messages_total", "state" => state).increment(1));
+    /// Counts what the engine and people did.
+    pub(crate) fn event(&self, kind: &EventKind) {
+        let event = match kind {
+            EventKind::CampaignStatus { .. } => "campaign_status",
+            EventKind::CampaignProgress { .. } => "campaign_progress",
+            EventKind::MessageState { .. } => "message_state",
+            EventKind::LeadCreated { .. } => "lead_created",
+            EventKind::OptedOut { .. } => "opted_out",
+            EventKind::Reply { .. } => "reply",
+            EventKind::DeviceLink { .. } => "device_link",
+            EventKind::DeviceHold { .. } => "device_hold",
+            EventKind::DeviceAnswered { .. } => "device_answered",
+            _ => "other",
+        };
+        self.with(|| counter!("wa_events_total", "event" => event).increment(1));
     }
 }
 
@@ -97,6 +108,13 @@ async fn metrics_text(open: Open, headers: HeaderMap) -> Result<Response, ApiErr
         let oldest = backlog.oldest_due_at.map_or(Duration::ZERO, |at| now.since(at));
         gauge!("wa_outbox_oldest_due_seconds").set(oldest.as_secs_f64());
         gauge!("wa_uptime_seconds").set(now.since(open.started_at).as_secs_f64());
+        if let Some(engine) = open.engine.get() {
+            let status = engine.status();
+            gauge!("wa_lanes").set(status.lanes as f64);
+            gauge!("wa_lanes_open").set(status.lanes_open as f64);
+            gauge!("wa_in_flight").set(status.in_flight as f64);
+            gauge!("wa_planner").set(f64::from(u8::from(status.planner)));
+        }
         if let Some(bytes) = super::workers::memory_bytes() {
             gauge!("wa_memory_bytes").set(bytes as f64);
         }

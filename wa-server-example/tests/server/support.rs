@@ -9,10 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use wa_core::store::AppStore;
 use wa_core::time::{Clock, Monotonic, SystemClock, Timestamp};
 use wa_core::transport::StubTransport;
-use wa_server_example::assemble::{Ports, Server, open_for_server};
+use wa_server_example::assemble::{Ports, Server, open_for_server, transports};
 use wa_server_example::password;
 use wa_server_example::settings::{Settings, Source};
 
@@ -63,10 +62,9 @@ impl Drop for Folder {
 
 /// A running server.
 pub struct Running {
-    _folder: Folder,
+    folder: Folder,
     pub server: Server,
     pub clock: Arc<MovedClock>,
-    pub store: Arc<dyn AppStore>,
     pub transport: Arc<StubTransport>,
 }
 
@@ -97,19 +95,25 @@ impl Running {
         let settings = Settings::read(&source).unwrap();
         let store = open_for_server(&settings).await.unwrap();
         let transport = Arc::new(StubTransport::new());
+        let mut transports = transports(&settings).unwrap();
+        transports.push(transport.clone());
         let ports = Ports {
-            store: Arc::clone(&store),
+            store,
             clock: clock.clone(),
-            transports: vec![transport.clone()],
+            transports,
         };
         let server = Server::start(settings, ports).await.unwrap();
         Self {
-            _folder: folder,
+            folder,
             server,
             clock,
-            store,
             transport,
         }
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder.0
     }
 
     /// Somebody who is not logged in.
