@@ -141,7 +141,7 @@ impl<R: Read> LeadReader<R> {
         let mut reader = csv::ReaderBuilder::new()
             .delimiter(separator)
             .flexible(true)
-            .from_reader(std::io::Cursor::new(start).chain(file));
+            .from_reader(PlainLines::new(std::io::Cursor::new(start).chain(file)));
         let headers = reader
             .byte_headers()
             .map_err(|error| format!("the first line cannot be read: {error}"))?;
@@ -174,7 +174,9 @@ impl<R: Read> LeadReader<R> {
         loop {
             let read = self.reader.read_byte_record(&mut self.record);
             let position = self.reader.position().byte();
-            let line = self.record.position().map_or(0, csv::Position::line);
+            // Counted from the end: the reader's own count of where a row starts is off after blank lines.
+            let inside = self.record.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+            let line = self.reader.position().line().saturating_sub(inside + 1);
             match read {
                 Ok(false) => return None,
                 Ok(true) if self.record.iter().all(|field| field.trim_ascii().is_empty()) => {}
@@ -253,6 +255,53 @@ fn name_of(column: &Column) -> String {
     }
 }
 
+/// A file whose lines all end with one line feed, the last one too, whatever wrote them.
+struct PlainLines<R> {
+    file: R,
+    after_return: bool,
+    at_end: bool,
+}
+
+impl<R> PlainLines<R> {
+    const fn new(file: R) -> Self {
+        Self {
+            file,
+            after_return: false,
+            at_end: false,
+        }
+    }
+}
+
+impl<R: Read> Read for PlainLines<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let read = self.file.read(buffer)?;
+            if read == 0 {
+                if self.at_end || buffer.is_empty() {
+                    return Ok(0);
+                }
+                self.at_end = true;
+                buffer[0] = b'\n';
+                return Ok(1);
+            }
+            let mut kept = 0;
+            for at in 0..read {
+                let byte = buffer[at];
+                let second_half = byte == b'\n' && self.after_return;
+                self.after_return = byte == b'\r';
+                if !second_half {
+                    buffer[kept] = if byte == b'\r' { b'\n' } else { byte };
+                    kept += 1;
+                }
+            }
+            // Nothing kept is not the end of the file.
+            if kept > 0 {
+                return Ok(kept);
+            }
+        }
+    }
+}
+
 /// The bytes of the first line, of at most [`ROW_BYTES_MAX`].
 fn first_line(file: &mut impl std::io::BufRead) -> std::io::Result<Vec<u8>> {
     use std::io::BufRead as _;
@@ -317,6 +366,15 @@ mod tests {
             .filter_map(|row| row.draft.as_ref().err().map(|(field, _)| (row.line, field.as_str())))
             .collect();
         assert_eq!((rows.len(), bad), (5, vec![(3, "name"), (5, "row")]));
+    }
+
+    #[test]
+    fn a_row_is_told_by_the_line_it_starts_on_whatever_ends_the_lines() {
+        let plain = "name,phone\n\n\"A\nB\",1\n\n\nC,2\nD,3";
+        for ending in ["\n", "\r\n", "\r"] {
+            let lines: Vec<_> = rows(&plain.replace('\n', ending)).iter().map(|row| row.line).collect();
+            assert_eq!(lines, [3, 7, 8], "{ending:?}");
+        }
     }
 
     #[test]
