@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::campaign::{CampaignReason, CampaignStatus};
+use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::device::{HoldReason, LinkState};
 use crate::domain::message::{MessageState, Reason};
 use crate::domain::suppression::SuppressionReason;
@@ -94,6 +94,23 @@ pub struct Event {
     pub kind: EventKind,
     /// When.
     pub at: Timestamp,
+}
+
+impl Event {
+    /// Tells where a campaign stands.
+    #[must_use]
+    pub fn campaign_status(id: EventId, campaign: &Campaign, at: Timestamp) -> Self {
+        Self {
+            id,
+            user_id: campaign.user_id,
+            kind: EventKind::CampaignStatus {
+                campaign_id: campaign.id,
+                status: campaign.status,
+                reason: campaign.reason,
+            },
+            at,
+        }
+    }
 }
 
 /// Carries hints to screens. Losing one loses nothing: what is durable is in the store.

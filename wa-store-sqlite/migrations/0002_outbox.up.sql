@@ -53,8 +53,8 @@ CREATE TABLE messages (
 
 -- due: the heads of a lane. A queued row is here and nowhere else that begin would have to search.
 CREATE INDEX messages_queue ON messages (device_id, priority, scope_id, due_at, id) WHERE state = 1;
--- pool: queued rows without a device.
-CREATE INDEX messages_pool ON messages (due_at, id) WHERE state = 1 AND device_id IS NULL;
+-- pool: queued rows without a device, of each campaign the oldest.
+CREATE INDEX messages_pool ON messages (scope_id, due_at, id) WHERE state = 1 AND device_id IS NULL;
 -- loads, unassign: pool messages that have a device.
 CREATE INDEX messages_topped_up ON messages (device_id, id) WHERE state = 1 AND from_pool = 1 AND device_id IS NOT NULL;
 -- begin: one message at a time per device. sending, release, leave, fence.

@@ -17,10 +17,12 @@ use wa_core::domain::pacing::DelayRange;
 use wa_core::domain::phone::{PersonKey, Phone};
 use wa_core::domain::saved_text::SavedText;
 use wa_core::domain::schedule::{LatePolicy, LocalDate, LocalTime, QuietHours, TimeZone};
-use wa_core::id::{CampaignId, LeadId, TemplateId, UserId};
+use wa_core::event::Event;
+use wa_core::id::{CampaignId, EventId, LeadId, TemplateId, UserId};
 use wa_core::store::{CampaignFilter, CampaignStore, LeadFilter, Page, PageRequest, StoreError, WriteClass};
 use wa_core::time::Timestamp;
 
+use crate::commands::insert_events;
 use crate::devices::{device_of, folded};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, Insert};
@@ -526,16 +528,25 @@ pub(crate) async fn delete_saved_text(connection: &mut SqliteConnection, user: U
     }
 }
 
-async fn complete(connection: &mut SqliteConnection, now: Timestamp, limit: u32) -> Done<Vec<Campaign>> {
+async fn complete(connection: &mut SqliteConnection, events: &[EventId], now: Timestamp) -> Done<Vec<Campaign>> {
     let rows = sqlx::query(COMPLETE)
         .bind(now.as_millis())
-        .bind(limit)
+        .bind(int(events.len() as u64))
         .fetch_all(&mut *connection)
         .await?;
     let mut ids: Vec<CampaignId> = read_all(&rows, |c| c.key("id"))?;
     ids.sort_unstable();
-    let rows = sqlx::query(BY_ID).bind(hex_list(&ids)).fetch_all(connection).await?;
-    read_all(&rows, read_campaign)
+    let rows = sqlx::query(BY_ID)
+        .bind(hex_list(&ids))
+        .fetch_all(&mut *connection)
+        .await?;
+    let completed = read_all(&rows, read_campaign)?;
+    let told = completed.iter().zip(events);
+    let told: Vec<Event> = told
+        .map(|(campaign, id)| Event::campaign_status(*id, campaign, now))
+        .collect();
+    insert_events(connection, &told).await?;
+    Ok(completed)
 }
 
 /// The statement of a page of campaigns, newest first, by `campaigns_user`.
@@ -684,10 +695,13 @@ impl CampaignStore for SqliteStore {
             .await
     }
 
-    async fn complete_campaigns(&self, now: Timestamp, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+    async fn complete_campaigns(&self, events: &[EventId], now: Timestamp) -> Result<Vec<Campaign>, StoreError> {
         let op = Op(WriteClass::Bulk, "complete_campaigns", "campaign");
-        self.write(op, move |connection| Box::pin(complete(connection, now, limit)))
-            .await
+        let events = events.to_vec();
+        self.write(op, move |connection| {
+            Box::pin(async move { complete(connection, &events, now).await })
+        })
+        .await
     }
 
     async fn next_campaign_at(&self) -> Result<Option<Timestamp>, StoreError> {

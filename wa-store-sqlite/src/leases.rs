@@ -59,6 +59,11 @@ pub(crate) const RELEASABLE: &str = "
 /// `plan_lease`: the first one stays. By the primary key.
 pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, ?) ON CONFLICT DO NOTHING";
 pub(crate) const PLANNER: &str = "SELECT incarnation FROM planner WHERE one = 1";
+/// `forget_nodes`: nodes are few.
+pub(crate) const FORGET: &str = "
+    DELETE FROM nodes WHERE incarnation IN (
+        SELECT incarnation FROM nodes WHERE fenced = 1 AND beat_at < ? ORDER BY incarnation LIMIT ?
+    )";
 pub(crate) const LEAVE: &str = "DELETE FROM nodes WHERE incarnation = ?";
 
 /// Whether a node may write as an owner: one that is fenced, has left or never joined may not.
@@ -320,6 +325,16 @@ impl LeaseStore for SqliteStore {
                     .await?;
                 let holder: Vec<u8> = sqlx::query_scalar(PLANNER).fetch_one(connection).await?;
                 Ok(holder == node)
+            })
+        })
+        .await
+    }
+
+    async fn forget_nodes(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.write(op("forget_nodes"), move |connection| {
+            Box::pin(async move {
+                let statement = sqlx::query(FORGET).bind(before.as_millis()).bind(limit);
+                Ok(statement.execute(connection).await?.rows_affected())
             })
         })
         .await

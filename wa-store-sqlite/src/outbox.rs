@@ -69,13 +69,18 @@ pub(crate) const DOUBTS: &str = message!(
         AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), 1)
     ORDER BY m.next_check_at, m.id LIMIT ?3"
 );
-/// `pool`: by `messages_pool`, in its order; the users by the unique index of user and id of devices.
+/// `pool`: the running campaigns by `campaigns_running`, of each its oldest by `messages_pool`; the users by the unique index of
+/// user and id of devices.
 pub(crate) const POOL: &str = "
     SELECT m.id, m.user_id, m.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = m.lead_id), m.person
-    FROM messages m INDEXED BY messages_pool
-    WHERE m.state = 1 AND m.device_id IS NULL AND m.due_at <= ?2 AND m.scope_kind = 1
-        AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = m.user_id AND d.owner = ?1 AND d.deleted_at IS NULL)
-    ORDER BY m.due_at, m.id LIMIT ?3";
+    FROM campaigns c INDEXED BY campaigns_running CROSS JOIN messages m ON m.seq IN (
+        SELECT q.seq FROM messages q INDEXED BY messages_pool
+        WHERE q.scope_kind = 1 AND q.scope_id = c.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= ?2
+        ORDER BY q.due_at, q.id LIMIT ?3
+    )
+    WHERE c.status = 3
+        AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = c.user_id AND d.owner = ?1 AND d.deleted_at IS NULL)
+    ORDER BY m.due_at, m.id";
 /// `loads`: by the unique index of user and id of devices, `attempts_device`, `messages_queue`, `messages_sending` and
 /// `messages_topped_up`.
 pub(crate) const LOADS: &str = "

@@ -92,7 +92,10 @@ impl Facts {
             return Ok(Some(Settled::Already));
         }
         let state = live.state;
-        if owns && matches!(state, MessageState::Sending | MessageState::InDoubt) {
+        // Whether it was sent is open, and a statement about its try says nothing of that; only its gateway can.
+        let too_late = state == MessageState::InDoubt
+            && matches!(&outcome.verdict, Verdict::Requeue { reason, .. } if *reason != Reason::NotFoundAtGateway);
+        if owns && !too_late && matches!(state, MessageState::Sending | MessageState::InDoubt) {
             return self.record(outcome, live, now).map(Settled::Yes).map(Some);
         }
         // A late outcome is evidence, whoever brings it, and evidence moves a message only to what it proves.

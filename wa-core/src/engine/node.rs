@@ -61,6 +61,8 @@ pub(crate) struct State {
     pub(crate) follow_ups: BTreeSet<FollowUp>,
     pub(crate) planner: bool,
     pub(crate) fenced: bool,
+    /// Whose turn it is among the campaigns of a pool.
+    pub(crate) pool_turn: usize,
     pub(crate) in_doubt_live: HashSet<crate::id::MessageId>,
     pub(crate) commands_live: HashSet<crate::id::CommandId>,
 }
@@ -213,14 +215,16 @@ impl Engine {
     /// Keeps the lease.
     ///
     /// # Errors
-    /// `Fenced`: start a new engine. Others: beat again soon.
+    /// `Fenced`, `NotFound`: start a new engine. Others: beat again soon.
     pub async fn beat(&self) -> Result<(), StoreError> {
         let started = self.core.clock.monotonic();
-        self.core
-            .store
-            .beat(self.incarnation, self.core.now())
-            .await
-            .map_err(|error| self.note(error))?;
+        if let Err(error) = self.core.store.beat(self.incarnation, self.core.now()).await {
+            // Fenced so long ago that the store has forgotten it.
+            if error.is_not_found() {
+                self.fall();
+            }
+            return Err(self.note(error));
+        }
         self.extend_lease(started);
         Ok(())
     }

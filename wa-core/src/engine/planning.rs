@@ -15,11 +15,11 @@ use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceAsk, DeviceCommand};
 use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction};
 use crate::domain::message::{Message, MessageScope, Reason};
-use crate::event::EventKind;
-use crate::id::{CampaignId, LeadId, UserId};
+use crate::event::{Event, EventKind};
+use crate::id::{CampaignId, EventId, LeadId, UserId};
 use crate::plan::{
     AudiencePage, DoubtLimits, DoubtStep, ExpansionContext, LaneEffect, RoutingContext, doubt_step, expand, reconciled,
-    route, start,
+    route, start, take_turns,
 };
 use crate::store::{
     Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, Verdict, WriteClass,
@@ -31,12 +31,17 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
-/// How many pool messages are looked at in one round.
-const POOL_PER_ROUND: u32 = 1_000;
+/// How many pool messages of each campaign are looked at in one round.
+const POOL_PER_CAMPAIGN: u32 = 300;
 /// How many messages in doubt are looked at in one round.
 const DOUBTS_PER_ROUND: u32 = 200;
 /// How many device commands are taken up in one round.
 const COMMANDS_PER_ROUND: u32 = 50;
+
+/// How long nodes are remembered that another fenced.
+const NODES_KEPT_FOR: Duration = Duration::from_secs(3_600);
+/// How many fenced nodes are forgotten in one round.
+const NODES_PER_ROUND: u32 = 1_000;
 
 /// What a round of planning leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -269,19 +274,22 @@ impl Engine {
         }
         self.fill_pools().await?;
         if planner {
-            self.complete_campaigns().await?;
+            report.more |= self.complete_campaigns().await?;
             report.next_at = self.core.store.next_campaign_at().await?;
         }
         Ok(report)
     }
 
-    /// Removes what is kept for a while only: expired device commands and old events.
+    /// Removes what is kept for a while only: expired device commands, old events, nodes that were fenced long ago.
     ///
     /// # Errors
     /// The store did not answer; the next call does it.
     pub async fn prune(&self) -> Result<u64, StoreError> {
-        let before = self.core.now() - self.core.config.events_kept_for;
-        Ok(self.core.store.prune_events(before).await? + self.core.store.prune_commands(before).await?)
+        let now = self.core.now();
+        let before = now - self.core.config.events_kept_for;
+        let store = &self.core.store;
+        let pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
+        Ok(pruned + store.forget_nodes(now - NODES_KEPT_FOR, NODES_PER_ROUND).await?)
     }
 
     /// A message that is `sending` here without a live dispatch never reached a transport: its begin's answer was lost.
@@ -392,8 +400,8 @@ impl Engine {
                             .filter(Campaign::is_expanding);
                     }
                     Ok(false) => break,
-                    // A pause, or another planner's page: read again in the next round.
-                    Err(error) if error.is_conflict() => break,
+                    // A pause, another planner's page, a lead that was just deleted: read again in the next round.
+                    Err(error) if error.is_conflict() || error.is_not_found() => break,
                     Err(error) => return Err(self.note(error)),
                 }
             }
@@ -451,11 +459,8 @@ impl Engine {
     }
 
     async fn fill_pools(&self) -> Result<(), StoreError> {
-        let pool = self
-            .core
-            .store
-            .pool(self.incarnation(), self.core.now(), POOL_PER_ROUND)
-            .await?;
+        let now = self.core.now();
+        let pool = self.core.store.pool(self.incarnation(), now, POOL_PER_CAMPAIGN).await?;
         if pool.is_empty() {
             return Ok(());
         }
@@ -470,6 +475,11 @@ impl Engine {
         for message in pool {
             by_user.entry(message.user_id).or_default().push(message);
         }
+        let turn = {
+            let mut state = self.state();
+            state.pool_turn = state.pool_turn.wrapping_add(1);
+            state.pool_turn
+        };
         for (user, messages) in by_user {
             let mut open = BTreeSet::new();
             let scope = RequestScope::user(user);
@@ -480,7 +490,8 @@ impl Engine {
                     devices
                         .rows
                         .iter()
-                        .filter(|device| device.may_send())
+                        .filter(|device| device.may_send() && device.restriction.is_none_or(|one| one.until_at <= now))
+                        .filter(|device| self.core.transports.get(&device.platform).is_some())
                         .map(|device| device.id),
                 );
                 match devices.next {
@@ -497,7 +508,7 @@ impl Engine {
                 prefer_own_below: self.core.config.prefer_own_below,
                 seed: &self.core.seed,
             };
-            let given = route(&messages, context);
+            let given = route(&take_turns(messages, turn), context);
             if !given.is_empty() {
                 self.core.store.assign(&given, self.core.now()).await?;
                 self.wake(&given.iter().map(|one| one.device_id).collect());
@@ -506,33 +517,20 @@ impl Engine {
         Ok(())
     }
 
-    async fn complete_campaigns(&self) -> Result<(), StoreError> {
-        let done = self
-            .core
-            .store
-            .complete_campaigns(self.core.now(), CAMPAIGNS_PER_ROUND)
-            .await?;
-        if done.is_empty() {
-            return Ok(());
-        }
-        let events: Vec<_> = done
-            .iter()
-            .map(|campaign| {
-                let kind = EventKind::CampaignStatus {
-                    campaign_id: campaign.id,
-                    status: campaign.status,
-                    reason: campaign.reason,
-                };
-                self.core.event(campaign.user_id, kind)
-            })
+    async fn complete_campaigns(&self) -> Result<bool, StoreError> {
+        let now = self.core.now();
+        let ids: Vec<_> = (0..CAMPAIGNS_PER_ROUND)
+            .map(|_| EventId::new(&self.core.ids, now))
             .collect();
-        let set = ChangeSet {
-            changes: Vec::new(),
-            events: events.clone(),
-        };
-        self.core.store.commit(set, WriteClass::Api, self.core.now()).await?;
-        self.core.bus.publish(&events).await;
-        Ok(())
+        let done = self.core.store.complete_campaigns(&ids, now).await?;
+        let told = done.iter().zip(&ids);
+        let events: Vec<_> = told
+            .map(|(campaign, id)| Event::campaign_status(*id, campaign, now))
+            .collect();
+        if !events.is_empty() {
+            self.core.bus.publish(&events).await;
+        }
+        Ok(done.len() == ids.len())
     }
 
     /// Messages in doubt: those whose gateway can be asked now, as questions; those to be sent again are given to their lanes;

@@ -53,6 +53,27 @@ pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<A
     given
 }
 
+/// Lets the campaigns of a pool take turns: the first message of each, then the second of each, beginning at another campaign
+/// with every `turn`.
+#[must_use]
+pub fn take_turns(messages: Vec<PoolMessage>, turn: usize) -> Vec<PoolMessage> {
+    let mut of_campaign: BTreeMap<CampaignId, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, PoolMessage)> = Vec::with_capacity(messages.len());
+    for message in messages {
+        let rank = of_campaign.entry(message.campaign_id).or_default();
+        ranked.push((*rank, message));
+        *rank += 1;
+    }
+    let count = of_campaign.len().max(1);
+    let place: BTreeMap<CampaignId, usize> = of_campaign
+        .into_keys()
+        .enumerate()
+        .map(|(index, id)| (id, (index + turn) % count))
+        .collect();
+    ranked.sort_by_key(|(rank, message)| (*rank, place[&message.campaign_id]));
+    ranked.into_iter().map(|(_, message)| message).collect()
+}
+
 fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>) -> Option<usize> {
     let free = |index: &usize| context.devices[*index].topped_up < context.depth;
     let all = 0..context.devices.len();
@@ -154,6 +175,28 @@ mod tests {
     fn the_own_device_is_preferred_until_it_has_sent_its_share_of_the_hour() {
         assert_eq!(counts(&setup(Routing::Balanced, Some(1)), [0, 49, 0]), [0, 3, 0]);
         assert_eq!(counts(&setup(Routing::Balanced, Some(1)), [0, 50, 0]), [3, 3, 3]);
+    }
+
+    #[test]
+    fn a_campaign_that_came_first_does_not_take_every_free_device() {
+        let mut one = setup(Routing::Balanced, None);
+        let second = CampaignId::from_uuid(uuid::Uuid::max());
+        for message in &mut one.messages[8..] {
+            message.campaign_id = second;
+        }
+        let served = |turn| take_turns(one.messages.clone(), turn)[0].campaign_id;
+        assert_ne!(served(1), served(2), "the only free place goes to each in turn");
+        let turns = take_turns(one.messages.clone(), 1);
+        assert_ne!(turns[0].campaign_id, turns[1].campaign_id);
+        let mut of_first = turns.iter().filter(|message| message.campaign_id != second);
+        assert!(
+            of_first.clone().map(|message| message.message_id).is_sorted(),
+            "oldest first within one"
+        );
+        assert_eq!(
+            (turns.len(), of_first.next().map(|one| one.message_id)),
+            (12, Some(one.messages[0].message_id))
+        );
     }
 
     #[test]

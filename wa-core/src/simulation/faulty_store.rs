@@ -321,13 +321,13 @@ passed_on! { CampaignStore {
     fn saved_text(scope: &RequestScope, id: TemplateId) -> SavedText;
     fn saved_texts(scope: &RequestScope, page: &PageRequest<TemplateId>) -> Page<SavedText, TemplateId>;
 }
-    async fn complete_campaigns(&self, now: Timestamp, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+    async fn complete_campaigns(&self, events: &[EventId], now: Timestamp) -> Result<Vec<Campaign>, StoreError> {
         let seen = |done: &Vec<Campaign>| {
             for campaign in done {
                 self.parts.history.add(What::Status(campaign.id, campaign.status));
             }
         };
-        self.call("complete_campaigns", self.parts.inner.complete_campaigns(now, limit), seen).await
+        self.call("complete_campaigns", self.parts.inner.complete_campaigns(events, now), seen).await
     }
 }
 
@@ -402,6 +402,7 @@ passed_on! { LeaseStore {
     fn fence_the_dead(by: Incarnation, now: Timestamp) -> Vec<TakenOver>;
     fn devices_of(incarnation: Incarnation) -> Vec<OwnedDevice>;
     fn plan_lease(incarnation: Incarnation, now: Timestamp) -> bool;
+    fn forget_nodes(before: Timestamp, limit: u32) -> u64;
 }
     async fn fence(
         &self,

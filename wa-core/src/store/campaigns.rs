@@ -9,7 +9,9 @@ use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::lead::Lead;
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
-use crate::id::{CampaignId, LeadId, TemplateId};
+#[cfg(doc)]
+use crate::event::Event;
+use crate::id::{CampaignId, EventId, LeadId, TemplateId};
 use crate::time::Timestamp;
 
 /// Which campaigns a list shows; all conditions must hold.
@@ -48,11 +50,12 @@ pub trait CampaignStore: Send + Sync {
     /// Triggered campaigns whose audience is not yet expanded to the end, of any user, by id.
     async fn campaigns_expanding(&self, limit: u32) -> Result<Vec<Campaign>, StoreError>;
 
-    /// Completes triggered, fully expanded campaigns without open messages in one set-based statement and returns them as
-    /// they are now: `completed`, with reason `NobodyMatched` if they have no message at all.
+    /// Completes triggered, fully expanded campaigns without open messages, by id, as many as there are ids for their events,
+    /// and returns them as they are now: `completed`, with reason `NobodyMatched` if they have no message at all.
     ///
-    /// To ensure correctness: never one with an open message.
-    async fn complete_campaigns(&self, now: Timestamp, limit: u32) -> Result<Vec<Campaign>, StoreError>;
+    /// To ensure correctness, in one transaction: never one with an open message; each with its durable
+    /// [`Event::campaign_status`], which takes the ids in the order of the answer.
+    async fn complete_campaigns(&self, events: &[EventId], now: Timestamp) -> Result<Vec<Campaign>, StoreError>;
 
     /// When the next scheduled campaign is due, over all users.
     async fn next_campaign_at(&self) -> Result<Option<Timestamp>, StoreError>;

@@ -76,7 +76,7 @@ macro_rules! forward_store {
                 fn campaigns_by_id(ids: &[CampaignId]) -> Vec<Campaign>;
                 fn campaigns_due(now: Timestamp, limit: u32) -> Vec<Campaign>;
                 fn campaigns_expanding(limit: u32) -> Vec<Campaign>;
-                fn complete_campaigns(now: Timestamp, limit: u32) -> Vec<Campaign>;
+                fn complete_campaigns(events: &[EventId], now: Timestamp) -> Vec<Campaign>;
                 fn next_campaign_at() -> Option<Timestamp>;
                 fn audience_page(campaign: &Campaign, after: LeadId, limit: u32) -> Vec<Lead>;
                 fn entries_page(campaign: CampaignId, after: u32, limit: u32) -> Vec<CampaignEntry>;
@@ -122,6 +122,7 @@ macro_rules! forward_store {
                 fn release(incarnation: Incarnation, devices: &[(DeviceId, Epoch)], now: Timestamp) -> Vec<DeviceId>;
                 fn devices_of(incarnation: Incarnation) -> Vec<OwnedDevice>;
                 fn plan_lease(incarnation: Incarnation, now: Timestamp) -> bool;
+                fn forget_nodes(before: Timestamp, limit: u32) -> u64;
                 fn leave(incarnation: Incarnation, now: Timestamp) -> ();
             });
             $crate::forward_trait!($type => $field, CommandStore {

@@ -89,6 +89,12 @@ pub trait LeaseStore: Send + Sync {
     /// Takes or keeps the planner lease; `false` while another node that is not fenced holds it.
     async fn plan_lease(&self, incarnation: Incarnation, now: Timestamp) -> Result<bool, StoreError>;
 
+    /// Removes up to `limit` fenced nodes whose last beat, by their own wall clock, is before `before`; returns how many.
+    ///
+    /// To ensure correctness: only fenced ones, which have nothing any more; to their statements it makes no difference, and
+    /// their beat becomes `NotFound`.
+    async fn forget_nodes(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
     /// Leaves: gives back devices and planner lease, moves what is still `sending` to `in_doubt`, removes the node. Nothing
     /// happens when it has left before.
     async fn leave(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError>;

@@ -202,7 +202,7 @@ pub enum Settled {
     Already,
     /// The epoch was lost: taken as evidence; `true` if it moved the message.
     Lost(bool),
-    /// The attempt is not the newest of a message that is being sent or in doubt.
+    /// The attempt is not the newest of a message that is being sent or in doubt, or what is known does not concern one in doubt.
     NotSending,
 }
 
@@ -347,6 +347,9 @@ pub trait OutboxStore: Send + Sync {
     /// - the message is `sending` or `in_doubt` with that attempt: it moves as the verdict says, `Requeue` through
     ///   [`requeue`](crate::plan::requeue); a `Requeue` that counts beyond [`Message::REFUSALS_MAX`] becomes `failed`. Where a
     ///   receipt came while it was being sent, it becomes `sent` whatever the verdict;
+    /// - a message in doubt is queued again only because its gateway never had it (reason
+    ///   [`NotFoundAtGateway`](crate::domain::message::Reason::NotFoundAtGateway)): any other `Requeue` comes too late and is
+    ///   `NotSending`;
     /// - an old epoch has no authority: the outcome is evidence by attempt id and may move `in_doubt`, `unknown` or a requeued,
     ///   not yet begun message to `sent` or `failed`, nothing else. The owner's own late outcome is evidence in the same way,
     ///   answered `Yes`;
@@ -375,7 +378,8 @@ pub trait OutboxStore: Send + Sync {
     /// on hold moves `expires_at`; idempotent; any node may call it.
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// Queued pool messages without a device that are due, by (`due_at`, id), of users with a device that this node owns.
+    /// Queued pool messages of running campaigns, without a device and due, by (`due_at`, id), of users with a device that this
+    /// node owns; of each campaign the first `limit`, so that none waits until another is done.
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError>;
 
     /// Gives devices to pool messages that are still queued and without one; returns how many got one.

@@ -8,7 +8,8 @@ use crate::domain::content::Content;
 use crate::domain::lead::TargetStatus;
 use crate::domain::message::{IdempotencyKey, MessageState, Reason};
 use crate::domain::token::{Token, TokenSet};
-use crate::id::{CampaignId, LeadId, UserId};
+use crate::event::{Event, EventKind};
+use crate::id::{CampaignId, EventId, LeadId, UserId};
 use crate::store::{CampaignFilter, Change, ChangeSet, PageRequest, StoreErrorKind};
 use crate::time::Timestamp;
 
@@ -419,28 +420,46 @@ pub(super) async fn a_cursor_is_no_edit_of_a_person(world: World) {
 pub(super) async fn a_campaign_without_open_messages_completes(world: World) {
     let stage = world.stage().await;
     stage.sent().await;
-    let completed = world.store.complete_campaigns(world.at(9), 10).await.unwrap();
+    let completed = world.complete(10, world.at(9)).await;
     assert_eq!(completed.len(), 1);
     let campaign = world.campaign_of(stage.user, stage.campaign).await;
     assert_eq!(completed[0], campaign);
     assert_eq!((campaign.status, campaign.ended_at), (Completed, Some(world.at(9))));
     assert_ne!(campaign.reason, Some(CampaignReason::NobodyMatched));
-    assert!(
-        world
-            .store
-            .complete_campaigns(world.at(9), 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(world.complete(10, world.at(9)).await.is_empty());
 }
 
 pub(super) async fn a_campaign_that_nobody_matched_completes_and_says_so(world: World) {
     let user = world.user().await;
     let id = world.campaign(user).await;
-    let completed = world.store.complete_campaigns(world.now(), 10).await.unwrap();
+    let completed = world.complete(10, world.now()).await;
     assert_eq!(completed[0].id, id);
     assert_eq!(completed[0].reason, Some(CampaignReason::NobodyMatched));
+}
+
+pub(super) async fn a_completion_and_the_event_that_tells_of_it_are_one_commit(world: World) {
+    let user = world.user().await;
+    for _ in 0..3 {
+        world.campaign(user).await;
+    }
+    let ids: Vec<EventId> = (0..2).map(|_| EventId::new(world.rows.ids(), world.now())).collect();
+    let completed = world.store.complete_campaigns(&ids, world.at(5)).await.unwrap();
+    assert_eq!(completed.len(), 2, "as many as there are ids");
+    let told: Vec<Event> = completed
+        .iter()
+        .zip(&ids)
+        .map(|(campaign, id)| Event::campaign_status(*id, campaign, world.at(5)))
+        .collect();
+    let scope = RequestScope::user(user);
+    assert_eq!(world.store.events(&scope, EventId::MIN, 10).await.unwrap(), told);
+    assert!(matches!(
+        told[0].kind,
+        EventKind::CampaignStatus {
+            status: Completed,
+            reason: Some(CampaignReason::NobodyMatched),
+            ..
+        }
+    ));
 }
 
 pub(super) async fn a_campaign_with_an_open_message_does_not_complete(world: World) {
@@ -452,22 +471,14 @@ pub(super) async fn a_campaign_with_an_open_message_does_not_complete(world: Wor
             MessageState::Sending => drop(stage.sending().await),
             _ => drop(stage.in_doubt().await),
         }
-        assert!(
-            world
-                .store
-                .complete_campaigns(world.now(), 10)
-                .await
-                .unwrap()
-                .is_empty(),
-            "{state:?}"
-        );
+        assert!(world.complete(10, world.now()).await.is_empty(), "{state:?}");
     }
     let stage = world.stage().await;
     stage.queued().await;
     stage.pause().await;
     world.sweep_at(world.now()).await;
     stage.resume().await;
-    let held_until_swept = world.store.complete_campaigns(world.now(), 10).await.unwrap();
+    let held_until_swept = world.complete(10, world.now()).await;
     assert!(held_until_swept.is_empty(), "a held message is open");
 }
 
@@ -477,14 +488,7 @@ pub(super) async fn a_campaign_with_a_message_in_the_pool_does_not_complete(worl
     let phone = world.rows.fresh_phone();
     let pooled = world.rows.campaign_message(stage.user, stage.campaign, None, phone);
     world.insert(pooled).await;
-    assert!(
-        world
-            .store
-            .complete_campaigns(world.now(), 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(world.complete(10, world.now()).await.is_empty());
 }
 
 pub(super) async fn a_campaign_that_is_paused_or_still_expanded_does_not_complete(world: World) {
@@ -493,14 +497,7 @@ pub(super) async fn a_campaign_that_is_paused_or_still_expanded_does_not_complet
     world.commit(set_status(user, paused, &[Triggered], Paused)).await;
     world.expanding(user).await;
     world.draft(user).await;
-    assert!(
-        world
-            .store
-            .complete_campaigns(world.now(), 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(world.complete(10, world.now()).await.is_empty());
 }
 
 pub(super) async fn as_many_campaigns_complete_as_are_asked_for(world: World) {
@@ -509,10 +506,7 @@ pub(super) async fn as_many_campaigns_complete_as_are_asked_for(world: World) {
         world.campaign(user).await;
     }
     for expected in [2, 2, 1, 0] {
-        assert_eq!(
-            world.store.complete_campaigns(world.now(), 2).await.unwrap().len(),
-            expected
-        );
+        assert_eq!(world.complete(2, world.now()).await.len(), expected);
     }
 }
 

@@ -70,6 +70,27 @@ pub(super) async fn a_look_that_found_nothing_is_counted_and_the_doubt_keeps_its
     }
 }
 
+pub(super) async fn a_message_in_doubt_is_queued_again_only_because_its_gateway_never_had_it(world: World) {
+    let stage = world.stage().await;
+    let (id, attempt) = stage.in_doubt().await;
+    let before = stage.row(id).await;
+    for reason in [Reason::NeverHandedOver, Reason::DeviceOffline, Reason::RateLimited] {
+        let verdict = Verdict::Requeue {
+            reason,
+            due_at: world.at(9),
+            counts: true,
+        };
+        assert_eq!(
+            stage.settle(id, attempt, verdict).await,
+            Settled::NotSending,
+            "{reason:?}"
+        );
+        assert_eq!(stage.row(id).await, before, "{reason:?}");
+    }
+    let settled = stage.settle(id, attempt, super::stage::not_found(world.at(9))).await;
+    assert_eq!(settled, Settled::Yes(MessageState::Queued));
+}
+
 pub(super) async fn a_doubt_of_an_ended_campaign_becomes_unknown(world: World) {
     let stage = world.stage().await;
     let (id, attempt) = stage.in_doubt().await;

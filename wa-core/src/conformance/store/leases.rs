@@ -253,6 +253,27 @@ pub(super) async fn a_takeover_can_be_repeated(world: World) {
     assert_eq!(epochs(&world, &[stage.device]).await, after);
 }
 
+pub(super) async fn fenced_nodes_are_forgotten_after_a_while_and_no_others(world: World) {
+    let (stage, second, third) = (world.stage().await, world.stage().await, world.node().await);
+    let by = stage.take_over().await;
+    second.take_over().await;
+    let forget = async |seconds, limit| world.store.forget_nodes(world.at(seconds), limit).await.unwrap();
+    assert_eq!(forget(0, 10).await, 0, "not before its time");
+    assert_eq!(forget(1, 1).await, 1, "at most so many");
+    assert_eq!(forget(1, 10).await, 1);
+    assert_eq!(forget(1, 10).await, 0);
+    assert_eq!(node_of(&world, stage.node).await, None);
+    assert!(node_of(&world, by).await.is_some() && node_of(&world, third).await.is_some());
+    assert_kind(
+        world.store.beat(stage.node, world.now()).await,
+        StoreErrorKind::NotFound,
+    );
+    assert_kind(
+        world.store.claim(stage.node, 1, world.now()).await,
+        StoreErrorKind::Fenced,
+    );
+}
+
 pub(super) async fn a_fenced_node_takes_over_nobody(world: World) {
     let (stage, third) = (world.stage().await, world.node().await);
     stage.take_over().await;

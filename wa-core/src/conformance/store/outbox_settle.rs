@@ -1,6 +1,6 @@
 //! Outcomes are facts: what each moves, what it does not, and what is left of one that comes too late.
 
-use super::stage::{Stage, doubt_until, failed, requeue, sent, skipped, unknown};
+use super::stage::{Stage, doubt_until, failed, not_found, requeue, sent, skipped, unknown};
 use super::world::{World, assert_kind};
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::delivery::Delivery;
@@ -48,6 +48,10 @@ pub(super) async fn a_message_in_doubt_moves_as_the_verdict_says(world: World) {
             continue;
         }
         let (id, attempt) = stage.in_doubt().await;
+        let verdict = match verdict {
+            Verdict::Requeue { due_at, .. } => not_found(due_at),
+            other => other,
+        };
         assert_eq!(stage.settle(id, attempt, verdict).await, Settled::Yes(state));
         let row = stage.row(id).await;
         assert_eq!((row.state, row.doubt), (state, None));

@@ -75,6 +75,32 @@ pub(super) async fn a_node_sees_the_pool_of_users_whose_devices_it_owns(world: W
     assert!(world.store.pool(idle, world.at(60), 10).await.unwrap().is_empty());
 }
 
+pub(super) async fn a_campaign_with_a_large_pool_hides_no_other(world: World) {
+    let stage = world.stage().await;
+    let large = [
+        pooled(&stage, 0).await,
+        pooled(&stage, 1).await,
+        pooled(&stage, 2).await,
+    ];
+    let campaign = world.campaign(stage.user).await;
+    let second = Stage {
+        world: world.clone(),
+        campaign,
+        ..stage
+    };
+    let small = pooled(&second, 10).await;
+    assert_eq!(waiting(&second, 2).await, [large[0], large[1], small]);
+}
+
+pub(super) async fn the_pool_of_a_campaign_that_does_not_run_is_not_shown(world: World) {
+    let stage = world.stage().await;
+    let id = pooled(&stage, 0).await;
+    stage.pause().await;
+    assert!(waiting(&stage, 10).await.is_empty(), "not even before a sweep");
+    stage.resume().await;
+    assert_eq!(waiting(&stage, 10).await, [id]);
+}
+
 pub(super) async fn an_assigned_message_is_due_on_its_device(world: World) {
     let stage = world.stage().await;
     let id = pooled(&stage, 0).await;

@@ -286,6 +286,15 @@ pub(super) fn doubt_until(next_check_at: Timestamp) -> Verdict {
     }
 }
 
+/// Its gateway never had it.
+pub(super) fn not_found(due_at: Timestamp) -> Verdict {
+    Verdict::Requeue {
+        reason: crate::domain::message::Reason::NotFoundAtGateway,
+        due_at,
+        counts: false,
+    }
+}
+
 /// Not sent, and it may go again a minute after `now`.
 pub(super) fn requeue(now: Timestamp) -> Verdict {
     Verdict::Requeue {

@@ -116,7 +116,7 @@ async fn whole_life(world: World, start: Timestamp) {
     assert_eq!(world.store.prune_events(world.at(101)).await.unwrap(), 1);
 
     let completing = world.campaign(stage.user).await;
-    let done = world.store.complete_campaigns(world.at(110), 10).await.unwrap();
+    let done = world.complete(10, world.at(110)).await;
     assert_eq!(done.len(), 1);
     assert_eq!((done[0].id, done[0].ended_at), (completing, Some(world.at(110))));
 }

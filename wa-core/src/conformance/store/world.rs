@@ -11,7 +11,7 @@ use crate::domain::device::{Device, OwnedDevice};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageState};
 use crate::domain::phone::Phone;
-use crate::id::{CampaignId, DeviceId, Incarnation, LeadId, MessageId, UserId};
+use crate::id::{CampaignId, DeviceId, EventId, Incarnation, LeadId, MessageId, UserId};
 use crate::store::{AppStore, Change, ChangeSet, Committed, OnDuplicate, StoreError, StoreErrorKind, WriteClass};
 use crate::time::Timestamp;
 
@@ -32,6 +32,12 @@ impl World {
             store,
             rows: Arc::new(Fixtures::starting_at(1, start)),
         }
+    }
+
+    /// Completes up to so many campaigns.
+    pub async fn complete(&self, count: usize, now: Timestamp) -> Vec<Campaign> {
+        let events: Vec<EventId> = (0..count).map(|_| EventId::new(self.rows.ids(), now)).collect();
+        self.store.complete_campaigns(&events, now).await.unwrap()
     }
 
     pub fn now(&self) -> Timestamp {

@@ -15,7 +15,8 @@ use crate::domain::lead::Lead;
 use crate::domain::message::{MessageScope, MessageState};
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
-use crate::id::{CampaignId, LeadId, MessageId, TemplateId};
+use crate::event::Event;
+use crate::id::{CampaignId, EventId, LeadId, MessageId, TemplateId};
 use crate::store::{CampaignFilter, CampaignStore, Page, PageRequest, StoreError};
 use crate::time::Timestamp;
 
@@ -51,16 +52,17 @@ impl State {
         Page::cut(rows, limit, |campaign: &Campaign| campaign.id)
     }
 
-    fn complete_campaigns(&mut self, now: Timestamp, limit: u32) -> Vec<Campaign> {
+    fn complete_campaigns(&mut self, events: &[EventId], now: Timestamp) -> Vec<Campaign> {
         let done: Vec<CampaignId> = self
             .campaigns_expanded
             .iter()
             .copied()
             .filter(|id| !self.has_open(*id))
-            .take(limit as usize)
+            .take(events.len())
             .collect();
         done.into_iter()
-            .map(|id| {
+            .zip(events)
+            .map(|(id, event)| {
                 let empty = self.messages.of_scope(self.key_of(id), MessageId::MIN).next().is_none();
                 let mut campaign = Campaign::clone(&self.campaigns[&id]);
                 campaign.status = CampaignStatus::Completed;
@@ -69,6 +71,9 @@ impl State {
                 campaign.ended_at = Some(now);
                 campaign.version += 1;
                 self.put_campaign(campaign.clone());
+                if !self.flawed(Flaw::CompletionIsNotTold) {
+                    self.add_event(Event::campaign_status(*event, &campaign, now));
+                }
                 campaign
             })
             .collect()
@@ -192,8 +197,8 @@ impl CampaignStore for MemoryStore {
         Ok(expanding.map(|id| Campaign::clone(&state.campaigns[id])).collect())
     }
 
-    async fn complete_campaigns(&self, now: Timestamp, limit: u32) -> Result<Vec<Campaign>, StoreError> {
-        Ok(self.lock().complete_campaigns(now, limit))
+    async fn complete_campaigns(&self, events: &[EventId], now: Timestamp) -> Result<Vec<Campaign>, StoreError> {
+        Ok(self.lock().complete_campaigns(events, now))
     }
 
     async fn next_campaign_at(&self) -> Result<Option<Timestamp>, StoreError> {

@@ -88,8 +88,12 @@ flaws! {
     RequeueIgnoresEnd,
     /// A message in doubt whose person opted out stays in doubt.
     DoubtOutlivesOptOut,
+    /// A message in doubt is queued again for whatever reason.
+    DoubtIsRequeued,
     /// Messages may be refused as often as they like.
     RefusalsAreEndless,
+    /// The pool shows the oldest of all messages, whatever campaign they belong to.
+    PoolForgetsTurns,
     /// Doubts of paused campaigns are told.
     DoubtsIgnorePause,
     /// Doubts are told before their next check.
@@ -102,6 +106,8 @@ flaws! {
     CompletionIgnoresDoubt,
     /// A campaign is completed although messages wait in its pool.
     CompletionIgnoresPool,
+    /// The event that tells of a completion is not kept with it.
+    CompletionIsNotTold,
     /// An audience takes niches that contain the wanted one.
     AudienceMatchesParts,
     /// An audience takes leads that came after the start.
@@ -120,6 +126,8 @@ flaws! {
     FencedNodeGoesOn,
     /// Epochs do not grow.
     EpochsStandStill,
+    /// Nodes that live are forgotten like fenced ones.
+    LiveNodesAreForgotten,
     /// A takeover leaves the planner lease.
     FenceKeepsPlanner,
     /// Claims take devices that another node owns.

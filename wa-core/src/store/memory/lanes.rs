@@ -144,26 +144,34 @@ impl State {
                 .next()
                 .is_some_and(|(node, of, _)| (*node, *of) == (incarnation, user))
         };
-        self.messages
-            .pool
-            .range(..=(now, LAST_MESSAGE))
-            .map(|(_, id)| self.messages.row(*id))
-            .filter(|message| serves(message.user_id))
-            .filter_map(|message| {
-                let MessageScope::Campaign(campaign_id) = message.scope else {
-                    return None;
-                };
-                let lead = message.lead_id.and_then(|id| self.leads.get(&id));
-                Some(PoolMessage {
-                    message_id: message.id,
-                    user_id: message.user_id,
-                    campaign_id,
-                    lead_device: lead.and_then(|lead| lead.device_id),
-                    person: message.person,
-                })
+        let running = self.campaigns_expanding.iter().chain(&self.campaigns_expanded);
+        let mut waiting: Vec<(Timestamp, MessageId)> = running
+            .filter(|id| serves(self.campaigns[id].user_id))
+            .flat_map(|id| {
+                let due = (*id, FIRST_INSTANT, MessageId::MIN)..=(*id, now, LAST_MESSAGE);
+                self.messages.pool.range(due).take(limit as usize)
             })
-            .take(limit as usize)
-            .collect()
+            .map(|(_, due_at, id)| (*due_at, *id))
+            .collect();
+        waiting.sort_unstable();
+        if self.flawed(Flaw::PoolForgetsTurns) {
+            waiting.truncate(limit as usize);
+        }
+        let rows = waiting.into_iter().map(|(_, id)| self.messages.row(id));
+        rows.filter_map(|message| {
+            let MessageScope::Campaign(campaign_id) = message.scope else {
+                return None;
+            };
+            let lead = message.lead_id.and_then(|id| self.leads.get(&id));
+            Some(PoolMessage {
+                message_id: message.id,
+                user_id: message.user_id,
+                campaign_id,
+                lead_device: lead.and_then(|lead| lead.device_id),
+                person: message.person,
+            })
+        })
+        .collect()
     }
 
     pub(super) fn loads(&self, user: UserId, now: Timestamp) -> Vec<DeviceLoad> {

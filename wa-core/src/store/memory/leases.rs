@@ -207,6 +207,21 @@ impl State {
         Ok(holder == incarnation)
     }
 
+    fn forget_nodes(&mut self, before: Timestamp, limit: u32) -> u64 {
+        let all = self.flawed(Flaw::LiveNodesAreForgotten);
+        let old: Vec<Incarnation> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| (node.fenced || all) && node.beat_at < before)
+            .map(|(id, _)| *id)
+            .take(limit as usize)
+            .collect();
+        for id in &old {
+            self.nodes.remove(id);
+        }
+        old.len() as u64
+    }
+
     fn leave(&mut self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
         self.transaction(|state| state.take_over(incarnation, "leave", now))?;
         self.nodes.remove(&incarnation);
@@ -272,6 +287,10 @@ impl LeaseStore for MemoryStore {
 
     async fn plan_lease(&self, incarnation: Incarnation, _now: Timestamp) -> Result<bool, StoreError> {
         self.lock().plan_lease(incarnation)
+    }
+
+    async fn forget_nodes(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        Ok(self.lock().forget_nodes(before, limit))
     }
 
     async fn leave(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {

@@ -160,7 +160,11 @@ impl State {
         }
         let state = message.state;
         let changes = matches!(state, MessageState::Sending | MessageState::InDoubt);
-        if owns && (changes || self.flawed(Flaw::TerminalStatesChange)) {
+        // Whether it was sent is open, and a statement about its try says nothing of that; only its gateway can.
+        let too_late = state == MessageState::InDoubt
+            && matches!(&outcome.verdict, Verdict::Requeue { reason, .. } if *reason != Reason::NotFoundAtGateway)
+            && !self.flawed(Flaw::DoubtIsRequeued);
+        if owns && !too_late && (changes || self.flawed(Flaw::TerminalStatesChange)) {
             return self.record(outcome, now).map(Settled::Yes);
         }
         // A late outcome is evidence, whoever brings it, and evidence moves a message only to what it proves.

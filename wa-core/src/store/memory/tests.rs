@@ -523,11 +523,15 @@ fn a_deleted_device_that_nobody_owns_leaves_no_message_open() {
     }));
     assert_eq!(now(world.store.sweep(10, at(60))).unwrap().moved, 1);
     assert_eq!(world.state(queued), (MessageState::Skipped, Some(Reason::DeviceGone)));
-    assert!(now(world.store.complete_campaigns(at(61), 10)).unwrap().is_empty());
+    assert!(
+        now(world.store.complete_campaigns(&[EventId::MIN], at(61)))
+            .unwrap()
+            .is_empty()
+    );
     now(world.store.leave(world.node, at(70))).unwrap();
     assert_eq!(now(world.store.sweep(10, at(71))).unwrap().moved, 1);
     assert_eq!(world.state(doubtful), (MessageState::Unknown, Some(Reason::CannotTell)));
-    let completed = now(world.store.complete_campaigns(at(72), 10)).unwrap();
+    let completed = now(world.store.complete_campaigns(&[EventId::MIN], at(72))).unwrap();
     assert_eq!(completed[0].status, CampaignStatus::Completed);
     assert_eq!(completed[0].reason, None);
 }

@@ -14,7 +14,7 @@ use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState
 use crate::domain::phone::Phone;
 use crate::domain::suppression::{Suppression, SuppressionReason};
 use crate::domain::token::{Token, TokenSet};
-use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, UserId};
+use crate::id::{AttemptId, CampaignId, DeviceId, EventId, Incarnation, UserId};
 use crate::store::{
     Assignment, Begin, BeginItem, CampaignStore, Change, ChangeSet, Decline, DeviceStore, Fence, LeadStore, LeaseStore,
     MessageFilter, OnDuplicate, OutboxStore, Outcome, PageRequest, Settle, Verdict, WriteClass,
@@ -142,12 +142,8 @@ impl Model {
                 both!(self, store => store.unassign(user, device)).unwrap();
             }
             "complete campaigns" => {
-                both!(self, store => async {
-                    let mut done = store.complete_campaigns(self.now, 1_000).await?;
-                    done.sort_by_key(|campaign| campaign.id);
-                    Ok(done)
-                })
-                .unwrap();
+                let events: Vec<EventId> = (0..20).map(|_| EventId::new(self.rows.ids(), self.now)).collect();
+                both!(self, store => store.complete_campaigns(&events, self.now)).unwrap();
             }
             "insert campaign" => drop(self.insert_campaign(user).await),
             "edit campaign" => self.edit_campaign().await,
@@ -630,7 +626,11 @@ impl Model {
                 delivery: deliveries[self.below(3)],
             },
             5 | 6 => Verdict::Requeue {
-                reason: Reason::RateLimited,
+                reason: if self.chance(50) {
+                    Reason::RateLimited
+                } else {
+                    Reason::NotFoundAtGateway
+                },
                 due_at: soon,
                 counts: self.chance(60),
             },
