@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
 
 use super::config::EngineConfig;
 use super::settings::{SameSettings, UserSettingsSource};
@@ -64,6 +67,15 @@ impl Core {
     /// The present on the wall clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.wall()
+    }
+
+    /// What comes of a call of a port within a time; `None` when that passes first.
+    pub(crate) async fn within<T>(&self, limit: Duration, call: impl Future<Output = T> + Send) -> Option<T> {
+        let until = self.clock.monotonic() + limit;
+        match select(Box::pin(call), self.clock.sleep_until(until)).await {
+            Either::Left((done, _)) => Some(done),
+            Either::Right(_) => None,
+        }
     }
 
     /// The person behind a number, as suppression knows them.

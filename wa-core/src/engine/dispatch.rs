@@ -16,6 +16,9 @@ use crate::store::{Outcome, Verdict};
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::{DoubtPolicy, MaybeSentCause, OutgoingMessage, SendContext, SendError, SendReceipt, Transport};
 
+/// What a transport is given on top of its own limit, in case that it does not keep it.
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
+
 /// What is known after an attempt, on its way to the store.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -159,8 +162,7 @@ impl Dispatch {
         let transport = Arc::clone(&self.transport);
         let result = {
             let send = std::panic::AssertUnwindSafe(transport.send(&ticket.context, &ticket.message)).catch_unwind();
-            // A grace on top of the transport's own limit, for transports that do not keep it.
-            let limit = now + ticket.context.timeout + Duration::from_secs(1);
+            let limit = now + ticket.context.timeout + GRACE;
             let guarded = LeaseGuard {
                 engine: &self.engine,
                 inner: Box::pin(send),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::content::Media;
 use crate::domain::device::{Device, Epoch, OnDoubt};
 use crate::domain::lane::{LanePacing, LaneReason};
 use crate::domain::message::Message;
 use crate::domain::pacing::{Caps, DelayRange};
 use crate::domain::schedule::Quiet;
 use crate::id::{CampaignId, DeviceId, UserId};
-use crate::time::Timestamp;
+use crate::time::{Monotonic, Timestamp};
 use crate::transport::TransportDevice;
 
 /// What a lane is doing.
@@ -23,6 +24,14 @@ pub enum LanePhase {
     Preparing,
     /// A message is begun, sent or settled.
     Sending,
+}
+
+/// A message in doubt that is to be sent again with the same id, with what its campaign says.
+#[derive(Debug)]
+pub(crate) struct Again {
+    pub(crate) message: Message,
+    pub(crate) quiet: Option<Quiet>,
+    pub(crate) media: Option<Media>,
 }
 
 /// One device as its owner runs it. Kept small: thousands live in one process.
@@ -45,8 +54,10 @@ pub(crate) struct Lane {
     pub(crate) passing: bool,
     /// What it waits for, for people.
     pub(crate) waiting: Option<(LaneReason, Timestamp)>,
-    /// A message in doubt that is to be sent again with the same id, and the quiet hours of its campaign.
-    pub(crate) again: Option<Box<(Message, Option<Quiet>)>>,
+    /// A message in doubt that is to be sent again with the same id.
+    pub(crate) again: Option<Box<Again>>,
+    /// When its pool messages were last given back because it cannot send.
+    pub(crate) emptied_at: Option<Monotonic>,
     /// Bad outcomes from before do not count for its error rate.
     pub(crate) errors_since: Timestamp,
 }

@@ -10,6 +10,8 @@ mod planning;
 mod render;
 pub mod runner;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 pub mod timers;
 pub mod wake;
 

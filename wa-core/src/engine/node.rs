@@ -1,5 +1,6 @@
 //! The operations of an engine. They spawn nothing and sleep nowhere; a runner calls them.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +11,8 @@ use futures::FutureExt;
 use serde::Serialize;
 
 use super::core::Core;
-use super::dispatch::{Dispatch, Finished, Ticket};
-use super::lane::{Lane, LanePhase, LaneStatus, host_of};
+use super::dispatch::{Dispatch, Finished, GRACE, Ticket};
+use super::lane::{Again, Lane, LanePhase, LaneStatus, host_of};
 use super::render::{ContentCache, Ready, RenderContext, ready};
 use super::timers::LaneTimers;
 use crate::domain::campaign::Campaign;
@@ -27,16 +28,23 @@ use crate::media::MediaError;
 use crate::plan::LaneEffect;
 use crate::store::{
     Begin, BeginItem, Begun, Decline, Due, LaneDue, LaneLook, Outcome, Settle, Settled, StoreError, StoreErrorKind,
-    Verdict,
 };
 use crate::time::{Monotonic, Timestamp};
-use crate::transport::{MaybeSentCause, OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportMessageId};
+use crate::transport::{
+    MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportMessageId,
+};
 
 /// How long the history of a lane reaches back: a day and one bucket of it.
 const HISTORY: Duration = Duration::from_secs(24 * 3_600 + 15 * 60);
 
 /// How long a lane that waits for its turn goes unlooked at, in looks: a more urgent message normally comes with a hint.
 const LOOKS_WHILE_WAITING: u32 = 15;
+
+/// How often the pool messages of a lane that cannot send are given back.
+const EMPTY_EVERY: Duration = Duration::from_secs(60);
+
+/// How many lanes are emptied in one refresh.
+const EMPTIED_PER_REFRESH: usize = 200;
 
 /// A node of the engine: the lanes that it owns and what is under way.
 pub struct Engine {
@@ -58,13 +66,43 @@ pub(crate) struct State {
     pub(crate) contents: ContentCache,
     pub(crate) peers: BTreeMap<Incarnation, (i64, Monotonic)>,
     /// What a settlement asks for and could not be done yet.
-    pub(crate) follow_ups: BTreeSet<FollowUp>,
+    pub(crate) follow_ups: FollowUps,
     pub(crate) planner: bool,
     pub(crate) fenced: bool,
     /// Whose turn it is among the campaigns of a pool.
     pub(crate) pool_turn: usize,
     pub(crate) in_doubt_live: HashSet<crate::id::MessageId>,
     pub(crate) commands_live: HashSet<crate::id::CommandId>,
+}
+
+/// What is asked for, and how often it was: asked again while it is done, it is done again.
+#[derive(Debug, Default)]
+pub(crate) struct FollowUps(BTreeMap<FollowUp, u64>);
+
+impl FollowUps {
+    pub(crate) fn ask(&mut self, for_what: FollowUp) {
+        *self.0.entry(for_what).or_default() += 1;
+    }
+
+    pub(crate) fn all(&self) -> Vec<(FollowUp, u64)> {
+        self.0.iter().map(|(next, asked)| (next.clone(), *asked)).collect()
+    }
+
+    /// It was done for those who had asked so often.
+    pub(crate) fn done(&mut self, what: &FollowUp, asked: u64) {
+        if self.0.get(what) == Some(&asked) {
+            self.0.remove(what);
+        }
+    }
+
+    /// Devices whose lanes know of a hold or restriction that is not recorded yet.
+    fn unrecorded(&self) -> BTreeSet<DeviceId> {
+        let closes = |next: &FollowUp| match next {
+            FollowUp::Hold(_, device, _) | FollowUp::Restrict(_, device, _, _) => Some(*device),
+            FollowUp::CampaignErrors(..) | FollowUp::DeviceErrors(..) => None,
+        };
+        self.0.keys().filter_map(closes).collect()
+    }
 }
 
 /// What a settlement asks for beside itself.
@@ -335,7 +373,7 @@ impl Engine {
     }
 
     /// Opens lanes for devices that this node owns now.
-    async fn adopt(&self, devices: Vec<OwnedDevice>) -> Result<(), StoreError> {
+    pub(super) async fn adopt(&self, devices: Vec<OwnedDevice>) -> Result<(), StoreError> {
         for chunk in devices.chunks(1_000) {
             let ids: Vec<_> = chunk.iter().map(|owned| owned.device.id).collect();
             let since = self.core.now() - HISTORY;
@@ -368,11 +406,15 @@ impl Engine {
                     passing: false,
                     waiting: None,
                     again: None,
+                    emptied_at: None,
                     errors_since: now.wall(),
                 };
                 lane.set(device, self.can_carry(device));
-                state.lanes.insert(device.id, lane);
-                state.timers.set(device.id, now.at());
+                // One that was opened meanwhile knows what it has sent since the history was read.
+                if let Entry::Vacant(place) = state.lanes.entry(device.id) {
+                    place.insert(lane);
+                    state.timers.set(device.id, now.at());
+                }
             }
         }
         Ok(())
@@ -383,6 +425,7 @@ impl Engine {
     /// # Errors
     /// The store did not answer; nothing changed.
     pub async fn refresh(&self, only: Option<&BTreeSet<DeviceId>>) -> Result<(), StoreError> {
+        let unrecorded_before = self.state().follow_ups.unrecorded();
         let devices = match only {
             Some(ids) => {
                 let ids: Vec<_> = ids.iter().copied().collect();
@@ -391,7 +434,6 @@ impl Engine {
             None => self.core.store.devices_of(self.incarnation).await?,
         };
         let now = self.core.lane_now();
-        let mut offline = Vec::new();
         let mut strangers = Vec::new();
         {
             let mut state = self.state();
@@ -408,7 +450,14 @@ impl Engine {
                     state.timers.remove(id);
                 }
             }
-            let State { lanes, timers, .. } = &mut *state;
+            let State {
+                lanes,
+                timers,
+                follow_ups,
+                ..
+            } = &mut *state;
+            let mut unrecorded = follow_ups.unrecorded();
+            unrecorded.extend(unrecorded_before);
             for owned in devices {
                 let device = &owned.device;
                 let Some(lane) = lanes.get_mut(&device.id) else {
@@ -427,8 +476,12 @@ impl Engine {
                 let could = lane.may_send;
                 lane.epoch = owned.epoch;
                 lane.set(device, self.can_carry(device));
+                // What was read may be older than what the lane was told by its gateway.
+                let knows_more = unrecorded.contains(&device.id);
+                lane.may_send &= could || !knows_more;
                 match device.restriction {
                     Some(restriction) => lane.pacing.restrict(now.lane_at(restriction.until_at)),
+                    None if knows_more => {}
                     None => lane.pacing.lift_restriction(),
                 }
                 if lane.may_send && !could {
@@ -436,15 +489,35 @@ impl Engine {
                     lane.pacing.succeeded();
                     timers.set(device.id, now.at());
                 } else if could && !lane.may_send {
-                    offline.push((device.user_id, device.id));
+                    lane.emptied_at = None;
                 }
             }
         }
         self.adopt(strangers).await?;
-        for (user, device) in offline {
-            // What waits in its pool share can go elsewhere.
-            self.core.store.unassign(user, device).await?;
-            self.core.wake.plan();
+        self.empty_closed_lanes().await
+    }
+
+    /// Gives back the pool messages of lanes that cannot send, so that they can go elsewhere. Done again after a while: a
+    /// message may come back to a lane that was closed while it was being sent, or be given to it by a node that saw it open.
+    async fn empty_closed_lanes(&self) -> Result<(), StoreError> {
+        let mono = self.core.clock.monotonic();
+        let is_due = |at: Option<Monotonic>| at.is_none_or(|at| mono.since(at) >= EMPTY_EVERY);
+        let closed: Vec<_> = {
+            let state = self.state();
+            let closed = state.lanes.iter();
+            closed
+                .filter(|(_, lane)| !lane.may_send && is_due(lane.emptied_at))
+                .map(|(id, lane)| (lane.user_id, *id))
+                .take(EMPTIED_PER_REFRESH)
+                .collect()
+        };
+        for (user, device) in closed {
+            if self.core.store.unassign(user, device).await? > 0 {
+                self.core.wake.plan();
+            }
+            if let Some(lane) = self.state().lanes.get_mut(&device) {
+                lane.emptied_at = Some(mono);
+            }
         }
         Ok(())
     }
@@ -549,23 +622,22 @@ impl Engine {
         &self,
         device_id: DeviceId,
         lane: &mut Lane,
-        again: Box<(Message, Option<Quiet>)>,
+        again: Box<Again>,
         now: LaneNow,
     ) -> Result<Candidate, LaneAnswer> {
-        let request = self.request(lane, device_id, &again.0, again.1);
+        let request = self.request(lane, device_id, &again.message, again.quiet);
         let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
         if !answer.is_ready() {
             lane.waiting = Some((answer.reason, answer.at));
             lane.again = Some(again);
             return Err(answer);
         }
-        let (message, _) = *again;
+        let Again { message, media, .. } = *again;
         let (text, greeting) = message
             .attempt
             .as_ref()
             .map(|attempt| (attempt.text.clone(), attempt.greeting.clone()))
             .unwrap_or_default();
-        let media = message.content.as_ref().and_then(|content| content.media.clone());
         let host = Arc::clone(&lane.host);
         Ok(Candidate {
             device_id,
@@ -624,7 +696,12 @@ impl Engine {
         let mut declined = Vec::new();
         {
             let mut state = self.state();
-            let State { lanes, timers, .. } = &mut *state;
+            let State {
+                lanes,
+                timers,
+                follow_ups,
+                ..
+            } = &mut *state;
             for answer in answers {
                 let LaneDue {
                     device_id,
@@ -656,6 +733,11 @@ impl Engine {
                     if lane.waiting.is_none_or(|(_, at)| told.at < at) {
                         lane.waiting = Some((told.reason, told.at));
                         earliest = told.at.min(now.at() + waiting_looks);
+                    }
+                    if let (LaneReason::QuietHours, MessageScope::Campaign(id)) = (told.reason, head.message.scope) {
+                        // They concern its campaign alone: the next one in turn may go.
+                        lane.served = Some(id);
+                        earliest = told.at.min(now.at() + self.core.config.look_every);
                     }
                 }
                 let Some((head, request)) = chosen else {
@@ -689,6 +771,7 @@ impl Engine {
                     }),
                     Err((state, reason)) => {
                         declined.push(self.decline(lane, device_id, &head.message, state, reason, None));
+                        ask_for_errors(follow_ups, &head.message, state);
                         lane.phase = LanePhase::Idle;
                         timers.set(device_id, now.at());
                     }
@@ -754,13 +837,18 @@ impl Engine {
             let Some(lane) = state.lanes.get(&candidate.device_id) else {
                 return Ok(None);
             };
-            let Some(transport) = self.core.transports.get(&lane.device.platform) else {
-                return Ok(None);
-            };
-            (Arc::clone(&lane.device), Arc::clone(transport))
+            let transport = self.core.transports.get(&lane.device.platform).cloned();
+            (Arc::clone(&lane.device), transport)
         };
+        let (Some(transport), Some(to)) = (transport, candidate.message.phone) else {
+            self.put_back([candidate.device_id], self.core.config.look_every);
+            return Ok(None);
+        };
+        let limit = self.core.config.send_timeout + GRACE;
         if let Some(media) = &candidate.media {
-            match self.core.media.load(candidate.message.user_id, media).await {
+            let load = self.core.media.load(candidate.message.user_id, media);
+            let loaded = self.core.within(limit, load).await;
+            match loaded.unwrap_or_else(|| Err(MediaError::Unavailable("no answer in time".to_owned()))) {
                 Ok(loaded) => candidate.outgoing = Some(loaded),
                 Err(MediaError::Gone(detail)) => {
                     return self
@@ -775,9 +863,6 @@ impl Engine {
                 }
             }
         }
-        let Some(to) = candidate.message.phone else {
-            return Ok(None);
-        };
         let outgoing = OutgoingMessage {
             message_id: candidate.message.id,
             // Only the final attempt has an id; what is prepared is known by its message.
@@ -797,12 +882,12 @@ impl Engine {
             timeout: self.core.config.send_timeout,
         };
         let prepare = std::panic::AssertUnwindSafe(transport.prepare(&context, &outgoing)).catch_unwind();
-        let prepared = prepare.await.unwrap_or_else(|_| {
-            Err(SendError::not_sent(
-                crate::transport::NotSentKind::Unavailable,
-                "the transport panicked",
-            ))
-        });
+        let failed = |why| Err(SendError::not_sent(NotSentKind::Unavailable, why));
+        let prepared = match self.core.within(limit, prepare).await {
+            Some(Ok(prepared)) => prepared,
+            Some(Err(_)) => failed("the transport panicked"),
+            None => failed("no answer in time"),
+        };
         match prepared {
             Ok(()) => Ok(Some(candidate)),
             Err(error) => self.unprepared(candidate, error).await,
@@ -810,7 +895,6 @@ impl Engine {
     }
 
     async fn unprepared(&self, candidate: Candidate, error: SendError) -> Result<Option<Candidate>, StoreError> {
-        use crate::transport::NotSentKind;
         let (state, reason, detail) = match error {
             SendError::NotSent(refusal) => match refusal.kind {
                 NotSentKind::NotOnWhatsApp => (MessageState::Skipped, Reason::NotOnWhatsApp, refusal.detail),
@@ -839,7 +923,8 @@ impl Engine {
             return Ok(None);
         }
         let declined = {
-            let state_now = self.state();
+            let mut state_now = self.state();
+            ask_for_errors(&mut state_now.follow_ups, &candidate.message, state);
             let Some(lane) = state_now.lanes.get(&candidate.device_id) else {
                 return Ok(None);
             };
@@ -1056,35 +1141,36 @@ impl Engine {
                 device_id,
                 message_id,
                 attempt_id,
-                ref verdict,
                 ..
             } = one.outcome;
             live.remove(&attempt_id);
             in_doubt_live.remove(&message_id);
-            let bad = matches!(verdict, Verdict::Failed { .. } | Verdict::Unknown { .. });
-            if bad && matches!(answer, Settled::Yes(_)) {
+            if let Settled::Yes(MessageState::Failed | MessageState::Unknown) = answer {
                 if let MessageScope::Campaign(id) = one.scope {
-                    follow_ups.insert(FollowUp::CampaignErrors(user_id, id));
+                    follow_ups.ask(FollowUp::CampaignErrors(user_id, id));
                 }
-                follow_ups.insert(FollowUp::DeviceErrors(user_id, device_id));
+                follow_ups.ask(FollowUp::DeviceErrors(user_id, device_id));
             }
             match one.effect {
                 LaneEffect::Unauthenticated => {
                     let detail = one.outcome.detail.clone().unwrap_or_default();
-                    follow_ups.insert(FollowUp::Hold(user_id, device_id, detail));
+                    follow_ups.ask(FollowUp::Hold(user_id, device_id, detail));
                 }
                 LaneEffect::Restricted { until, scope } => {
                     let scope = match scope {
                         crate::transport::RestrictionScope::Cold => RestrictionOrd::Cold,
                         crate::transport::RestrictionScope::All => RestrictionOrd::All,
                     };
-                    follow_ups.insert(FollowUp::Restrict(user_id, device_id, until, scope));
+                    follow_ups.ask(FollowUp::Restrict(user_id, device_id, until, scope));
                 }
                 _ => {}
             }
             let Some(lane) = lanes.get_mut(&device_id) else {
                 continue;
             };
+            if *answer == Settled::Yes(MessageState::Queued) {
+                lane.emptied_at = None;
+            }
             if let Some(begun_at) = one.begun_at {
                 lane.phase = LanePhase::Idle;
                 timers.set(device_id, now.at());
@@ -1174,6 +1260,13 @@ impl Engine {
         self.core.store.leave(self.incarnation, self.core.now()).await?;
         self.fall();
         Ok(())
+    }
+}
+
+/// A message that fails before any attempt counts for the error rate of its campaign, like one that fails afterwards.
+fn ask_for_errors(follow_ups: &mut FollowUps, message: &Message, state: MessageState) {
+    if let (MessageState::Failed, MessageScope::Campaign(id)) = (state, message.scope) {
+        follow_ups.ask(FollowUp::CampaignErrors(message.user_id, id));
     }
 }
 

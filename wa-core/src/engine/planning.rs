@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
-use super::dispatch::{Finished, still_in_doubt};
-use super::lane::LanePhase;
+use super::dispatch::{Finished, GRACE, still_in_doubt};
+use super::lane::{Again, LanePhase};
 use super::node::{Engine, FollowUp, RestrictionOrd, State, cause_of, quiet_of};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor};
@@ -22,7 +22,8 @@ use crate::plan::{
     route, start, take_turns,
 };
 use crate::store::{
-    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, Verdict, WriteClass,
+    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, StoreErrorKind, Verdict,
+    WriteClass,
 };
 use crate::time::Timestamp;
 use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
@@ -93,9 +94,12 @@ impl Question {
             .as_reconcilable()
             .expect("only transports that can be asked are asked");
         let find = std::panic::AssertUnwindSafe(face.find(&self.context, &query)).catch_unwind();
-        let answer = find
-            .await
-            .unwrap_or_else(|_| Err(SendError::not_sent(NotSentKind::Unavailable, "the transport panicked")));
+        let failed = |why| Err(SendError::not_sent(NotSentKind::Unavailable, why));
+        let answer = match core.within(self.context.timeout + GRACE, find).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => failed("the transport panicked"),
+            None => failed("no answer in time"),
+        };
         let (verdict, detail) = reconciled(answer, &doubt, &limits, core.now());
         about(&self.message, self.epoch, verdict, detail)
     }
@@ -118,13 +122,16 @@ impl Errand {
     /// # Errors
     /// The answer could not be committed; it is asked again until the request expires.
     pub async fn run(self) -> Result<(), StoreError> {
-        let answer = std::panic::AssertUnwindSafe(self.answer())
-            .catch_unwind()
-            .await
-            .unwrap_or_else(|_| DeviceAnswer::Refused {
-                message: "the transport panicked".to_owned(),
-            });
         let core = &self.engine.core;
+        let refused = |why: &str| DeviceAnswer::Refused {
+            message: why.to_owned(),
+        };
+        let answer = std::panic::AssertUnwindSafe(self.answer()).catch_unwind();
+        let answer = match core.within(self.context.timeout + GRACE, answer).await {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => refused("the transport panicked"),
+            None => refused("no answer in time"),
+        };
         let event = core.event(
             self.command.user_id,
             EventKind::DeviceAnswered {
@@ -553,12 +560,11 @@ impl Engine {
                 _ => None,
             })
             .collect();
-        let mut quiet = BTreeMap::new();
+        let mut campaigns = BTreeMap::new();
         if !ids.is_empty() {
             let ids: Vec<_> = ids.into_iter().collect();
-            for campaign in self.core.store.campaigns_by_id(&ids).await? {
-                quiet.insert(campaign.id, quiet_of(&campaign));
-            }
+            let read = self.core.store.campaigns_by_id(&ids).await?;
+            campaigns.extend(read.into_iter().map(|campaign| (campaign.id, campaign)));
         }
         let mut questions = Vec::new();
         let mut finished = Vec::new();
@@ -567,6 +573,7 @@ impl Engine {
         let State {
             lanes,
             timers,
+            live,
             in_doubt_live,
             ..
         } = &mut *state;
@@ -574,7 +581,8 @@ impl Engine {
             let (Some(doubt), Some(attempt)) = (message.doubt, message.attempt.as_ref()) else {
                 continue;
             };
-            if message.phone.is_none() || in_doubt_live.contains(&message.id) {
+            let busy = in_doubt_live.contains(&message.id) || live.contains(&attempt.id);
+            if message.phone.is_none() || busy {
                 continue;
             }
             let Some(lane) = lanes.get_mut(&attempt.device_id) else {
@@ -598,13 +606,23 @@ impl Engine {
                     finished.push(about(&message, lane.epoch, Verdict::Unknown { reason }, None));
                 }
                 DoubtStep::SendAgain => {
-                    if lane.again.is_none() && lane.phase == LanePhase::Idle && lane.may_send {
+                    if lane.phase != LanePhase::Idle {
+                        continue;
+                    }
+                    let next = lane.again.as_ref().map(|next| next.message.id);
+                    if lane.may_send && next.is_none() {
                         timers.set(attempt.device_id, lane_now);
-                        let quiet = match message.scope {
-                            MessageScope::Campaign(id) => quiet.get(&id).copied().flatten(),
-                            _ => None,
+                        lane.again = Some(Box::new(again(message, &campaigns)));
+                    } else if !lane.may_send || next != Some(message.id) {
+                        // Its turn is not near: those of other lanes are not to wait behind it.
+                        lane.again.take_if(|next| next.message.id == message.id);
+                        in_doubt_live.insert(message.id);
+                        let verdict = Verdict::InDoubt {
+                            cause: cause_of(&message),
+                            next_check_at: now + limits.reconcile_every,
+                            not_found_count: doubt.not_found_count,
                         };
-                        lane.again = Some(Box::new((message, quiet)));
+                        finished.push(about(&message, lane.epoch, verdict, None));
                     }
                 }
                 DoubtStep::Ask => {
@@ -671,13 +689,18 @@ impl Engine {
 
     /// Does what settlements asked for: error rates, holds, restrictions.
     async fn follow_up(&self) -> Result<(), StoreError> {
-        loop {
-            let Some(next) = self.state().follow_ups.first().cloned() else {
-                return Ok(());
-            };
-            self.follow(&next).await?;
-            self.state().follow_ups.remove(&next);
+        let asked = self.state().follow_ups.all();
+        for (next, times) in asked {
+            match self.follow(&next).await {
+                Ok(()) => self.state().follow_ups.done(&next, times),
+                Err(error) if matches!(error.kind, StoreErrorKind::Fenced | StoreErrorKind::Unavailable) => {
+                    return Err(error);
+                }
+                // One that the store does not take must not keep campaigns from being planned.
+                Err(error) => tracing::warn!(%error, "what a settlement asks for was not done; it is tried again"),
+            }
         }
+        Ok(())
     }
 
     async fn follow(&self, next: &FollowUp) -> Result<(), StoreError> {
@@ -779,6 +802,21 @@ impl Engine {
             Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
             Err(error) => Err(self.note(error)),
         }
+    }
+}
+
+/// A message in doubt with what its campaign says of sending it again.
+fn again(message: Message, campaigns: &BTreeMap<CampaignId, Campaign>) -> Again {
+    let campaign = match message.scope {
+        MessageScope::Campaign(id) => campaigns.get(&id),
+        _ => None,
+    };
+    let own = message.content.as_ref();
+    let content = own.or(campaign.map(|campaign| &campaign.content));
+    Again {
+        quiet: campaign.and_then(quiet_of),
+        media: content.and_then(|content| content.media.clone()),
+        message,
     }
 }
 

@@ -160,6 +160,12 @@ impl Runner {
             if self.engine.is_fenced() {
                 return Ended::Fenced;
             }
+            // Asked here too, because work that never ends would not let the wait below get to it.
+            if !stopping && (&mut stop).now_or_never().is_some() {
+                stopping = true;
+                self.waiting.clear();
+                self.questions.clear();
+            }
             self.take_hints();
             self.start_work(stopping);
             if stopping && self.is_drained() {

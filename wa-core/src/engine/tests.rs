@@ -1,0 +1,510 @@
+//! What goes wrong around an engine, step by step, on a clock that is moved by hand.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+
+use super::config::EngineConfig;
+use super::node::{FollowUp, FollowUps};
+use super::{Engine, EngineBuilder, LanePhase};
+use crate::domain::access::RequestScope;
+use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
+use crate::domain::content::{Content, Media, MediaKind, MediaSource};
+use crate::domain::device::{Device, Hold, HoldReason};
+use crate::domain::lead::Lead;
+use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::pacing::PacingPolicy;
+use crate::domain::phone::Phone;
+use crate::domain::platform::Platform;
+use crate::domain::schedule::QuietHours;
+use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
+use crate::media::{MediaError, MediaStore};
+use crate::store::{
+    CampaignStore, Change, ChangeSet, MemoryStore, MessageFilter, OnDuplicate, OutboxStore, PageRequest, Store,
+    WriteClass,
+};
+use crate::time::{Clock, Monotonic, Timestamp};
+use crate::transport::{
+    Capabilities, MaybeSentCause, MediaLimit, NotSentKind, OutgoingMedia, RestrictionScope, SendError, StubTransport,
+};
+
+/// 2026-11-21T01:00:00Z, nine in the morning in Kuala Lumpur.
+const START: i64 = 1_795_222_800_000;
+
+/// A clock that stands until it is moved.
+#[derive(Debug)]
+struct HandClock(AtomicI64);
+
+#[async_trait]
+impl Clock for HandClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Monotonic {
+        let millis = self.0.load(Ordering::SeqCst) - START;
+        Monotonic::from_start(Duration::from_millis(u64::try_from(millis).unwrap()))
+    }
+
+    async fn sleep_until(&self, until: Monotonic) {
+        std::future::poll_fn(|_| {
+            if self.monotonic() < until {
+                std::task::Poll::Pending
+            } else {
+                std::task::Poll::Ready(())
+            }
+        })
+        .await;
+    }
+}
+
+/// A media store that never answers.
+#[derive(Debug)]
+struct Hanging;
+
+#[async_trait]
+impl MediaStore for Hanging {
+    async fn load(&self, _user: UserId, _media: &Media) -> Result<OutgoingMedia, MediaError> {
+        std::future::pending().await
+    }
+}
+
+struct World {
+    store: Arc<MemoryStore>,
+    clock: Arc<HandClock>,
+    transport: Arc<StubTransport>,
+    builder: EngineBuilder,
+    ids: IdSource,
+    user: UserId,
+}
+
+impl World {
+    fn new(transport: StubTransport) -> Self {
+        let (store, transport) = (Arc::new(MemoryStore::new()), Arc::new(transport));
+        let clock = Arc::new(HandClock(AtomicI64::new(START)));
+        let ids = IdSource::seeded([3; 32]);
+        let config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
+        let builder = EngineBuilder::new(store.clone(), clock.clone(), config)
+            .transport(transport.clone())
+            .ids(IdSource::seeded([4; 32]));
+        let user = UserId::new(&ids, clock.wall());
+        Self {
+            store,
+            clock,
+            transport,
+            builder,
+            ids,
+            user,
+        }
+    }
+
+    async fn start(self) -> (Self, Arc<Engine>) {
+        let Self { builder, store, .. } = self;
+        let config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
+        let next = EngineBuilder::new(store.clone(), self.clock.clone(), config);
+        let engine = Engine::start(builder.open().await.unwrap()).await.unwrap();
+        let world = Self {
+            builder: next,
+            store,
+            ..self
+        };
+        (world, engine)
+    }
+
+    async fn commit(&self, change: Change) {
+        let set = ChangeSet::one(change);
+        self.store
+            .commit(set, WriteClass::Api, self.clock.wall())
+            .await
+            .unwrap();
+    }
+
+    async fn device(&self, name: &str) -> DeviceId {
+        let id = DeviceId::new(&self.ids, self.clock.wall());
+        let device = Device::new(id, self.user, name, Platform::STUB, self.clock.wall());
+        self.commit(Change::InsertDevice(Box::new(device))).await;
+        id
+    }
+
+    async fn leads(&self, device: DeviceId, count: u32) {
+        for _ in 0..count {
+            let id = LeadId::new(&self.ids, self.clock.wall());
+            let number = 10_000_000 + self.store.lead_count_of(self.user).await;
+            let phone = Phone::from_e164(&format!("+6012{number}")).unwrap();
+            let mut lead = Lead::new(id, self.user, Some(device), phone, self.clock.wall());
+            lead.name = "Ali".to_owned();
+            let lead = Box::new(lead);
+            let on_duplicate = OnDuplicate::Refuse;
+            self.commit(Change::InsertLead { lead, on_duplicate }).await;
+        }
+    }
+
+    async fn campaign(&self, edit: impl FnOnce(&mut Campaign)) -> CampaignId {
+        let now = self.clock.wall();
+        let id = CampaignId::new(&self.ids, now);
+        let mut campaign = Campaign::draft(id, self.user, "t", Content::text("Hi {{name}}"), now);
+        campaign.status = CampaignStatus::Scheduled;
+        campaign.scheduled_at = Some(now);
+        edit(&mut campaign);
+        self.commit(Change::InsertCampaign(Box::new(campaign))).await;
+        id
+    }
+
+    async fn read(&self, id: CampaignId) -> Campaign {
+        self.store.campaigns_by_id(&[id]).await.unwrap().remove(0)
+    }
+
+    async fn messages(&self, id: CampaignId) -> Vec<Message> {
+        let filter = MessageFilter {
+            scope: Some(MessageScope::Campaign(id)),
+            ..MessageFilter::default()
+        };
+        let scope = RequestScope::user(self.user);
+        let page = self.store.messages(&scope, &filter, &PageRequest::first(500)).await;
+        page.unwrap().rows
+    }
+
+    async fn hold(&self, device_id: DeviceId) {
+        let hold = Hold {
+            reason: HoldReason::ByPerson,
+            since_at: self.clock.wall(),
+            detail: None,
+        };
+        self.commit(Change::SetDeviceHold {
+            user_id: self.user,
+            device_id,
+            hold: Some(hold),
+        })
+        .await;
+    }
+
+    fn advance(&self, seconds: i64) {
+        self.clock.0.fetch_add(seconds * 1_000, Ordering::SeqCst);
+    }
+
+    /// One send of each lane that may.
+    async fn send(&self, engine: &Arc<Engine>) {
+        let mut ready = Vec::new();
+        for candidate in engine.look().await.unwrap() {
+            ready.extend(engine.prepare(candidate).await.unwrap());
+        }
+        for dispatch in engine.begin(ready).await.unwrap() {
+            let finished = dispatch.run().await;
+            engine.settle(&[finished]).await.unwrap();
+        }
+    }
+
+    async fn round(&self, engine: &Arc<Engine>) {
+        self.advance(2);
+        engine.beat().await.unwrap();
+        engine.balance().await.unwrap();
+        engine.refresh(None).await.unwrap();
+        engine.plan().await.unwrap();
+        let (_, finished) = engine.doubts().await.unwrap();
+        engine.settle(&finished).await.unwrap();
+        self.send(engine).await;
+    }
+}
+
+impl MemoryStore {
+    async fn lead_count_of(&self, user: UserId) -> u64 {
+        use crate::store::{LeadFilter, LeadStore};
+        let scope = RequestScope::user(user);
+        self.lead_count(&scope, &LeadFilter::default()).await.unwrap()
+    }
+}
+
+fn resending() -> Capabilities {
+    Capabilities {
+        resend_same_id: true,
+        ..Capabilities::text(1_000)
+    }
+}
+
+fn picture() -> Content {
+    let source = MediaSource::Url("https://x.test/a.jpg".to_owned());
+    Content::text("Look").with_media(Media::new(MediaKind::Image, source))
+}
+
+fn lost() -> SendError {
+    SendError::maybe_sent(MaybeSentCause::Timeout, "")
+}
+
+#[tokio::test]
+async fn pool_messages_leave_a_device_whose_credential_was_refused() {
+    let world = World::new(StubTransport::new());
+    let first = world.device("a").await;
+    world.leads(first, 6).await;
+    let id = world.campaign(|campaign| campaign.routing = Routing::RoundRobin).await;
+    let (world, engine) = world.start().await;
+    world
+        .transport
+        .answer_next(Err(SendError::not_sent(NotSentKind::Unauthenticated, "")));
+    world.round(&engine).await;
+    world.round(&engine).await;
+    let waiting = world.messages(id).await;
+    assert!(waiting.iter().all(|message| message.device_id.is_none()), "{waiting:?}");
+    world.device("b").await;
+    for _ in 0..10 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.read(id).await.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn pool_messages_leave_a_device_that_was_closed_while_no_node_looked() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 2).await;
+    let id = world.campaign(|campaign| campaign.routing = Routing::Balanced).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    assert!(
+        world
+            .messages(id)
+            .await
+            .iter()
+            .all(|message| message.device_id == Some(device))
+    );
+    engine.leave().await.unwrap();
+    world.hold(device).await;
+    let (world, engine) = world.start().await;
+    engine.refresh(None).await.unwrap();
+    assert!(
+        world
+            .messages(id)
+            .await
+            .iter()
+            .all(|message| message.device_id.is_none())
+    );
+}
+
+#[tokio::test]
+async fn a_device_that_is_read_twice_keeps_the_lane_that_is_sending() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    world.campaign(|_| {}).await;
+    let (_world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let dispatch = engine.begin(vec![ready]).await.unwrap().remove(0);
+    let owned = engine.core.store.owned(&[device]).await.unwrap();
+    engine.adopt(owned).await.unwrap();
+    assert_eq!(
+        engine.lanes(None)[0].phase,
+        LanePhase::Sending,
+        "a second read forgot what is being sent"
+    );
+    let finished = dispatch.run().await;
+    engine.settle(&[finished]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_picture_that_is_sent_again_with_the_same_id_is_still_a_picture() {
+    let limit = MediaLimit {
+        kind: MediaKind::Image,
+        mimes: vec!["image/jpeg"],
+        size_max_bytes: 1_000,
+        caption_max: 1_000,
+        by_url: true,
+        by_bytes: true,
+    };
+    let capabilities = Capabilities {
+        media: vec![limit],
+        ..resending()
+    };
+    let world = World::new(StubTransport::new().with_capabilities(capabilities));
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    world.campaign(|campaign| campaign.content = picture()).await;
+    let (world, engine) = world.start().await;
+    world.transport.answer_next(Err(lost()));
+    world.round(&engine).await;
+    world.advance(2);
+    let (_, finished) = engine.doubts().await.unwrap();
+    assert!(finished.is_empty());
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    assert!(format!("{ready:?}").contains("outgoing: Some"), "{ready:?}");
+}
+
+#[tokio::test]
+async fn quiet_hours_of_one_campaign_do_not_hold_up_another_of_the_same_device() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 3).await;
+    let quiet = world
+        .campaign(|campaign| {
+            let (from, until) = ("08:00".parse().unwrap(), "20:00".parse().unwrap());
+            campaign.quiet_hours = Some(QuietHours::new(from, until).unwrap());
+        })
+        .await;
+    let other = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    for _ in 0..12 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.read(other).await.status, CampaignStatus::Completed);
+    let waiting = world.messages(quiet).await;
+    assert!(waiting.iter().all(|message| message.state == MessageState::Queued));
+}
+
+#[tokio::test]
+async fn messages_that_fail_before_any_attempt_pause_their_campaign() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 20).await;
+    let id = world.campaign(|campaign| campaign.content = picture()).await;
+    let (world, engine) = world.start().await;
+    for _ in 0..15 {
+        world.round(&engine).await;
+    }
+    let campaign = world.read(id).await;
+    assert_eq!(
+        (campaign.status, campaign.reason),
+        (CampaignStatus::Paused, Some(CampaignReason::ErrorRate))
+    );
+}
+
+#[test]
+fn what_is_asked_for_again_while_it_is_done_is_done_again() {
+    let mut follow_ups = FollowUps::default();
+    let next = FollowUp::CampaignErrors(UserId::MIN, CampaignId::MIN);
+    follow_ups.ask(next.clone());
+    let under_way = follow_ups.all();
+    follow_ups.ask(next.clone());
+    follow_ups.done(&under_way[0].0, under_way[0].1);
+    let left = follow_ups.all();
+    assert_eq!(left.len(), 1, "the second one was not looked at");
+    follow_ups.done(&left[0].0, left[0].1);
+    assert!(follow_ups.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_restriction_that_is_not_recorded_yet_survives_a_reading_of_the_device() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 2).await;
+    world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    let restricted = NotSentKind::Restricted {
+        until: None,
+        scope: RestrictionScope::All,
+    };
+    world.transport.answer_next(Err(SendError::not_sent(restricted, "")));
+    engine.plan().await.unwrap();
+    world.send(&engine).await;
+    assert_eq!(world.transport.sent().len(), 1);
+    engine.refresh(None).await.unwrap();
+    world.advance(2);
+    world.send(&engine).await;
+    assert_eq!(world.transport.sent().len(), 1, "a restricted account sent");
+}
+
+#[tokio::test]
+async fn doubts_of_closed_devices_do_not_hide_those_of_others() {
+    let world = World::new(StubTransport::new().with_capabilities(resending()));
+    let mut devices = BTreeSet::new();
+    for number in 0..201 {
+        let device = world.device(&format!("d{number}")).await;
+        world.leads(device, 1).await;
+        devices.insert(device);
+        world.transport.answer_next(Err(lost()));
+    }
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.send(&engine).await;
+    let doubtful = world.messages(id).await;
+    assert!(doubtful.iter().all(|message| message.state == MessageState::InDoubt));
+    let last = doubtful.last().unwrap();
+    for device in devices.into_iter().filter(|device| Some(*device) != last.device_id) {
+        world.hold(device).await;
+    }
+    world.round(&engine).await;
+    world.round(&engine).await;
+    let scope = RequestScope::user(world.user);
+    let last = world.store.message(&scope, last.id).await.unwrap();
+    assert_eq!(last.state, MessageState::Sent);
+}
+
+#[tokio::test]
+async fn media_that_never_load_hold_up_their_lane_for_a_while_and_no_longer() {
+    let limit = MediaLimit {
+        kind: MediaKind::Image,
+        mimes: vec!["image/jpeg"],
+        size_max_bytes: 1_000,
+        caption_max: 1_000,
+        by_url: true,
+        by_bytes: true,
+    };
+    let capabilities = Capabilities {
+        media: vec![limit],
+        ..Capabilities::text(1_000)
+    };
+    let mut world = World::new(StubTransport::new().with_capabilities(capabilities));
+    world.builder = world.builder.media(Arc::new(Hanging));
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    world.campaign(|campaign| campaign.content = picture()).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let mut preparing = Box::pin(engine.prepare(candidate));
+    assert!((&mut preparing).now_or_never().is_none());
+    world.advance(60);
+    let ended = preparing.now_or_never().expect("it is given up");
+    assert!(ended.unwrap().is_none());
+    assert_eq!(engine.lanes(None)[0].phase, LanePhase::Idle);
+}
+
+#[tokio::test]
+async fn a_node_that_the_store_has_forgotten_must_start_anew() {
+    let world = World::new(StubTransport::new());
+    let (world, engine) = world.start().await;
+    let (_world, other) = world.start().await;
+    let beat = other.core.store.nodes().await.unwrap()[0].beat;
+    let now = other.core.now();
+    let store = &other.core.store;
+    store
+        .fence(other.incarnation(), engine.incarnation(), beat, now)
+        .await
+        .unwrap();
+    assert_eq!(store.forget_nodes(now + Duration::from_secs(1), 10).await.unwrap(), 1);
+    assert!(engine.beat().await.unwrap_err().is_not_found());
+    assert!(engine.is_fenced());
+}
+
+#[tokio::test]
+async fn nodes_that_were_killed_long_ago_are_forgotten() {
+    let world = World::new(StubTransport::new());
+    let (world, engine) = world.start().await;
+    let (world, other) = world.start().await;
+    world.advance(20);
+    other.beat().await.unwrap();
+    other.balance().await.unwrap();
+    world.advance(40);
+    other.beat().await.unwrap();
+    other.balance().await.unwrap();
+    assert_eq!(
+        other.core.store.nodes().await.unwrap().len(),
+        2,
+        "the dead one is fenced"
+    );
+    other.prune().await.unwrap();
+    assert_eq!(
+        other.core.store.nodes().await.unwrap().len(),
+        2,
+        "and remembered for a while"
+    );
+    world.advance(7_200);
+    other.prune().await.unwrap();
+    assert_eq!(other.core.store.nodes().await.unwrap().len(), 1);
+    assert!(engine.beat().await.is_err());
+}
