@@ -187,3 +187,28 @@ async fn the_page_of_the_document_needs_nothing_from_elsewhere() {
             .contains("script-src 'sha256-")
     );
 }
+
+#[tokio::test]
+async fn no_fixed_path_is_taken_for_an_id() {
+    let running = Running::start().await;
+    let boss = running.basic("boss");
+    let mut tried = 0;
+    for (method, path) in openapi::operations() {
+        let beside_an_id = |other: &String| {
+            let mut pairs = path.split('/').zip(other.split('/'));
+            other.split('/').count() == path.split('/').count()
+                && pairs.all(|(own, its)| own == its || its.starts_with('{'))
+        };
+        let shadowed = openapi::operations()
+            .iter()
+            .any(|(_, other)| *other != path && beside_an_id(other));
+        if path.contains('{') || !shadowed {
+            continue;
+        }
+        let answer = boss.call(method.parse().unwrap(), &path, json!({})).await;
+        assert_ne!(answer.message(), "there is nothing of this id", "{method} {path}");
+        assert_ne!(answer.status, StatusCode::NOT_FOUND, "{method} {path}: {}", answer.text);
+        tried += 1;
+    }
+    assert!(tried >= 4, "only {tried} fixed paths lie beside an id");
+}
