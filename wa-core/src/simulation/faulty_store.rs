@@ -18,7 +18,7 @@ use crate::domain::campaign::Campaign;
 use crate::domain::command::DeviceCommand;
 use crate::domain::device::{Device, Epoch, OwnedDevice};
 use crate::domain::lead::{Lead, LeadIdentity};
-use crate::domain::message::{Attempt, Message, MessageScope};
+use crate::domain::message::{Attempt, Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
 use crate::domain::summary::{DeviceNumbers, Numbers};
@@ -55,6 +55,8 @@ pub struct StoreFaults {
     pub fail_before: u32,
     /// Calls in a thousand that are done and whose answer is lost.
     pub fail_after: u32,
+    /// How long a quarter of the calls wait at most before what they do, and another quarter after it; the rest does not wait.
+    pub wait_max: Duration,
     /// Calls in a thousand that take long, up to `slow_max`.
     pub slow: u32,
     /// How long a slow call takes at most, on either side of what it does.
@@ -87,6 +89,71 @@ impl Switch {
     }
 }
 
+/// A deliberate bug of a planner, made where what it plans reaches the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlannerFlaw {
+    /// A settlement queues again what may have been sent.
+    RequeuesMaybeSent,
+    /// A settlement takes an answer that says nothing for a success.
+    TakesDoubtForSuccess,
+    /// An expansion writes to every lead of a number.
+    ForgetsDuplicates,
+    /// An expansion leaves out the last recipient of a page.
+    LosesOnePerPage,
+    /// An expansion skips recipients and does not say why.
+    SkipsWithoutReason,
+}
+
+impl PlannerFlaw {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::RequeuesMaybeSent,
+        Self::TakesDoubtForSuccess,
+        Self::ForgetsDuplicates,
+        Self::LosesOnePerPage,
+        Self::SkipsWithoutReason,
+    ];
+
+    fn spoil_verdict(self, verdict: &mut Verdict, now: Timestamp) {
+        match (self, &verdict) {
+            (Self::RequeuesMaybeSent, Verdict::InDoubt { .. } | Verdict::Unknown { .. }) => {
+                *verdict = Verdict::Requeue {
+                    reason: Reason::GatewayUnavailable,
+                    due_at: now,
+                    counts: false,
+                };
+            }
+            (Self::TakesDoubtForSuccess, Verdict::Requeue { .. } | Verdict::InDoubt { .. }) => {
+                *verdict = Verdict::Sent {
+                    provider_id: None,
+                    delivery: None,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    fn spoil_change(self, change: &mut Change) {
+        let Change::InsertMessages(messages) = change else {
+            return;
+        };
+        if self == Self::LosesOnePerPage {
+            messages.pop();
+        }
+        for message in messages.iter_mut() {
+            let duplicate = message.reason == Some(Reason::Duplicate) && message.device_id.is_some();
+            if self == Self::ForgetsDuplicates && duplicate {
+                message.state = MessageState::Queued;
+                message.reason = None;
+                message.settled_at = None;
+            }
+            if self == Self::SkipsWithoutReason && message.state == MessageState::Skipped {
+                message.reason = None;
+            }
+        }
+    }
+}
+
 /// What a faulty store is made of.
 #[derive(Clone)]
 pub struct FaultyParts {
@@ -102,6 +169,8 @@ pub struct FaultyParts {
     pub switch: Arc<Switch>,
     /// Which faults.
     pub faults: StoreFaults,
+    /// What the planners of this process do wrong.
+    pub planner_flaw: Option<PlannerFlaw>,
 }
 
 /// One process's way to a store. Every call may wait and fail on both sides of what it does, which happens at once.
@@ -144,11 +213,7 @@ impl FaultyStore {
             per_mille(faults.fail_before),
             per_mille(faults.fail_after),
         );
-        let most = if slow {
-            faults.slow_max
-        } else {
-            Duration::from_millis(2)
-        };
+        let most = if slow { faults.slow_max } else { faults.wait_max };
         let mut wait = || Duration::from_micros(rng.random_range(0..=u64::try_from(most.as_micros()).unwrap_or(0)));
         let (wait_before, wait_after) = (wait(), wait());
         let yields = rng.random_range(0..4);
@@ -372,6 +437,12 @@ passed_on! { OutboxStore {
     }
 
     async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError> {
+        let mut settle = settle.clone();
+        if let Some(flaw) = self.parts.planner_flaw {
+            let outcomes = settle.outcomes.iter_mut();
+            outcomes.for_each(|outcome| flaw.spoil_verdict(&mut outcome.verdict, settle.now));
+        }
+        let settle = &settle;
         let seen = |answers: &Vec<Settled>| {
             for (outcome, answer) in settle.outcomes.iter().zip(answers) {
                 self.parts.history.add(What::Settle(SettleSeen {
@@ -399,7 +470,6 @@ passed_on! { LeaseStore {
     fn join(incarnation: Incarnation, name: &str, now: Timestamp) -> ();
     fn beat(incarnation: Incarnation, now: Timestamp) -> ();
     fn nodes() -> Vec<NodeRecord>;
-    fn fence_the_dead(by: Incarnation, now: Timestamp) -> Vec<TakenOver>;
     fn devices_of(incarnation: Incarnation) -> Vec<OwnedDevice>;
     fn plan_lease(incarnation: Incarnation, now: Timestamp) -> bool;
     fn forget_nodes(before: Timestamp, limit: u32) -> u64;
@@ -413,6 +483,12 @@ passed_on! { LeaseStore {
     ) -> Result<Vec<TakenOver>, StoreError> {
         let seen = |_: &Vec<TakenOver>| self.parts.history.add(What::Fenced(target));
         self.call("fence", self.parts.inner.fence(by, target, seen_beat, now), seen).await
+    }
+
+    /// Nobody holds a proof that the others are dead: they share this store.
+    async fn fence_the_dead(&self, _by: Incarnation, _now: Timestamp) -> Result<Vec<TakenOver>, StoreError> {
+        let kind = StoreErrorKind::Unsupported;
+        Err(StoreError::new(kind, "fence_the_dead", "node"))
     }
 
     async fn claim(
@@ -463,6 +539,10 @@ passed_on! { EventStore {
 #[async_trait]
 impl Store for FaultyStore {
     async fn commit(&self, set: ChangeSet, class: WriteClass, now: Timestamp) -> Result<Committed, StoreError> {
+        let mut set = set;
+        if let Some(flaw) = self.parts.planner_flaw {
+            set.changes.iter_mut().for_each(|change| flaw.spoil_change(change));
+        }
         let changes = seen_of(&set);
         let seen = |_: &Committed| self.see_changes(&changes);
         self.call("commit", self.parts.inner.commit(set, class, now), seen)
@@ -487,6 +567,7 @@ mod tests {
             timeline,
             switch: Arc::clone(switch),
             faults,
+            planner_flaw: None,
         };
         FaultyStore::new(parts, Seed::from_number(1).rng(b"", "test"))
     }

@@ -107,6 +107,7 @@ enum Job {
 struct State {
     jobs: BTreeMap<(Duration, u64), Job>,
     next_job: u64,
+    received: BTreeMap<DeviceId, u32>,
     /// What was accepted: when it is told of, and whether it is given up.
     accepted: BTreeMap<AttemptId, (Duration, bool)>,
     seen_ids: BTreeSet<(DeviceId, TransportMessageId)>,
@@ -118,6 +119,7 @@ pub struct Gateways {
     history: Arc<History>,
     faults: GatewayFaults,
     calm: AtomicBool,
+    counting_only: AtomicBool,
     rng: Mutex<ChaCha8Rng>,
     state: Mutex<State>,
     new_job: AtomicWaker,
@@ -152,10 +154,30 @@ impl Gateways {
             history,
             faults,
             calm: AtomicBool::new(false),
+            counting_only: AtomicBool::new(false),
             rng: Mutex::new(rng),
             state: Mutex::default(),
             new_job: AtomicWaker::new(),
         })
+    }
+
+    /// These gateways without a record of each message, for long simulations; counts are kept.
+    #[must_use]
+    pub fn counting_only(self: Arc<Self>) -> Arc<Self> {
+        self.counting_only.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// How many messages the recipients of each device got.
+    #[must_use]
+    pub fn received_per_device(&self) -> BTreeMap<DeviceId, u32> {
+        lock(&self.state).received.clone()
+    }
+
+    fn record(&self, what: impl FnOnce() -> What) {
+        if !self.counting_only.load(Ordering::Relaxed) {
+            self.history.add(what());
+        }
     }
 
     /// From here on everything is accepted and every question is answered.
@@ -259,7 +281,7 @@ impl Gateways {
                 .insert((call.device_id, call.transport_message_id.clone()));
             if kind == GatewayKind::SameId && !new {
                 drop(state);
-                self.history.add(What::Dropped(call));
+                self.record(|| What::Dropped(call));
                 return;
             }
             state
@@ -267,8 +289,9 @@ impl Gateways {
                 .insert(call.attempt_id, (self.timeline.now() + lag, dead));
         }
         if !dead {
+            *lock(&self.state).received.entry(call.device_id).or_default() += 1;
             self.tell_receipts(kind, &call);
-            self.history.add(What::Received(call));
+            self.record(|| What::Received(call));
         }
     }
 
@@ -313,7 +336,7 @@ impl Gateways {
             text: message.text.clone(),
         };
         // The request is written now: whatever becomes of the caller, the gateway gets it.
-        self.history.add(What::Called(call.clone()));
+        self.record(|| What::Called(call.clone()));
         let faults = self.faults();
         let (there, back) = (self.up_to(faults.latency_max), self.up_to(faults.latency_max));
         let (lag, dead) = (self.up_to(faults.report_lag_max), self.happens(faults.dead));
@@ -342,7 +365,7 @@ impl Gateways {
         };
         self.timeline.sleep(wait).await;
         let told = result.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.history.add(What::Answered(message.attempt_id, told));
+        self.record(|| What::Answered(message.attempt_id, told));
         result
     }
 

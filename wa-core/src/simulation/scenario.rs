@@ -119,7 +119,7 @@ impl Scenario {
         let calm = rng.random_bool(0.08);
         let wall_faults = !calm && rng.random_bool(0.15);
         let few_slots = rng.random_bool(0.1);
-        let nodes = rng.random_range(1..=3);
+        let nodes = [1, 2, 2, 3][rng.random_range(0..4)];
         let users = rng.random_range(1..=2);
         let all_kinds = rng.random_bool(0.5);
         let kind = GatewayKind::ALL[rng.random_range(0..3)];
@@ -140,7 +140,7 @@ impl Scenario {
         let leads: Vec<Vec<(u32, Option<usize>)>> = devices
             .iter()
             .map(|devices| {
-                let count = rng.random_range(2..=10);
+                let count = rng.random_range(3..=14);
                 let numbers = rng.random_range(count.max(4) - 2..=count + 2);
                 (0..count)
                     .map(|_| {
@@ -153,7 +153,7 @@ impl Scenario {
                     .collect()
             })
             .collect();
-        let campaigns: Vec<CampaignPlan> = (0..rng.random_range(1..=3)).map(|_| campaign(rng, users)).collect();
+        let campaigns: Vec<CampaignPlan> = (0..rng.random_range(1..=4)).map(|_| campaign(rng, users)).collect();
         let faults_for = span(rng, 60_000, 300_000);
         let (store_faults, gateway_faults) = if calm {
             (StoreFaults::default(), GatewayFaults::NONE)
@@ -203,28 +203,30 @@ impl Scenario {
     }
 
     fn draw_deeds(&mut self, rng: &mut ChaCha8Rng, wall_faults: bool) {
+        // Most of it while messages are under way, some of it when little is left to do.
         let end = u64::try_from(self.faults_for.as_millis()).unwrap_or(60_000);
+        let busy_until = if rng.random_bool(0.7) { end.min(90_000) } else { end };
         let leads: usize = self.leads.iter().map(Vec::len).sum();
         let devices: usize = self.devices.iter().map(Vec::len).sum();
-        let busy = rng.random_range(0..12);
+        let busy = [0, 6, 14, 30][rng.random_range(0..4)];
         for _ in 0..busy {
-            let at = span(rng, 500, end);
+            let at = span(rng, 500, busy_until);
             let deed = person(rng, self.campaigns.len(), leads, devices);
             self.deeds.push((at, deed));
             if let (Deed::Pause(campaign), true) = (deed, rng.random_bool(0.7)) {
                 self.deeds.push((at + span(rng, 1, 40_000), Deed::Resume(campaign)));
             }
         }
-        for _ in 0..rng.random_range(0..5) {
+        for _ in 0..rng.random_range(0..8) {
             let node = rng.random_range(0..self.nodes);
             let deed = match rng.random_range(0..10) {
                 0..5 => Deed::Crash(node, rng.random_range(0..200)),
-                5..7 => Deed::Stall(node, span(rng, 1_000, 90_000)),
+                5..7 => Deed::Stall(node, span(rng, 1_000, 80_000)),
                 7 => Deed::Outage(span(rng, 1_000, 70_000)),
                 8 if wall_faults => Deed::WallJump(node, rng.random_range(-3_600_000..3_600_000)),
                 _ => Deed::Stop(node),
             };
-            self.deeds.push((span(rng, 500, end), deed));
+            self.deeds.push((span(rng, 500, busy_until), deed));
         }
         self.deeds.sort_by_key(|(at, _)| *at);
     }
@@ -267,7 +269,7 @@ fn campaign(rng: &mut ChaCha8Rng, users: usize) -> CampaignPlan {
         },
         entries,
         one_device: rng.random_bool(0.2),
-        start_after: span(rng, 0, 60_000),
+        start_after: span(rng, 0, 30_000),
         delay_ms: rng.random_bool(0.3).then_some((1_000, 5_000)),
         quiet: rng
             .random_bool(0.12)
@@ -285,6 +287,7 @@ fn store_faults(rng: &mut ChaCha8Rng) -> StoreFaults {
     StoreFaults {
         fail_before: rate(&[0, 2, 10, 50]),
         fail_after: rate(&[0, 2, 10, 50]),
+        wait_max: Duration::from_millis(rate(&[2, 50, 400, 900]).into()),
         slow: rate(&[0, 5, 30]),
         slow_max: Duration::from_millis(rate(&[50, 1_000, 4_000]).into()),
     }
@@ -297,7 +300,7 @@ fn gateway_faults(rng: &mut ChaCha8Rng, wall_faults: bool) -> GatewayFaults {
         refuse: rate(&[0, 50, 200]),
         doubt,
         deaf: rate(&[0, 100, 500]),
-        dead: rate(&[0, 30]),
+        dead: rate(&[0, 50, 200]),
         latency_max: Duration::from_millis(rate(&[50, 500, 2_500]).into()),
         // Together less than the 20 s after which the engine of a simulation asks. A wall clock that jumps shortens that
         // wait, so there gateways tell at once.

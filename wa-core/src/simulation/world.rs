@@ -10,7 +10,7 @@ use futures::channel::oneshot;
 use rand::RngExt as _;
 
 use super::clock::{Timeline, VirtualClock};
-use super::faulty_store::{Drive, FaultyParts, FaultyStore, InOnePoll, Switch};
+use super::faulty_store::{Drive, FaultyParts, FaultyStore, InOnePoll, PlannerFlaw, Switch};
 use super::gateway::{GatewayKind, Gateways, SimTransport};
 use super::history::{Facts, History, NumbersSeen, Record, RowSeen, What};
 use super::invariants::{self, Violation};
@@ -48,7 +48,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(7);
 /// How many violations a report shows.
 const SHOWN: usize = 6;
 /// Most steps of one simulation; a run that takes more spins.
-const STEPS_MAX: u64 = 20_000_000;
+const STEPS_MAX: u64 = 5_000_000;
 
 /// What a simulation came to.
 #[derive(Debug)]
@@ -103,6 +103,8 @@ pub struct Ground {
     pub store: Arc<dyn Store>,
     /// How an operation of it is run.
     pub drive: Arc<dyn Drive>,
+    /// What the planners do wrong.
+    pub planner_flaw: Option<PlannerFlaw>,
 }
 
 impl fmt::Debug for Ground {
@@ -116,6 +118,7 @@ impl Default for Ground {
         Self {
             store: Arc::new(MemoryStore::new()),
             drive: Arc::new(InOnePoll),
+            planner_flaw: None,
         }
     }
 }
@@ -348,6 +351,7 @@ impl World {
             history: Arc::clone(&self.history),
             switch: Arc::clone(&self.switch),
             faults: self.scenario.store_faults,
+            planner_flaw: self.ground.planner_flaw,
         };
         Arc::new(FaultyStore::new(parts, rng))
     }
@@ -464,9 +468,8 @@ impl World {
                     Order::FaultsEnd => self.end_faults(),
                     Order::Check => {
                         self.take_care();
-                        if ended.is_none() && self.has_ended() {
-                            ended = Some(self.timeline.now());
-                        }
+                        // What waited for a person may go on by itself, when its doubt is resolved.
+                        ended = self.has_ended().then(|| ended.unwrap_or(self.timeline.now()));
                     }
                 }
             }

@@ -2,7 +2,17 @@
 //!
 //! `SIM_SEEDS=10000` runs that many, `SIM_SEED=7` replays one and prints what happened.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wa_core::domain::campaign::CampaignStatus;
+use wa_core::domain::message::Reason;
+use wa_core::simulation::faulty_store::PlannerFlaw;
+use wa_core::simulation::history::What;
 use wa_core::simulation::scenario::Scenario;
+use wa_core::simulation::world::{Ground, Report};
+use wa_core::store::{Begun, Flaw, MemoryStore, Settled, Verdict};
+use wa_core::transport::Reconciled;
 
 /// How many seeds run by default.
 const SEEDS: u64 = 500;
@@ -42,4 +52,125 @@ fn no_seed_breaks_an_invariant() {
         "{} of {seeds} seeds broke an invariant: {failed:?}",
         failed.len()
     );
+}
+
+/// In how many seeds a broken part must be found.
+const SEEDS_TO_FIND: u64 = 200;
+
+/// The first seed that finds something, and what it found.
+fn first_found(ground: impl Fn() -> Ground) -> Option<(u64, String)> {
+    (0..SEEDS_TO_FIND).find_map(|seed| {
+        let report: Report = Scenario::draw(seed).run_on(ground());
+        let first = report.violations.first()?;
+        Some((seed, first.to_string()))
+    })
+}
+
+#[test]
+fn a_broken_planner_is_found() {
+    for flaw in PlannerFlaw::ALL {
+        let found = first_found(|| Ground {
+            planner_flaw: Some(flaw),
+            ..Ground::default()
+        });
+        let (seed, what) = found.unwrap_or_else(|| panic!("{flaw:?} is not found in {SEEDS_TO_FIND} seeds"));
+        println!("{flaw:?}: seed {seed}: {what}");
+    }
+}
+
+/// Bugs of a store that a campaign runs into. The suite of stores finds these and all others.
+const STORE_FLAWS: &[Flaw] = &[
+    Flaw::BeginIgnoresEnd,
+    Flaw::BeginIgnoresHold,
+    Flaw::BeginIgnoresPause,
+    Flaw::OptOutIsOnlyAList,
+    Flaw::ClaimTakesOwned,
+    Flaw::CompletionIgnoresPool,
+    Flaw::FenceForgetsSending,
+    Flaw::FenceKeepsPlanner,
+    Flaw::SweepForgetsTheRest,
+    Flaw::TalliesMissStrays,
+];
+
+#[test]
+fn a_broken_store_is_found() {
+    let mut missed = Vec::new();
+    for flaw in STORE_FLAWS.iter().copied() {
+        let found = first_found(|| Ground {
+            store: Arc::new(MemoryStore::with_flaw(flaw)),
+            ..Ground::default()
+        });
+        match found {
+            Some((seed, what)) => println!("{flaw:?}: seed {seed}: {what}"),
+            None => missed.push(flaw),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {SEEDS_TO_FIND} seeds: {missed:?}");
+}
+
+/// How often something happened in a run.
+type Counts = BTreeMap<&'static str, u32>;
+
+fn count(report: &Report, counts: &mut Counts) {
+    for moment in &report.record.moments {
+        let name = match &moment.what {
+            What::Begin(begin) if begin.again && begin.answer == Begun::Yes => "sent again with the same id",
+            What::Begin(begin) => match begin.answer {
+                Begun::Yes => "begun",
+                Begun::Stray(..) => "strayed at the gate",
+                Begun::Gone => "gone at the gate",
+                Begun::NotOwner => "refused to a stranger at the gate",
+            },
+            What::Settle(settle) => match (&settle.verdict, settle.answer) {
+                (_, Settled::Lost(true)) => "evidence of a lost epoch",
+                (_, Settled::Lost(false)) => "nothing for a lost epoch",
+                (_, Settled::Already) => "settled twice",
+                (Verdict::Requeue { reason, .. }, _) if *reason == Reason::NeverHandedOver => "never handed over",
+                (Verdict::Requeue { reason, .. }, _) if *reason == Reason::NotFoundAtGateway => "not found, sent anew",
+                (Verdict::InDoubt { .. }, _) => "in doubt",
+                (Verdict::Unknown { .. }, _) => "unknown",
+                _ => "settled",
+            },
+            What::Fenced(_) => "fenced or left",
+            What::Dropped(_) => "a repeated id was dropped",
+            What::Asked(_, Some(Reconciled::Found { .. })) => "asked and found",
+            What::Asked(_, Some(Reconciled::FoundDead { .. })) => "asked and found dead",
+            What::Deleted(_) => "a device was deleted",
+            What::Status(_, CampaignStatus::Completed) => "completed",
+            _ => continue,
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+}
+
+#[test]
+fn the_scenarios_reach_the_corners_that_they_are_meant_for() {
+    let mut counts = Counts::new();
+    for seed in 0..120 {
+        count(&Scenario::draw(seed).run(), &mut counts);
+    }
+    println!("{counts:#?}");
+    for corner in [
+        "strayed at the gate",
+        "refused to a stranger at the gate",
+        "settled twice",
+        "never handed over",
+        "not found, sent anew",
+        "sent again with the same id",
+        "a repeated id was dropped",
+        "asked and found",
+        "a device was deleted",
+        "completed",
+    ] {
+        assert!(counts.contains_key(corner), "no seed reaches: {corner}");
+    }
+}
+
+#[test]
+fn a_number_replays_to_the_last_step() {
+    for seed in [1, 7, 42] {
+        let (first, second) = (Scenario::draw(seed).run(), Scenario::draw(seed).run());
+        assert_eq!(first.trace(), second.trace(), "seed {seed}");
+        assert_eq!(first.steps, second.steps, "seed {seed}");
+    }
 }

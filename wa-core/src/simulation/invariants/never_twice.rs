@@ -13,17 +13,26 @@ const NAME: &str = "I2";
 const NOT_FOUND_NEEDED: u32 = 2;
 
 /// What is known of one attempt by those who sent it.
-#[derive(Default)]
 struct Known {
+    kind: GatewayKind,
     calls: u32,
     refused: u32,
     not_found: u32,
 }
 
 impl Known {
+    fn over(kind: GatewayKind) -> Self {
+        Self {
+            kind,
+            calls: 0,
+            refused: 0,
+            not_found: 0,
+        }
+    }
+
     /// Whether the message may have been sent by it.
-    fn maybe_sent(&self, kind: GatewayKind) -> bool {
-        self.refused < self.calls && !(kind == GatewayKind::Reconcile && self.not_found >= NOT_FOUND_NEEDED)
+    fn maybe_sent(&self) -> bool {
+        self.refused < self.calls && !(self.kind == GatewayKind::Reconcile && self.not_found >= NOT_FOUND_NEEDED)
     }
 }
 
@@ -46,11 +55,12 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
             }
             What::Called(call) => {
                 let kind = record.facts.kinds.get(&call.device_id).copied();
+                let kind = kind.unwrap_or(GatewayKind::Silent);
                 let known = attempts.entry(call.message_id).or_default();
-                if let Some(why) = wrong(call, kind.unwrap_or(GatewayKind::Silent), known) {
+                if let Some(why) = wrong(call, known) {
                     broken.push(Violation::at(NAME, moment.at, format!("{}: {why}", call.message_id)));
                 }
-                known.entry(call.attempt_id).or_default().calls += 1;
+                known.entry(call.attempt_id).or_insert_with(|| Known::over(kind)).calls += 1;
                 message_of.insert(call.attempt_id, call.message_id);
             }
             What::Answered(attempt, Err(SendError::NotSent(_))) => {
@@ -77,13 +87,13 @@ fn known_of<'a>(
     attempts.get_mut(message_of.get(&attempt)?)?.get_mut(&attempt)
 }
 
-fn wrong(call: &CallSeen, kind: GatewayKind, known: &BTreeMap<AttemptId, Known>) -> Option<&'static str> {
+fn wrong(call: &CallSeen, known: &BTreeMap<AttemptId, Known>) -> Option<&'static str> {
     for (attempt, known) in known {
         let same = *attempt == call.attempt_id;
-        if same && kind != GatewayKind::SameId {
+        if same && known.kind != GatewayKind::SameId {
             return Some("sent twice with one id where the network does not drop it");
         }
-        if !same && known.maybe_sent(kind) {
+        if !same && known.maybe_sent() {
             return Some("sent again although it may have been sent");
         }
     }
