@@ -4,13 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use wa_core::domain::campaign::CampaignStatus;
+use wa_core::domain::campaign::{Campaign, CampaignStatus, Routing};
 use wa_core::domain::message::Reason;
-use wa_core::simulation::faulty_store::PlannerFlaw;
+use wa_core::simulation::faulty_store::{PlannerFlaw, StoreFaults};
 use wa_core::simulation::history::What;
-use wa_core::simulation::scenario::Scenario;
+use wa_core::simulation::scenario::{CampaignPlan, Deed, Scenario};
 use wa_core::simulation::world::{Ground, Report};
+use wa_core::simulation::{GatewayFaults, GatewayKind};
 use wa_core::store::{Begun, Flaw, MemoryStore, Settled, Verdict};
 use wa_core::transport::Reconciled;
 
@@ -52,6 +54,64 @@ fn no_seed_breaks_an_invariant() {
         "{} of {seeds} seeds broke an invariant: {failed:?}",
         failed.len()
     );
+}
+
+/// One device of a kind that drops repeated ids, eight leads, one campaign; faults of the gateway alone.
+fn repeating(seed: u64) -> Scenario {
+    let drawn = Scenario::draw(seed);
+    let plan = CampaignPlan {
+        user: 0,
+        routing: Routing::OwnDevice,
+        entries: false,
+        one_device: false,
+        start_after: Duration::from_secs(20),
+        delay_ms: None,
+        quiet: None,
+        expires_after: Campaign::EXPIRES_AFTER,
+    };
+    Scenario {
+        nodes: 1,
+        devices: vec![vec![GatewayKind::SameId]],
+        leads: vec![(0..8).map(|number| (number, Some(0))).collect()],
+        campaigns: vec![plan],
+        delay_ms: (1_000, 3_000),
+        hour_max: 80,
+        in_flight_max: 64,
+        store_faults: StoreFaults::default(),
+        gateway_faults: GatewayFaults {
+            refuse: 400,
+            doubt: 400,
+            ..GatewayFaults::NONE
+        },
+        wall_shifts: vec![0],
+        faults_for: Duration::from_secs(120),
+        deeds: Vec::new(),
+        left_alone: false,
+        fresh_node: false,
+        ..drawn
+    }
+}
+
+fn holds(scenario: &Scenario) {
+    let report = scenario.run();
+    assert!(report.violations.is_empty(), "{report}");
+}
+
+#[test]
+fn a_refused_repetition_once_sent_the_message_anew_under_another_id() {
+    (0..20).map(repeating).for_each(|scenario| holds(&scenario));
+}
+
+#[test]
+fn a_repetition_once_went_out_in_quiet_hours() {
+    for seed in 0..20 {
+        let mut scenario = repeating(seed);
+        scenario.campaigns[0].quiet = Some((8 * 60 + 1, 8 * 60 + 6));
+        scenario.gateway_faults.refuse = 0;
+        // Back in the middle of the quiet hours, with what the node before was sending in doubt.
+        scenario.deeds = vec![(Duration::from_secs(50), Deed::Crash(0, 0))];
+        holds(&scenario);
+    }
 }
 
 /// In how many seeds a broken part must be found.
