@@ -6,6 +6,8 @@
 mod folder;
 #[path = "sqlite/own.rs"]
 mod own;
+#[path = "sqlite/simulation.rs"]
+mod simulation;
 
 use std::sync::{Arc, Mutex};
 
