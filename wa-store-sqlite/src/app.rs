@@ -13,7 +13,7 @@ use wa_core::store::{
 use wa_core::time::Timestamp;
 
 use crate::error::{Done, Fail};
-use crate::insert::{Bound, Insert};
+use crate::insert::{Bound, Rows};
 use crate::row::{Columns, blob, expose, int, json, opt_blob, read_all};
 use crate::{Op, SqliteStore};
 
@@ -82,8 +82,8 @@ pub(crate) const PUT_IMPORT: &str = "
         duplicates = excluded.duplicates, refused = excluded.refused, message = excluded.message,
         created_at = excluded.created_at, updated_at = excluded.updated_at
     WHERE imports.user_id = excluded.user_id";
-static INSERT_REFUSALS: LazyLock<Insert> =
-    LazyLock::new(|| Insert::new("INSERT INTO import_refusals (import_id, line, field, reason)", 4, ""));
+static INSERT_REFUSALS: LazyLock<Rows> =
+    LazyLock::new(|| Rows::insert("INSERT INTO import_refusals (import_id, line, field, reason)", 4, ""));
 /// `import_refusals`, by `import_refusals_line`.
 pub(crate) const REFUSALS: &str = "
     SELECT line, field, reason FROM import_refusals WHERE import_id = ? AND line > ? ORDER BY line, rowid LIMIT ?";

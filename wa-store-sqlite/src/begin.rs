@@ -11,7 +11,7 @@ use wa_core::plan::ScopeGate;
 use wa_core::store::{Begin, BeginItem, Begun, Decline};
 
 use crate::error::{Done, Fail};
-use crate::insert::Insert;
+use crate::insert::Rows;
 use crate::leases::check_node;
 use crate::live::{Batch, LIVE_COLUMNS, Live, live};
 use crate::message_row::kept_ours;
@@ -29,9 +29,9 @@ pub(crate) const MESSAGES: &str = live!(", j.key FROM json_each(?) j CROSS JOIN 
 
 /// `begin`: the write-ahead mark of new attempts. By the row id.
 pub(crate) const BEGIN: &str = "
-    UPDATE messages SET state = 3, attempt_id = v.a, epoch = v.e, reason = NULL, detail = NULL
-    FROM (SELECT value->>0 AS q, unhex(value->>1) AS a, value->>2 AS e FROM json_each(?)) AS v
-    WHERE messages.seq = v.q";
+    UPDATE messages SET state = 3, attempt_id = v.column2, epoch = v.column3, reason = NULL, detail = NULL
+    FROM (VALUES (?,?,?)) AS v WHERE messages.seq = v.column1";
+pub(crate) static BEGINS: LazyLock<Rows> = LazyLock::new(|| Rows::of(BEGIN));
 
 /// `begin` with `again`: the attempt starts anew. By the unique index of ids.
 pub(crate) const AGAIN: &str = "
@@ -40,8 +40,8 @@ pub(crate) const AGAIN: &str = "
     WHERE attempts.id = v.a";
 
 /// `begin`: the attempts.
-pub(crate) static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new(
+pub(crate) static ATTEMPTS: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
         "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)",
         8,
         "",
@@ -192,12 +192,14 @@ impl<'a> Gate<'a> {
 
     async fn write(self, connection: &mut SqliteConnection) -> Done<()> {
         if !self.begun.is_empty() {
-            let rows: Vec<(i64, String, i64)> = self
-                .begun
-                .iter()
-                .map(|(item, seq)| (*seq, hex(item.attempt_id.as_bytes()), item.epoch.0))
-                .collect();
-            sqlx::query(BEGIN).bind(json(&rows)).execute(&mut *connection).await?;
+            BEGINS
+                .run(connection, &self.begun, |statement, (item, seq)| {
+                    statement
+                        .bind(*seq)
+                        .bind(blob(&item.attempt_id).to_vec())
+                        .bind(item.epoch.0)
+                })
+                .await?;
             ATTEMPTS
                 .run(connection, &self.begun, |statement, (item, _)| {
                     statement

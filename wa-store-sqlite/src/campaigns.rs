@@ -25,7 +25,7 @@ use wa_core::time::Timestamp;
 use crate::commands::insert_events;
 use crate::devices::{device_of, folded};
 use crate::error::{Done, Fail};
-use crate::insert::{Bound, Insert};
+use crate::insert::{Bound, Rows};
 use crate::leads::Wanted;
 use crate::row::{Columns, blob, custom_json, device_list, hex_list, int, json, opt_blob, read_all};
 use crate::{Op, SqliteStore};
@@ -126,8 +126,8 @@ pub(crate) const ERASE_ENTRIES: &str = "
     DELETE FROM campaign_entries WHERE phone = ?1
         AND (SELECT c.user_id FROM campaigns c WHERE c.id = campaign_entries.campaign_id) = ?2";
 /// `InsertEntries`: a position that is there already is left alone.
-static INSERT_ENTRIES: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new(
+static INSERT_ENTRIES: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
         "INSERT INTO campaign_entries (campaign_id, position, phone, name, text, custom)",
         6,
         "ON CONFLICT DO NOTHING",

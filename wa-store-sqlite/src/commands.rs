@@ -14,7 +14,7 @@ use wa_core::time::Timestamp;
 use crate::commit::check_fence;
 use crate::devices::live_device;
 use crate::error::{Done, Fail};
-use crate::insert::Insert;
+use crate::insert::Rows;
 use crate::row::{Columns, blob, device_list, int, json, read_all};
 use crate::{Op, SqliteStore};
 
@@ -57,8 +57,8 @@ pub(crate) const EVENTS: &str = "SELECT id, body FROM events WHERE user_id = ? A
 pub(crate) const PRUNE_EVENTS: &str = "
     DELETE FROM events WHERE id IN (SELECT id FROM events INDEXED BY events_age WHERE at < ? ORDER BY at LIMIT ?)";
 /// `commit`: an event that is there already stays.
-static INSERT_EVENTS: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new(
+static INSERT_EVENTS: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
         "INSERT INTO events (id, user_id, body, at)",
         4,
         "ON CONFLICT DO NOTHING",

@@ -18,7 +18,7 @@ use crate::campaigns::erase_entries;
 use crate::commit::Commit;
 use crate::devices::{change_device, device_of};
 use crate::error::{Done, Fail};
-use crate::insert::{Bound, Insert};
+use crate::insert::{Bound, Rows};
 use crate::leads::{erase_leads, touch_leads};
 use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
 use crate::message_row::kept_ours;
@@ -38,8 +38,8 @@ pub(crate) const CAMPAIGNS: &str = "
 pub(crate) const LEADS: &str = "
     SELECT l.id, l.user_id FROM json_each(?) j CROSS JOIN leads l ON l.id = unhex(j.value)";
 /// `InsertMessages`: the rows.
-pub(crate) static INSERT: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new(
+pub(crate) static INSERT: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
         "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, supersedes, superseded, lead_id,
             phone, person, name, custom, device_id, from_pool, content, override_suppression, due_at, delay, expires_at,
             held_at, state, reason, detail, refusal_count, delivery, delivery_at, settled_at, created_at, attempt_id, epoch,
@@ -49,8 +49,8 @@ pub(crate) static INSERT: LazyLock<Insert> = LazyLock::new(|| {
     )
 });
 /// `InsertMessages`: the attempts of those that come with one, as when rows move from another store.
-static INSERT_ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new(
+static INSERT_ATTEMPTS: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
         "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, provider_id, text, greeting,
             attempted_at)",
         9,

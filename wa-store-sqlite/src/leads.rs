@@ -18,7 +18,7 @@ use wa_core::time::Timestamp;
 use crate::SqliteStore;
 use crate::devices::{folded, live_device};
 use crate::error::{Done, Fail};
-use crate::insert::{Bound, Insert};
+use crate::insert::{Bound, Rows};
 use crate::row::{Columns, blob, custom_json, device_list, hex, hex_list, int, json, opt_blob, read_all};
 
 macro_rules! lead {
@@ -81,8 +81,8 @@ pub(crate) const TOUCH: &str = "
     UPDATE leads SET last_interaction_at = max(coalesce(last_interaction_at, ?1), ?1)
     WHERE user_id = ?2 AND phone = ?3";
 
-static INSERT: LazyLock<Insert> = LazyLock::new(|| {
-    Insert::new(
+static INSERT: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
         "INSERT INTO leads (device_id, name, name_key, phone, niches, triggers, tags, target_status, journey,
             pipeline_status, custom, consent_source, consent_at, last_interaction_at, created_at, updated_at, version,
             id, user_id)",
@@ -91,8 +91,8 @@ static INSERT: LazyLock<Insert> = LazyLock::new(|| {
     )
 });
 
-static INSERT_TOKENS: LazyLock<Insert> =
-    LazyLock::new(|| Insert::new("INSERT INTO lead_tokens (user_id, kind, token, lead_id)", 4, ""));
+static INSERT_TOKENS: LazyLock<Rows> =
+    LazyLock::new(|| Rows::insert("INSERT INTO lead_tokens (user_id, kind, token, lead_id)", 4, ""));
 
 /// The kinds of words; the numbers of the table.
 #[derive(Clone, Copy)]

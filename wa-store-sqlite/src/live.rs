@@ -1,6 +1,7 @@
 //! What may change of a message, and what decides how: every change of a state is made here.
 
-use serde::Serialize;
+use std::sync::LazyLock;
+
 use sqlx::SqlSafeStr;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use wa_core::domain::campaign::CampaignStatus;
@@ -12,7 +13,8 @@ use wa_core::plan::{DeviceGate, ScopeGate, Suppressed, requeue};
 use wa_core::time::Timestamp;
 
 use crate::error::{Done, Fail};
-use crate::row::{Columns, hex, json, word};
+use crate::insert::{Bound, Rows};
+use crate::row::{Columns, json, opt_blob, word};
 use crate::tallies::{Counted, Tallies};
 
 /// The columns of [`Live`] of a row `m` of `messages`, to be followed by [`live_from!`] or joins of the same names.
@@ -243,44 +245,15 @@ pub(crate) struct Batch {
     pub(crate) wake: Vec<DeviceId>,
 }
 
-/// One row of [`SAVE`].
-#[derive(Serialize)]
-struct Saved {
-    q: i64,
-    u: i64,
-    x: i64,
-    h: Option<i64>,
-    s: u8,
-    r: Option<u8>,
-    d: Option<String>,
-    n: u16,
-    a: Option<String>,
-    e: Option<i64>,
-    ds: Option<i64>,
-    dc: Option<String>,
-    dn: Option<i64>,
-    df: Option<u8>,
-    dr: Option<u8>,
-    v: Option<u8>,
-    va: Option<i64>,
-    t: Option<i64>,
-    o: u8,
-}
-
 /// Writes what may change, all but the device. By the row id.
 pub(crate) const SAVE: &str = "
-    UPDATE messages SET due_at = v.u, expires_at = v.x, held_at = v.h, state = v.s, reason = v.r, detail = v.d,
-        refusal_count = v.n, attempt_id = v.a, epoch = v.e, doubt_since_at = v.ds, doubt_cause = v.dc,
-        next_check_at = v.dn, not_found_count = v.df, resend_count = v.dr, delivery = v.v, delivery_at = v.va,
-        settled_at = v.t, superseded = v.o
-    FROM (
-        SELECT value->>'$.q' AS q, value->>'$.u' AS u, value->>'$.x' AS x, value->>'$.h' AS h, value->>'$.s' AS s,
-            value->>'$.r' AS r, value->>'$.d' AS d, value->>'$.n' AS n, unhex(value->>'$.a') AS a, value->>'$.e' AS e,
-            value->>'$.ds' AS ds, value->>'$.dc' AS dc, value->>'$.dn' AS dn, value->>'$.df' AS df,
-            value->>'$.dr' AS dr, value->>'$.v' AS v, value->>'$.va' AS va, value->>'$.t' AS t, value->>'$.o' AS o
-        FROM json_each(?)
-    ) AS v
-    WHERE messages.seq = v.q";
+    UPDATE messages SET due_at = v.column2, expires_at = v.column3, held_at = v.column4, state = v.column5,
+        reason = v.column6, detail = v.column7, refusal_count = v.column8, attempt_id = v.column9,
+        epoch = v.column10, doubt_since_at = v.column11, doubt_cause = v.column12, next_check_at = v.column13,
+        not_found_count = v.column14, resend_count = v.column15, delivery = v.column16, delivery_at = v.column17,
+        settled_at = v.column18, superseded = v.column19
+    FROM (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)) AS v WHERE messages.seq = v.column1";
+pub(crate) static SAVES: LazyLock<Rows> = LazyLock::new(|| Rows::of(SAVE));
 
 /// Takes the device from messages that go back to their pool. By the row id.
 pub(crate) const TO_POOL: &str =
@@ -314,16 +287,16 @@ impl Batch {
         if self.changed.is_empty() {
             return Ok(());
         }
-        let mut rows = Vec::with_capacity(self.changed.len());
         let mut to_pool = Vec::new();
-        for (was, live) in self.changed {
-            tallies.change(was, live.counted());
+        for (was, live) in &self.changed {
+            tallies.change(*was, live.counted());
             if was.device_id.is_some() && live.device_id.is_none() {
                 to_pool.push(live.seq);
             }
-            rows.push(saved(live));
         }
-        sqlx::query(SAVE).bind(json(&rows)).execute(&mut *connection).await?;
+        SAVES
+            .run(connection, &self.changed, |statement, (_, live)| bind(statement, live))
+            .await?;
         if !to_pool.is_empty() {
             sqlx::query(TO_POOL)
                 .bind(json(&to_pool))
@@ -334,27 +307,26 @@ impl Batch {
     }
 }
 
-fn saved(live: Live) -> Saved {
+fn bind<'q>(statement: Bound<'q>, live: &Live) -> Bound<'q> {
     let doubt = live.doubt;
-    Saved {
-        q: live.seq,
-        u: live.due_at.as_millis(),
-        x: live.expires_at.as_millis(),
-        h: live.held_at.map(Timestamp::as_millis),
-        s: live.state as u8,
-        r: live.reason.map(|reason| reason as u8),
-        d: live.detail,
-        n: live.refusal_count,
-        a: live.attempt_id.map(|id| hex(id.as_bytes())),
-        e: live.epoch.map(|epoch| epoch.0),
-        ds: doubt.map(|doubt| doubt.since_at.as_millis()),
-        dc: doubt.and_then(|doubt| doubt.cause).map(|cause| word(&cause)),
-        dn: doubt.map(|doubt| doubt.next_check_at.as_millis()),
-        df: doubt.map(|doubt| doubt.not_found_count),
-        dr: doubt.map(|doubt| doubt.resend_count),
-        v: live.delivery.map(|delivery| delivery as u8),
-        va: live.delivery_at.map(Timestamp::as_millis),
-        t: live.settled_at.map(Timestamp::as_millis),
-        o: u8::from(live.superseded),
-    }
+    statement
+        .bind(live.seq)
+        .bind(live.due_at.as_millis())
+        .bind(live.expires_at.as_millis())
+        .bind(live.held_at.map(Timestamp::as_millis))
+        .bind(live.state as u8)
+        .bind(live.reason.map(|reason| reason as u8))
+        .bind(live.detail.clone())
+        .bind(live.refusal_count)
+        .bind(opt_blob(live.attempt_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(live.epoch.map(|epoch| epoch.0))
+        .bind(doubt.map(|doubt| doubt.since_at.as_millis()))
+        .bind(doubt.and_then(|doubt| doubt.cause).map(|cause| word(&cause)))
+        .bind(doubt.map(|doubt| doubt.next_check_at.as_millis()))
+        .bind(doubt.map(|doubt| doubt.not_found_count))
+        .bind(doubt.map(|doubt| doubt.resend_count))
+        .bind(live.delivery.map(|delivery| delivery as u8))
+        .bind(live.delivery_at.map(Timestamp::as_millis))
+        .bind(live.settled_at.map(Timestamp::as_millis))
+        .bind(live.superseded)
 }

@@ -1,7 +1,6 @@
 //! Between rows and the domain: columns are read in the order in which a statement names them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -58,12 +57,21 @@ pub(crate) fn opt_blob<K: Key>(key: Option<&K>) -> Option<&[u8]> {
     key.map(|key| key.bytes().as_slice())
 }
 
+/// Adds bytes as hexadecimal digits.
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
 /// The bytes of a key as hexadecimal digits, for lists of keys in JSON.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        write!(text, "{byte:02x}").expect("a string takes all that is written");
-    }
+    push_hex(&mut text, bytes);
     text
 }
 
@@ -75,9 +83,7 @@ pub(crate) fn hex_list<'a, K: Key + 'a>(keys: impl IntoIterator<Item = &'a K>) -
             text.push(',');
         }
         text.push('"');
-        for byte in key.bytes() {
-            write!(text, "{byte:02x}").expect("a string takes all that is written");
-        }
+        push_hex(&mut text, key.bytes());
         text.push('"');
     }
     text.push(']');

@@ -1,8 +1,8 @@
 //! The numbers of scopes per device, changed in the transaction that changes what they count.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::message::{MessageScope, MessageState};
@@ -10,7 +10,8 @@ use wa_core::domain::summary::Numbers;
 use wa_core::id::{DeviceId, UserId};
 
 use crate::error::Done;
-use crate::row::{hex, json};
+use crate::insert::{Bound, Rows};
+use crate::row::blob;
 
 /// What a message counts as, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,41 +37,46 @@ struct Cell {
 #[derive(Default)]
 pub(crate) struct Tallies {
     cells: BTreeMap<Cell, [i64; COLUMNS]>,
-    new_cells: bool,
 }
 
-#[derive(Serialize)]
-struct Line(String, u8, String, String, [i64; COLUMNS]);
-
-/// `INSERT` of cells that are not there yet; before [`CHANGE`], which may then lower what it finds. By the primary key.
-pub(crate) const ENSURE: &str = "
+/// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key.
+pub(crate) const ADD: &str = "
     INSERT INTO tallies (user_id, scope_kind, scope_id, device_id,
         done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
-    SELECT unhex(value->>0), value->>1, unhex(value->>2), unhex(value->>3), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
-    FROM json_each(?) WHERE true
-    ON CONFLICT DO NOTHING";
+    VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+    ON CONFLICT DO UPDATE SET
+        done = done + excluded.done, failed = failed + excluded.failed, skipped = skipped + excluded.skipped,
+        unknown = unknown + excluded.unknown, cancelled = cancelled + excluded.cancelled,
+        remaining = remaining + excluded.remaining, delivered = delivered + excluded.delivered,
+        undelivered = undelivered + excluded.undelivered, read = read + excluded.read,
+        replied = replied + excluded.replied";
+static ADDS: LazyLock<Rows> = LazyLock::new(|| Rows::of(ADD));
 
-/// Adds what changed. By the primary key.
+/// Changes cells where something is lowered, so that they are there. By the primary key.
 pub(crate) const CHANGE: &str = "
     UPDATE tallies SET
-        done = done + v.d0, failed = failed + v.d1, skipped = skipped + v.d2, unknown = unknown + v.d3,
-        cancelled = cancelled + v.d4, remaining = remaining + v.d5, delivered = delivered + v.d6,
-        undelivered = undelivered + v.d7, read = read + v.d8, replied = replied + v.d9
-    FROM (
-        SELECT unhex(value->>0) AS user_id, value->>1 AS scope_kind, unhex(value->>2) AS scope_id,
-            unhex(value->>3) AS device_id,
-            value->>'$[4][0]' AS d0, value->>'$[4][1]' AS d1, value->>'$[4][2]' AS d2, value->>'$[4][3]' AS d3,
-            value->>'$[4][4]' AS d4, value->>'$[4][5]' AS d5, value->>'$[4][6]' AS d6, value->>'$[4][7]' AS d7,
-            value->>'$[4][8]' AS d8, value->>'$[4][9]' AS d9
-        FROM json_each(?)
-    ) AS v
-    WHERE tallies.user_id = v.user_id AND tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id
-        AND tallies.device_id = v.device_id";
+        done = done + v.column5, failed = failed + v.column6, skipped = skipped + v.column7,
+        unknown = unknown + v.column8, cancelled = cancelled + v.column9, remaining = remaining + v.column10,
+        delivered = delivered + v.column11, undelivered = undelivered + v.column12, read = read + v.column13,
+        replied = replied + v.column14
+    FROM (VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)) AS v
+    WHERE tallies.user_id = v.column1 AND tallies.scope_kind = v.column2 AND tallies.scope_id = v.column3
+        AND tallies.device_id = v.column4";
+pub(crate) static CHANGES: LazyLock<Rows> = LazyLock::new(|| Rows::of(CHANGE));
+
+fn bind<'q>(statement: Bound<'q>, (cell, sums): &(Cell, [i64; COLUMNS])) -> Bound<'q> {
+    let device = cell.device_id.as_ref().map(|id| blob(id).to_vec());
+    let statement = statement
+        .bind(blob(&cell.user_id).to_vec())
+        .bind(cell.scope.kind())
+        .bind(cell.scope.id_bytes(&cell.user_id).to_vec())
+        .bind(device.unwrap_or_default());
+    sums.iter().fold(statement, |statement, sum| statement.bind(*sum))
+}
 
 impl Tallies {
     /// Counts a new message.
     pub(crate) fn add(&mut self, to: Counted) {
-        self.new_cells = true;
         self.count(to, 1);
     }
 
@@ -79,7 +85,6 @@ impl Tallies {
         if from == to {
             return;
         }
-        self.new_cells |= from.device_id != to.device_id;
         self.count(from, -1);
         self.count(to, 1);
     }
@@ -103,31 +108,13 @@ impl Tallies {
 
     /// Writes the changes.
     pub(crate) async fn write(self, connection: &mut SqliteConnection) -> Done<()> {
-        let lines: Vec<Line> = self
+        let changed = self
             .cells
             .into_iter()
-            .filter(|(_, sums)| sums.iter().any(|sum| *sum != 0))
-            .map(|(cell, sums)| {
-                Line(
-                    hex(cell.user_id.as_bytes()),
-                    cell.scope.kind(),
-                    hex(&cell.scope.id_bytes(&cell.user_id)),
-                    cell.device_id.map(|id| hex(id.as_bytes())).unwrap_or_default(),
-                    sums,
-                )
-            })
-            .collect();
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let lines = json(&lines);
-        if self.new_cells {
-            sqlx::query(ENSURE)
-                .bind(lines.as_str())
-                .execute(&mut *connection)
-                .await?;
-        }
-        sqlx::query(CHANGE).bind(lines).execute(&mut *connection).await?;
+            .filter(|(_, sums)| sums.iter().any(|sum| *sum != 0));
+        let (raised, changed): (Vec<_>, Vec<_>) = changed.partition(|(_, sums)| sums.iter().all(|sum| *sum >= 0));
+        ADDS.run(connection, &raised, bind).await?;
+        CHANGES.run(connection, &changed, bind).await?;
         Ok(())
     }
 }
