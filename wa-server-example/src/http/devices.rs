@@ -67,7 +67,7 @@ pub struct DeviceBody {
     #[schema(value_type = Option<String>, write_only)]
     #[serde(default)]
     credential: Given<SecretText>,
-    /// The gateway's base URL, such as https://solo.wablas.com.
+    /// The gateway's base URL, such as `https://solo.wablas.com`.
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     base_url: Given<String>,

@@ -190,7 +190,7 @@ impl Handle {
     }
 
     /// Asks something of a device; its owner does it, and the answer is read with
-    /// [`device_answer`](Self::device_answer) within [`ANSWER_WAIT`].
+    /// [`device_answer`](Self::device_answer) within two minutes.
     ///
     /// # Errors
     /// `Conflict` for what devices of its platform do not do; `Invalid` for numbers that are none.

@@ -2,7 +2,7 @@
 //!
 //! Each operation takes the [`RequestScope`] in which it may see and change things; what lies outside of it is
 //! [`HandleError::NotFound`]. What is asked is given as a draft of plain values, checked as a whole: all problems come back
-//! at once as [`FieldError`](crate::plan::FieldError)s. Reads that need nothing beside the store go to
+//! at once as [`FieldError`]s. Reads that need nothing beside the store go to
 //! [`Handle::store`] directly; a [`StoreError`] turns into a [`HandleError`] by `?`.
 //!
 //! Operations return when what they did is durable. After a commit the events are passed to the bus and the devices that
