@@ -136,6 +136,7 @@ fn message(ids: &IdSource, user: UserId, device: DeviceId, to: (Phone, PersonKey
         name: String::new(),
         custom: Default::default(),
         device_id: Some(device),
+        flow: None,
         from_pool: false,
         content: None,
         override_suppression: false,

@@ -89,6 +89,10 @@ ids! {
     CommandId = "command_id";
     /// One run of a node; a node that restarts has a new one.
     Incarnation = "incarnation";
+    /// A drip campaign.
+    SequenceId = "sequence_id";
+    /// One message of a sequence.
+    StepId = "step_id";
     /// One lead's run through a sequence.
     EnrolmentId = "enrolment_id";
     /// A stored image or document.

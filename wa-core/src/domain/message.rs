@@ -9,9 +9,10 @@ use sha2::{Digest, Sha256};
 use super::content::Content;
 use super::delivery::Delivery;
 use super::device::Epoch;
+use super::enrolment::FlowRef;
 use super::pacing::{DelayRange, Priority};
 use super::phone::{PersonKey, Phone};
-use crate::id::{AttemptId, CampaignId, DeviceId, LeadId, MessageId, UserId};
+use crate::id::{AttemptId, CampaignId, DeviceId, EnrolmentId, LeadId, MessageId, SequenceId, StepId, UserId};
 use crate::time::Timestamp;
 use crate::transport::{MaybeSentCause, TransportMessageId};
 
@@ -22,6 +23,8 @@ use crate::transport::{MaybeSentCause, TransportMessageId};
 pub enum MessageScope {
     /// A campaign.
     Campaign(CampaignId),
+    /// A sequence; [`Message::flow`] says which enrolment and step.
+    Sequence(SequenceId),
     /// Sent by hand or by the API to one person.
     Direct,
     /// An answer in a chat.
@@ -36,17 +39,19 @@ impl MessageScope {
     pub const fn kind(self) -> u8 {
         match self {
             Self::Campaign(_) => 1,
+            Self::Sequence(_) => 2,
             Self::Direct => 3,
             Self::Chat => 4,
             Self::Bot => 5,
         }
     }
 
-    /// The id that stores keep beside the kind: the campaign's, else that of the user.
+    /// The id that stores keep beside the kind: the campaign's or sequence's, else that of the user.
     #[must_use]
     pub const fn id_bytes(&self, user: &UserId) -> [u8; 16] {
         match self {
             Self::Campaign(id) => *id.as_bytes(),
+            Self::Sequence(id) => *id.as_bytes(),
             _ => *user.as_bytes(),
         }
     }
@@ -56,6 +61,7 @@ impl MessageScope {
     pub fn from_parts(kind: u8, id: &[u8]) -> Option<Self> {
         match kind {
             1 => CampaignId::from_slice(id).map(Self::Campaign),
+            2 => SequenceId::from_slice(id).map(Self::Sequence),
             3 => Some(Self::Direct),
             4 => Some(Self::Chat),
             5 => Some(Self::Bot),
@@ -66,7 +72,7 @@ impl MessageScope {
     /// Whether its texts get greeting and randomizer, and obey quiet hours and bulk caps.
     #[must_use]
     pub const fn is_bulk(self) -> bool {
-        matches!(self, Self::Campaign(_))
+        matches!(self, Self::Campaign(_) | Self::Sequence(_))
     }
 
     /// How urgent its messages are.
@@ -74,6 +80,7 @@ impl MessageScope {
     pub const fn priority(self) -> Priority {
         match self {
             Self::Campaign(_) => Priority::Campaign,
+            Self::Sequence(_) => Priority::Sequence,
             _ => Priority::Interactive,
         }
     }
@@ -100,6 +107,12 @@ impl IdempotencyKey {
     #[must_use]
     pub fn campaign_duplicate(campaign: CampaignId, place: &[u8]) -> Self {
         Self::digest(&[b"campaign-duplicate", campaign.as_bytes(), place])
+    }
+
+    /// A flow's message in one round.
+    #[must_use]
+    pub fn flow(enrolment: EnrolmentId, step: StepId, round: u16) -> Self {
+        Self::digest(&[b"flow", enrolment.as_bytes(), step.as_bytes(), &round.to_be_bytes()])
     }
 
     /// A direct message, by the key that its caller gave.
@@ -279,6 +292,12 @@ pub enum Reason {
     ResentTooOften = 19,
     /// The lead has no device.
     NoDevice = 20,
+    /// Its step was removed from the sequence before it was reached.
+    StepRemoved = 23,
+    /// Nobody was there to send it in time, and its sequence skips what is late.
+    Late = 24,
+    /// Every device of the user has reached the limit that the campaign sets.
+    DeviceLimit = 25,
     /// The gateway found it dead: given up or cancelled there.
     GatewayGaveUp = 21,
     /// The person's data was erased.
@@ -301,7 +320,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 32] = [
         Self::Suppressed,
         Self::Duplicate,
         Self::NotOnWhatsApp,
@@ -322,6 +341,9 @@ impl Reason {
         Self::EndedInDoubt,
         Self::ResentTooOften,
         Self::NoDevice,
+        Self::StepRemoved,
+        Self::Late,
+        Self::DeviceLimit,
         Self::GatewayGaveUp,
         Self::Erased,
         Self::RateLimited,
@@ -396,6 +418,8 @@ pub struct Message {
     pub user_id: UserId,
     /// What it belongs to.
     pub scope: MessageScope,
+    /// The enrolment and step that it belongs to; set if and only if its scope is a sequence.
+    pub flow: Option<FlowRef>,
     /// What makes it unique.
     pub key: IdempotencyKey,
     /// 0 at first; grows when a person sends it again.

@@ -93,6 +93,7 @@ impl Ticket {
             attempt_id: self.message.attempt_id,
             verdict,
             detail,
+            advance: None,
         };
         Finished {
             outcome,

@@ -10,7 +10,7 @@ use crate::domain::lane::{LanePacing, LaneReason};
 use crate::domain::message::Message;
 use crate::domain::pacing::{Caps, DelayRange};
 use crate::domain::schedule::Quiet;
-use crate::id::{CampaignId, DeviceId, UserId};
+use crate::id::{CampaignId, DeviceId, SequenceId, UserId};
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::TransportDevice;
 
@@ -50,6 +50,8 @@ pub(crate) struct Lane {
     pub(crate) phase: LanePhase,
     /// The campaign served last: others come first.
     pub(crate) served: Option<CampaignId>,
+    /// The same of sequences.
+    pub(crate) served_sequence: Option<SequenceId>,
     /// Whether the last message passed: only then a refusal counts against the next.
     pub(crate) passing: bool,
     /// What it waits for, for people.

@@ -392,6 +392,7 @@ impl Engine {
                     pacing.restrict(now.lane_at(restriction.until_at));
                 }
                 let mut lane = Lane {
+                    served_sequence: None,
                     user_id: device.user_id,
                     epoch: owned.epoch,
                     device: Arc::new(device.for_transport()),
@@ -580,6 +581,7 @@ impl Engine {
                 }
                 lane.phase = LanePhase::Preparing;
                 looks.push(LaneLook {
+                    served_sequence: lane.served_sequence,
                     user_id: lane.user_id,
                     device_id: id,
                     served: lane.served,

@@ -222,6 +222,7 @@ fn about(message: &Message, epoch: crate::domain::device::Epoch, verdict: Verdic
         attempt_id: attempt.id,
         verdict,
         detail,
+        advance: None,
     };
     Finished {
         outcome,
@@ -330,6 +331,7 @@ impl Engine {
                     None => verdict,
                 },
                 detail: None,
+                advance: None,
             });
         }
         for chunk in outcomes.chunks(self.core.config.batch_max.max(1)) {
@@ -471,12 +473,18 @@ impl Engine {
         if pool.is_empty() {
             return Ok(());
         }
-        let ids: BTreeSet<_> = pool.iter().map(|message| message.campaign_id).collect();
+        let ids: BTreeSet<_> = pool
+            .iter()
+            .filter_map(|message| match message.scope {
+                MessageScope::Campaign(id) => Some(id),
+                _ => None,
+            })
+            .collect();
         let ids: Vec<CampaignId> = ids.into_iter().collect();
         let campaigns = self.core.store.campaigns_by_id(&ids).await?;
         let routing: BTreeMap<_, _> = campaigns
             .iter()
-            .map(|campaign| (campaign.id, campaign.routing))
+            .map(|campaign| (MessageScope::Campaign(campaign.id), campaign.routing))
             .collect();
         let mut by_user: BTreeMap<UserId, Vec<_>> = BTreeMap::new();
         for message in pool {

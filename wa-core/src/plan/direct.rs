@@ -149,6 +149,7 @@ pub(crate) fn direct_message(
         name: String::new(),
         custom: BTreeMap::new(),
         device_id: Some(device.id),
+        flow: None,
         from_pool: false,
         content: Some(request.content),
         override_suppression: on_suppressed == OnSuppressed::SendAnyway,

@@ -168,6 +168,7 @@ fn message(recipient: Recipient, place: &[u8], first: bool, context: &ExpansionC
         name: recipient.name,
         custom: recipient.custom,
         device_id,
+        flow: None,
         from_pool,
         content: recipient.content,
         override_suppression: false,

@@ -109,6 +109,7 @@ fn reply(message: InboundMessage, context: &InboundContext<'_>) -> ChangeSet {
         user_id: context.user_id,
         device_id: context.device_id,
         phone: message.peer,
+        person,
         provider_id: message.provider_id,
         at,
     })

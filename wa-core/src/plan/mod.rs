@@ -4,6 +4,7 @@ pub(crate) mod campaign_request;
 pub(crate) mod device_request;
 pub(crate) mod direct;
 mod doubt;
+pub mod enrolment;
 mod estimate;
 mod expansion;
 mod field;
@@ -17,6 +18,7 @@ pub(crate) mod saved_text_request;
 mod settlement;
 mod shared_drafts;
 mod start;
+pub mod timing;
 
 pub use self::campaign_request::{CampaignDraft, CampaignEdit, EntryDraft, QuietDraft, RandomizerDraft, SaveAs};
 pub use self::device_request::{DeviceDraft, DeviceEdit};

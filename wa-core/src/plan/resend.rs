@@ -29,6 +29,7 @@ pub(crate) fn resend(of: &Message, id: MessageId, expires_after: Duration, now: 
         name: of.name.clone(),
         custom: of.custom.clone(),
         device_id: of.device_id.filter(|_| !of.from_pool),
+        flow: of.flow,
         from_pool: of.from_pool,
         content: of.content.clone(),
         override_suppression: of.override_suppression,

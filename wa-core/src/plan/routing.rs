@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rand::RngExt as _;
 
 use crate::domain::campaign::Routing;
-use crate::id::{CampaignId, DeviceId};
+use crate::domain::message::MessageScope;
+use crate::id::DeviceId;
 use crate::seed::Seed;
 use crate::store::{Assignment, DeviceLoad, PoolMessage};
 
@@ -14,8 +15,8 @@ use crate::store::{Assignment, DeviceLoad, PoolMessage};
 pub struct RoutingContext<'a> {
     /// The user's devices that may send now, with their load.
     pub devices: Vec<DeviceLoad>,
-    /// How each campaign routes.
-    pub routing: &'a BTreeMap<CampaignId, Routing>,
+    /// How each campaign and sequence routes.
+    pub routing: &'a BTreeMap<MessageScope, Routing>,
     /// How many pool messages a device holds ready.
     pub depth: u32,
     /// Until how many sent in the last hour the lead's own device is preferred in balanced routing.
@@ -35,7 +36,7 @@ pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<A
     for message in messages {
         let routing = context
             .routing
-            .get(&message.campaign_id)
+            .get(&message.scope)
             .copied()
             .unwrap_or(Routing::Balanced);
         let Some(index) = choose(message, routing, &context) else {
@@ -53,24 +54,24 @@ pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<A
     given
 }
 
-/// Lets the campaigns of a pool take turns: the first message of each, then the second of each, beginning at another campaign
+/// Lets the campaigns and sequences of a pool take turns: the first message of each, then the second of each, beginning at another campaign
 /// with every `turn`.
 #[must_use]
 pub fn take_turns(messages: Vec<PoolMessage>, turn: usize) -> Vec<PoolMessage> {
-    let mut of_campaign: BTreeMap<CampaignId, usize> = BTreeMap::new();
+    let mut of_scope: BTreeMap<MessageScope, usize> = BTreeMap::new();
     let mut ranked: Vec<(usize, PoolMessage)> = Vec::with_capacity(messages.len());
     for message in messages {
-        let rank = of_campaign.entry(message.campaign_id).or_default();
+        let rank = of_scope.entry(message.scope).or_default();
         ranked.push((*rank, message));
         *rank += 1;
     }
-    let count = of_campaign.len().max(1);
-    let place: BTreeMap<CampaignId, usize> = of_campaign
+    let count = of_scope.len().max(1);
+    let place: BTreeMap<MessageScope, usize> = of_scope
         .into_keys()
         .enumerate()
         .map(|(index, id)| (id, (index + turn) % count))
         .collect();
-    ranked.sort_by_key(|(rank, message)| (*rank, place[&message.campaign_id]));
+    ranked.sort_by_key(|(rank, message)| (*rank, place[&message.scope]));
     ranked.into_iter().map(|(_, message)| message).collect()
 }
 
@@ -109,13 +110,14 @@ fn position(devices: &[DeviceLoad], id: DeviceId) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::domain::phone::PersonKey;
+    use crate::id::CampaignId;
     use crate::id::{IdSource, MessageId, UserId};
     use crate::time::Timestamp;
 
     struct Setup {
         devices: Vec<DeviceId>,
         messages: Vec<PoolMessage>,
-        routing: BTreeMap<CampaignId, Routing>,
+        routing: BTreeMap<MessageScope, Routing>,
         seed: Seed,
     }
 
@@ -123,12 +125,12 @@ mod tests {
         let ids = IdSource::seeded([3; 32]);
         let now = Timestamp::from_millis(1);
         let devices: Vec<_> = (0..3).map(|_| DeviceId::new(&ids, now)).collect();
-        let campaign_id = CampaignId::new(&ids, now);
+        let scope = MessageScope::Campaign(CampaignId::new(&ids, now));
         let messages = (0..12)
             .map(|_| PoolMessage {
                 message_id: MessageId::new(&ids, now),
                 user_id: UserId::MIN,
-                campaign_id,
+                scope,
                 lead_device: own.map(|index| devices[index]),
                 person: PersonKey::from_slice(&[0; 16]).unwrap(),
             })
@@ -136,7 +138,7 @@ mod tests {
         Setup {
             devices,
             messages,
-            routing: BTreeMap::from([(campaign_id, routing)]),
+            routing: BTreeMap::from([(scope, routing)]),
             seed: Seed::from_number(1),
         }
     }
@@ -180,15 +182,15 @@ mod tests {
     #[test]
     fn a_campaign_that_came_first_does_not_take_every_free_device() {
         let mut one = setup(Routing::Balanced, None);
-        let second = CampaignId::from_uuid(uuid::Uuid::max());
+        let second = MessageScope::Campaign(CampaignId::from_uuid(uuid::Uuid::max()));
         for message in &mut one.messages[8..] {
-            message.campaign_id = second;
+            message.scope = second;
         }
-        let served = |turn| take_turns(one.messages.clone(), turn)[0].campaign_id;
+        let served = |turn| take_turns(one.messages.clone(), turn)[0].scope;
         assert_ne!(served(1), served(2), "the only free place goes to each in turn");
         let turns = take_turns(one.messages.clone(), 1);
-        assert_ne!(turns[0].campaign_id, turns[1].campaign_id);
-        let mut of_first = turns.iter().filter(|message| message.campaign_id != second);
+        assert_ne!(turns[0].scope, turns[1].scope);
+        let mut of_first = turns.iter().filter(|message| message.scope != second);
         assert!(
             of_first.clone().map(|message| message.message_id).is_sorted(),
             "oldest first within one"

@@ -17,15 +17,20 @@ use crate::domain::audience::CampaignEntry;
 use crate::domain::campaign::Campaign;
 use crate::domain::command::DeviceCommand;
 use crate::domain::device::{Device, Epoch, OwnedDevice};
+use crate::domain::enrolment::{Enrolment, ToAdvance};
 use crate::domain::lead::{Lead, LeadIdentity};
 use crate::domain::message::{Attempt, Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
+use crate::domain::sequence::{Sequence, SequenceSteps};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::domain::suppression::Suppression;
 use crate::domain::token::Token;
 use crate::event::Event;
-use crate::id::{CampaignId, CommandId, DeviceId, EventId, Incarnation, LeadId, MessageId, TemplateId, UserId};
+use crate::id::{
+    CampaignId, CommandId, DeviceId, EnrolmentId, EventId, Incarnation, LeadId, MessageId, SequenceId, TemplateId,
+    UserId,
+};
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::*;
 use crate::time::Timestamp;
@@ -395,6 +400,23 @@ passed_on! { CampaignStore {
         self.call("complete_campaigns", self.parts.inner.complete_campaigns(events, now), seen).await
     }
 }
+
+passed_on! { SequenceStore {
+    fn sequence(scope: &RequestScope, id: SequenceId) -> Sequence;
+    fn sequences(scope: &RequestScope, filter: &SequenceFilter, page: &PageRequest<SequenceId>) -> Page<Sequence, SequenceId>;
+    fn sequences_by_id(ids: &[SequenceId]) -> Vec<Sequence>;
+    fn steps(versions: &[(SequenceId, i32)]) -> Vec<SequenceSteps>;
+    fn sequences_by_entry(user: UserId, tokens: &[Token]) -> Vec<Sequence>;
+    fn leads_to_match(limit: u32) -> Vec<Lead>;
+    fn sequences_matching(limit: u32) -> Vec<Sequence>;
+    fn match_page(sequence: &Sequence, after: LeadId, limit: u32) -> Vec<Lead>;
+    fn to_advance(limit: u32) -> Vec<ToAdvance>;
+    fn enrolment(scope: &RequestScope, id: EnrolmentId) -> Enrolment;
+    fn enrolments(scope: &RequestScope, filter: &EnrolmentFilter, page: &PageRequest<EnrolmentId>) -> Page<Enrolment, EnrolmentId>;
+    fn enrolments_by_id(ids: &[EnrolmentId]) -> Vec<Enrolment>;
+    fn sequence_counts(scope: &RequestScope, id: SequenceId, span: &Span) -> SequenceCounts;
+    fn recount_sequence(scope: &RequestScope, id: SequenceId) -> SequenceCounts;
+} }
 
 passed_on! { OutboxStore {
     fn due(due: &Due) -> Vec<LaneDue>;

@@ -7,13 +7,19 @@ use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceCommand};
 use crate::domain::delivery::Delivery;
 use crate::domain::device::{Device, Epoch, Hold, LinkState, Restriction};
+use crate::domain::enrolment::{Enrolment, EnrolmentReason, EnrolmentState};
 use crate::domain::lead::Lead;
-use crate::domain::message::{IdempotencyKey, Message};
+use crate::domain::message::{IdempotencyKey, Message, MessageState};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::saved_text::SavedText;
+use crate::domain::sequence::{MatchCursor, Sequence, SequenceReason, SequenceStatus, SequenceSteps};
 use crate::domain::suppression::Suppression;
+use crate::domain::token::Token;
 use crate::event::Event;
-use crate::id::{CampaignId, CommandId, DeviceId, Incarnation, LeadId, MessageId, TemplateId, UserId};
+use crate::id::{
+    CampaignId, CommandId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, SequenceId, StepId, TemplateId,
+    UserId,
+};
 use crate::time::Timestamp;
 use crate::transport::{MessageRef, TransportMessageId};
 
@@ -97,9 +103,11 @@ pub enum Change {
         on_duplicate: OnDuplicate,
     },
     /// Replaces a lead whose version is still `lead.version`; the store sets version + 1. The later last interaction stays.
-    /// `Conflict` also when another lead has the new identity.
+    /// `Conflict` also when another lead has the new identity. When its device changed, open enrolments in sequences that send by
+    /// the lead's own device have the new one from their next step on.
     UpdateLead(Box<Lead>),
-    /// Deletes a lead. Its messages keep its id; the open ones are skipped with reason `lead gone` when they are looked at.
+    /// Deletes a lead. Its messages keep its id; the open ones are skipped with reason `lead gone` when they are looked at. Its open
+    /// enrolments end with reason `LeadGone`, as by `EndEnrolment`.
     DeleteLead {
         /// Its owner.
         user_id: UserId,
@@ -148,6 +156,104 @@ pub enum Change {
         /// Where it stands afterwards.
         to: AudienceCursor,
     },
+    /// Adds a sequence with the first version of its steps; without steps it has version 0.
+    InsertSequence {
+        /// The sequence; its `steps_version` is that of the steps, 1, or 0.
+        sequence: Box<Sequence>,
+        /// Its steps.
+        steps: Option<Box<SequenceSteps>>,
+    },
+    /// Replaces what a person edits of a sequence whose version is still `sequence.version`; the store sets version + 1.
+    /// Status, reason, steps version and their instants stay as they are. With steps: their version must be the newest + 1,
+    /// else `Conflict`. Where entry points, niche or target changed of one that is active, its cursor goes to the start.
+    UpdateSequence {
+        /// The sequence.
+        sequence: Box<Sequence>,
+        /// A new version of its steps.
+        steps: Option<Box<SequenceSteps>>,
+    },
+    /// Marks a sequence deleted: nothing of it is begun any more; `sweep` ends its open enrolments with reason
+    /// `SequenceDeleted` and moves their messages in pages. Its numbers stay.
+    DeleteSequence {
+        /// Its owner.
+        user_id: UserId,
+        /// The sequence.
+        sequence_id: SequenceId,
+    },
+    /// Moves a sequence to a status. One row flip, effective at once because `begin` looks; a mark makes `sweep` move its
+    /// messages in pages. `Conflict` unless the status is one of `from` and can become `to`, or when it becomes active without
+    /// steps. Naming the present status as `to` changes its reason alone. The store sets version + 1, `status_at`, and of
+    /// `started_at`, `resumed_at` and `paused_at` those that the new status calls for; one that becomes active has its cursor
+    /// at the start, any other has it done.
+    SetSequenceStatus {
+        /// Its owner.
+        user_id: UserId,
+        /// The sequence.
+        sequence_id: SequenceId,
+        /// The statuses that it may have now.
+        from: &'static [SequenceStatus],
+        /// The new one.
+        to: SequenceStatus,
+        /// Why.
+        reason: Option<SequenceReason>,
+    },
+    /// Moves the cursor of an active sequence. `Conflict` unless it is active, has these steps and stands at `from`. The first
+    /// change of its set. No new version.
+    MoveMatchCursor {
+        /// The sequence.
+        sequence_id: SequenceId,
+        /// The version of the steps that were matched.
+        steps_version: i32,
+        /// Where it must stand.
+        from: MatchCursor,
+        /// Where it stands afterwards.
+        to: MatchCursor,
+    },
+    /// Clears the mark of a lead that was matched. Nothing happens when its version is another by now: it stays marked.
+    Matched {
+        /// Its owner.
+        user_id: UserId,
+        /// The lead.
+        lead_id: LeadId,
+        /// The version that was matched.
+        version: i64,
+    },
+    /// Enrols leads, each with the message of its first step. An enrolment whose id is known, or whose person the sequence does
+    /// not take (one is open; its [`ReEntry`](crate::domain::sequence::ReEntry) forbids it; the person is suppressed), is a
+    /// reported no-op with its message. `NotFound` when user, sequence, lead and device do not belong together, or the
+    /// sequence is deleted; `Conflict` when `steps_version` is not the newest.
+    Enrol(Vec<NewEnrolment>),
+    /// Moves an open enrolment to its next step. See [`Advance`] for when it is a `Conflict`.
+    AdvanceEnrolment(Box<Advance>),
+    /// Completes or ends an open enrolment; `Conflict` unless it is open and, where `step` names one, stands at it. Its queued and
+    /// held messages become `cancelled: scope ended`, those in doubt `unknown: ended in doubt`.
+    EndEnrolment {
+        /// Its owner.
+        user_id: UserId,
+        /// The enrolment.
+        enrolment_id: EnrolmentId,
+        /// The step at which it must stand.
+        step: Option<StepId>,
+        /// `Completed` or `Ended`.
+        state: EnrolmentState,
+        /// Why; of a completed one, why it was not chained on.
+        reason: Option<EnrolmentReason>,
+        /// The enrolment that follows, if the set has one for it. When that one is refused, `reason` becomes `ReEntryRefused`
+        /// and nothing follows.
+        next_id: Option<EnrolmentId>,
+    },
+    /// Removes one trigger of a lead and adds another; either may be absent, and one that is there already stays. Nothing happens
+    /// to a lead that is gone. A gained trigger marks the lead to be matched. The store sets version + 1 when it changed.
+    ReplaceTrigger {
+        /// Its owner.
+        user_id: UserId,
+        /// The lead.
+        lead_id: LeadId,
+        /// What goes.
+        remove: Option<Token>,
+        /// What comes.
+        add: Option<Token>,
+    },
     /// Adds messages. A known key is a reported no-op. A message whose scope is paused, ended, or whose person is suppressed
     /// is inserted in the state that `requeue` would give it; one that is given settled stays so. One with `supersedes` marks
     /// that row superseded, in all numbers. A user, device, lead or campaign that do not belong together are `NotFound`.
@@ -191,7 +297,8 @@ pub enum Change {
     },
     /// A person must not be written to any more; replaces what was recorded of them before. In the same commit all open
     /// messages to them that are not being sent become `skipped: suppressed`, those in doubt `unknown: ended in doubt`. Direct
-    /// messages with an override stay in every case; in other scopes an override means nothing.
+    /// messages with an override stay in every case; in other scopes an override means nothing. Open enrolments of the person
+    /// end with reason `Suppressed`.
     Suppress(Suppression),
     /// A person may be written to again; nothing happens when they were not suppressed.
     Unsuppress {
@@ -202,7 +309,8 @@ pub enum Change {
     },
     /// Erases a person: names, numbers, texts, own fields, details and entries go from leads (deleted), messages, all their
     /// attempts and entries; rows stay for the numbers. Open messages that are not being sent become `skipped: erased`, those
-    /// in doubt `unknown: ended in doubt`, overrides or not: they cannot be sent without a number. The caller adds a `Suppress`
+    /// in doubt `unknown: ended in doubt`, overrides or not: they cannot be sent without a number. Enrolments lose the number, open
+    /// ones end with reason `Erased`. The caller adds a `Suppress`
     /// without a number.
     ErasePerson {
         /// The user.
@@ -213,7 +321,8 @@ pub enum Change {
         phone: Phone,
     },
     /// Records that a person wrote: the user's leads with that number get the time as last interaction (no new version), the
-    /// device as last activity, and the newest sent message of the device to them becomes `replied`.
+    /// device as last activity, and the newest sent message of the device to them becomes `replied`. Open enrolments of the person
+    /// in sequences that exit on a reply end with reason `Replied`, as by `EndEnrolment`.
     Replied {
         /// The owner of the device.
         user_id: UserId,
@@ -221,6 +330,8 @@ pub enum Change {
         device_id: DeviceId,
         /// The person's number.
         phone: Phone,
+        /// The person.
+        person: PersonKey,
         /// The vendor's id of the message. One seen before on this device makes its whole set a no-op, with the events: it is
         /// the first change of its set, and an opt-out that is delivered again does not undo an opt-in made since.
         provider_id: TransportMessageId,
@@ -249,6 +360,58 @@ pub enum Change {
         /// The answer.
         answer: DeviceAnswer,
     },
+}
+
+/// An enrolment to be made, with the message of its first step.
+#[derive(Debug, Clone)]
+pub struct NewEnrolment {
+    /// The enrolment, open, at its entry step.
+    pub enrolment: Enrolment,
+    /// The message of that step; settled when it is skipped from the start.
+    pub first: Message,
+}
+
+/// The move of an enrolment from a settled step to the next.
+///
+/// To ensure correctness: applied only when the enrolment is open, stands at `from` in `from_version`, the newest message of
+/// that step is settled in state `after`, and `to_version` is the newest version of the sequence's steps, which is not deleted;
+/// else `Conflict`, and inside a settlement nothing happens and the mark stays. It sets step, version and planned due time,
+/// inserts the messages (through `requeue`, as every insert) and takes the mark away.
+#[derive(Debug, Clone)]
+pub struct Advance {
+    /// Its owner.
+    pub user_id: UserId,
+    /// The sequence.
+    pub sequence_id: SequenceId,
+    /// The enrolment.
+    pub enrolment_id: EnrolmentId,
+    /// The step that is settled.
+    pub from: StepId,
+    /// The version that the enrolment has.
+    pub from_version: i32,
+    /// How that step ended.
+    pub after: MessageState,
+    /// The next step.
+    pub to: StepId,
+    /// The version that it has from now on.
+    pub to_version: i32,
+    /// When the next step is planned to be due.
+    pub due_at: Timestamp,
+    /// The message of the next step, after settled rows for steps that an edit removed.
+    pub messages: Vec<Message>,
+}
+
+/// What became of an enrolment that was to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnrolResult {
+    /// It is new.
+    Enrolled(EnrolmentId),
+    /// One is open already.
+    AlreadyIn(EnrolmentId),
+    /// The sequence does not take the person again.
+    ReEntryRefused,
+    /// The person must not be written to.
+    Suppressed,
 }
 
 /// Changes that are committed together, with the events that tell of them.
@@ -308,6 +471,8 @@ pub enum LeadInsert {
 pub struct Committed {
     /// One answer per `InsertLead`, in order.
     pub leads: Vec<LeadInsert>,
+    /// One answer per enrolment of `Enrol`, in order.
+    pub enrolments: Vec<EnrolResult>,
     /// Messages that were inserted.
     pub messages_inserted: u64,
     /// Keys that were known already, with the message that holds each.

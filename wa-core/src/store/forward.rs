@@ -42,10 +42,12 @@ macro_rules! forward_store {
             use $crate::domain::campaign::Campaign;
             use $crate::domain::command::DeviceCommand;
             use $crate::domain::device::{Epoch, OwnedDevice};
+            use $crate::domain::enrolment::{Enrolment, ToAdvance};
             use $crate::domain::lead::{Lead, LeadIdentity};
             use $crate::domain::message::{Attempt, Message, MessageScope};
             use $crate::domain::phone::PersonKey;
             use $crate::domain::saved_text::SavedText;
+            use $crate::domain::sequence::{Sequence, SequenceSteps};
             use $crate::domain::summary::{DeviceNumbers, Numbers};
             use $crate::domain::suppression::Suppression;
             use $crate::domain::token::Token;
@@ -84,6 +86,22 @@ macro_rules! forward_store {
                 fn persons_in(campaign: CampaignId, persons: &[PersonKey]) -> Vec<PersonKey>;
                 fn saved_text(scope: &RequestScope, id: TemplateId) -> SavedText;
                 fn saved_texts(scope: &RequestScope, page: &PageRequest<TemplateId>) -> Page<SavedText, TemplateId>;
+            });
+            $crate::forward_trait!($type => $field, SequenceStore {
+                fn sequence(scope: &RequestScope, id: SequenceId) -> Sequence;
+                fn sequences(scope: &RequestScope, filter: &SequenceFilter, page: &PageRequest<SequenceId>) -> Page<Sequence, SequenceId>;
+                fn sequences_by_id(ids: &[SequenceId]) -> Vec<Sequence>;
+                fn steps(versions: &[(SequenceId, i32)]) -> Vec<SequenceSteps>;
+                fn sequences_by_entry(user: UserId, tokens: &[Token]) -> Vec<Sequence>;
+                fn leads_to_match(limit: u32) -> Vec<Lead>;
+                fn sequences_matching(limit: u32) -> Vec<Sequence>;
+                fn match_page(sequence: &Sequence, after: LeadId, limit: u32) -> Vec<Lead>;
+                fn to_advance(limit: u32) -> Vec<ToAdvance>;
+                fn enrolment(scope: &RequestScope, id: EnrolmentId) -> Enrolment;
+                fn enrolments(scope: &RequestScope, filter: &EnrolmentFilter, page: &PageRequest<EnrolmentId>) -> Page<Enrolment, EnrolmentId>;
+                fn enrolments_by_id(ids: &[EnrolmentId]) -> Vec<Enrolment>;
+                fn sequence_counts(scope: &RequestScope, id: SequenceId, span: &Span) -> SequenceCounts;
+                fn recount_sequence(scope: &RequestScope, id: SequenceId) -> SequenceCounts;
             });
             $crate::forward_trait!($type => $field, OutboxStore {
                 fn due(due: &Due) -> Vec<LaneDue>;

@@ -32,6 +32,7 @@ mod leases;
 mod memory;
 mod outbox;
 mod page;
+mod sequences;
 mod suppressions;
 
 use std::fmt;
@@ -41,7 +42,9 @@ pub use async_trait::async_trait;
 
 pub use self::app::{AccessStore, AppStore, ImportRecord, ImportRefusal, ImportState, ImportStore};
 pub use self::campaigns::{CampaignFilter, CampaignStore};
-pub use self::change::{Change, ChangeSet, Committed, EVENTS_KEPT_FOR, Fence, LeadInsert, OnDuplicate};
+pub use self::change::{
+    Advance, Change, ChangeSet, Committed, EVENTS_KEPT_FOR, EnrolResult, Fence, LeadInsert, NewEnrolment, OnDuplicate,
+};
 pub use self::commands::{CommandStore, EventStore};
 pub use self::devices::DeviceStore;
 pub use self::error::{StoreError, StoreErrorKind};
@@ -56,6 +59,7 @@ pub use self::outbox::{
     Verdict,
 };
 pub use self::page::{PAGE_MAX, Page, PageRequest};
+pub use self::sequences::{EnrolmentFilter, SequenceCounts, SequenceFilter, SequenceStore, Span};
 pub use self::suppressions::SuppressionStore;
 use crate::time::Timestamp;
 
@@ -78,6 +82,7 @@ pub trait Store:
     DeviceStore
     + LeadStore
     + CampaignStore
+    + SequenceStore
     + OutboxStore
     + SuppressionStore
     + LeaseStore

@@ -4,14 +4,16 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::{Page, PageRequest, StoreError};
+use super::{Advance, Page, PageRequest, StoreError};
 use crate::domain::access::RequestScope;
 use crate::domain::delivery::Delivery;
 use crate::domain::device::Epoch;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::PersonKey;
 use crate::domain::summary::{DeviceNumbers, Numbers};
-use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, MessageId, UserId};
+use crate::id::{
+    AttemptId, CampaignId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, SequenceId, StepId, UserId,
+};
 use crate::time::Timestamp;
 use crate::transport::{MaybeSentCause, TransportMessageId};
 
@@ -24,6 +26,8 @@ pub struct LaneLook {
     pub device_id: DeviceId,
     /// The campaign that the lane served last; the next one in turn comes first.
     pub served: Option<CampaignId>,
+    /// The same of sequences.
+    pub served_sequence: Option<SequenceId>,
 }
 
 /// Asks what lanes may send next.
@@ -180,6 +184,9 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// What the vendor said, for people; at most 300 characters.
     pub detail: Option<String>,
+    /// Of a flow: where its enrolment goes when the message ends as `advance.after` says. Planned from what was read before the
+    /// send; where it does not fit any more nothing happens to the enrolment but its mark.
+    pub advance: Option<Box<Advance>>,
 }
 
 /// Records outcomes.
@@ -273,8 +280,8 @@ pub struct PoolMessage {
     pub message_id: MessageId,
     /// Its owner.
     pub user_id: UserId,
-    /// Its campaign.
-    pub campaign_id: CampaignId,
+    /// Its campaign or sequence.
+    pub scope: MessageScope,
     /// The device of its lead.
     pub lead_device: Option<DeviceId>,
     /// The person.
@@ -299,6 +306,10 @@ pub struct DeviceLoad {
 pub struct MessageFilter {
     /// Of this scope.
     pub scope: Option<MessageScope>,
+    /// Of this enrolment.
+    pub enrolment_id: Option<EnrolmentId>,
+    /// Of this step; asked together with its sequence as scope.
+    pub step_id: Option<StepId>,
     /// Of this device.
     pub device_id: Option<DeviceId>,
     /// To this lead.
@@ -320,7 +331,8 @@ pub trait OutboxStore: Send + Sync {
     /// Reads what lanes may send next; changes nothing.
     ///
     /// To ensure correctness: only `queued` messages of that user and device with `due_at <= now`. Per priority the head by
-    /// (`due_at`, id); among campaigns the first whose id follows `served`, around the end, so that campaigns take turns.
+    /// (`due_at`, id); among campaigns the first whose id follows `served`, around the end, so that campaigns take turns, and
+    /// among sequences the first whose id follows `served_sequence`.
     /// Messages of a paused or ended scope are told until they are moved: `begin` is the gate.
     /// Ordering: one answer per lane, in the order asked.
     async fn due(&self, due: &Due) -> Result<Vec<LaneDue>, StoreError>;
@@ -353,7 +365,8 @@ pub trait OutboxStore: Send + Sync {
     /// - an old epoch has no authority: the outcome is evidence by attempt id and may move `in_doubt`, `unknown` or a requeued,
     ///   not yet begun message to `sent` or `failed`, nothing else. The owner's own late outcome is evidence in the same way,
     ///   answered `Yes`;
-    /// - tallies change in the same transaction.
+    /// - tallies change in the same transaction;
+    /// - a message of a flow that settles marks its enrolment, or moves it on where its outcome's `advance` fits.
     ///
     /// Idempotency: repeating an outcome answers `Already`, whoever repeats it, while the message stands where the outcome
     /// took it; of a `Sent` the vendor's id is still taken where none is known, and a further delivery. Ordering: one answer
@@ -378,8 +391,8 @@ pub trait OutboxStore: Send + Sync {
     /// on hold moves `expires_at`; idempotent; any node may call it.
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// Queued pool messages of running campaigns, without a device and due, by (`due_at`, id), of users with a device that this
-    /// node owns; of each campaign the first `limit`, so that none waits until another is done.
+    /// Queued pool messages of running campaigns and sequences, without a device and due, by (`due_at`, id), of users with a device
+    /// that this node owns; of each scope the first `limit`, so that none waits until another is done.
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError>;
 
     /// Gives devices to pool messages that are still queued and without one; returns how many got one.
@@ -449,6 +462,8 @@ pub struct LaneHistory {
 pub enum RecentOf {
     /// A campaign.
     Campaign(CampaignId),
+    /// A sequence.
+    Sequence(SequenceId),
     /// A device.
     Device(DeviceId),
 }

@@ -187,6 +187,7 @@ fn message(
         name: String::new(),
         custom: Default::default(),
         device_id: lead.device_id,
+        flow: None,
         from_pool: false,
         content: None,
         override_suppression: false,

@@ -246,6 +246,7 @@ pub(super) async fn no_change_reaches_another_users_rows(world: World) {
             user_id: other,
             device_id,
             phone: two.lead.phone,
+            person: world.rows.person(other, &two.lead.phone),
             provider_id: TransportMessageId::new("in").unwrap(),
             at: world.now(),
         },

@@ -106,6 +106,7 @@ pub(super) async fn a_campaign_that_is_not_due_is_passed_over_in_its_turn(world:
     world.insert(later).await;
     let due = Due {
         lanes: vec![LaneLook {
+            served_sequence: None,
             served: Some(stage.campaign),
             ..stage.look()
         }],
@@ -133,6 +134,7 @@ pub(super) async fn lanes_are_answered_one_by_one_in_the_order_asked(world: Worl
     let id = stage.queued().await;
     let (empty, other) = (world.device(stage.user).await, world.user().await);
     let look = |user_id, device_id| LaneLook {
+        served_sequence: None,
         user_id,
         device_id,
         served: None,

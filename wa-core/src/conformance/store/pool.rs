@@ -59,8 +59,8 @@ pub(super) async fn the_pool_tells_campaign_person_and_the_device_of_the_lead(wo
     assert_eq!(pool.len(), 1);
     assert_eq!((pool[0].message_id, pool[0].user_id), (id, stage.user));
     assert_eq!(
-        (pool[0].campaign_id, pool[0].lead_device, pool[0].person),
-        (stage.campaign, Some(stage.device), message.person)
+        (pool[0].scope, pool[0].lead_device, pool[0].person),
+        (message.scope, Some(stage.device), message.person)
     );
 }
 

@@ -154,6 +154,7 @@ fn replied(stage: &Stage, phone: crate::domain::phone::Phone, id: &str, seconds:
         user_id: stage.user,
         device_id: stage.device,
         phone,
+        person: stage.world.rows.person(stage.user, &phone),
         provider_id: vendor(id),
         at: stage.world.at(seconds),
     }

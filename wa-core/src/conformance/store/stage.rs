@@ -109,6 +109,7 @@ impl Stage {
 
     pub fn outcome(&self, message: MessageId, attempt: AttemptId, verdict: Verdict) -> Outcome {
         Outcome {
+            advance: None,
             user_id: self.user,
             device_id: self.device,
             epoch: self.epoch,
@@ -220,6 +221,7 @@ impl Stage {
 
     pub fn look(&self) -> LaneLook {
         LaneLook {
+            served_sequence: None,
             user_id: self.user,
             device_id: self.device,
             served: None,

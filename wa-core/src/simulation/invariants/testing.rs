@@ -83,6 +83,7 @@ impl Story {
             name: String::new(),
             custom: Default::default(),
             device_id: Some(self.device),
+            flow: None,
             from_pool: false,
             content: None,
             override_suppression: false,

@@ -9,7 +9,7 @@ use crate::domain::device::{Device, Epoch, HoldReason};
 use crate::domain::lead::Lead;
 use crate::domain::saved_text::SavedText;
 use crate::id::{CampaignId, DeviceId, LeadId, TemplateId, UserId};
-use crate::store::{Change, ChangeSet, Committed, Fence, LeadInsert, OnDuplicate, StoreError};
+use crate::store::{Change, ChangeSet, Committed, Fence, LeadInsert, OnDuplicate, StoreError, StoreErrorKind};
 use crate::time::Timestamp;
 
 /// The operation that errors name.
@@ -122,6 +122,16 @@ impl State {
                 delivery,
                 at,
             } => self.receipt((user_id, device_id), &message, (delivery, at), now, done),
+            Change::InsertSequence { .. }
+            | Change::UpdateSequence { .. }
+            | Change::DeleteSequence { .. }
+            | Change::SetSequenceStatus { .. }
+            | Change::MoveMatchCursor { .. }
+            | Change::Matched { .. }
+            | Change::Enrol(_)
+            | Change::AdvanceEnrolment(_)
+            | Change::EndEnrolment { .. }
+            | Change::ReplaceTrigger { .. } => Err(StoreError::new(StoreErrorKind::Unsupported, COMMIT, "sequence")),
             Change::Suppress(suppression) => self.suppress(suppression, now, done),
             Change::Unsuppress { user_id, person } => {
                 self.remove_suppression(user_id, person);
@@ -132,6 +142,7 @@ impl State {
                 user_id,
                 device_id,
                 phone,
+                person: _,
                 provider_id,
                 at,
             } => self.replied((user_id, device_id), phone, provider_id, at, done),

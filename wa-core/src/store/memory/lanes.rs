@@ -3,7 +3,7 @@
 use super::flaw::Flaw;
 use super::messages::{LAST_INSTANT, LAST_MESSAGE};
 use super::state::State;
-use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::message::{Message, MessageState};
 use crate::domain::pacing::Priority;
 use crate::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
 use crate::plan::ScopeGate;
@@ -158,18 +158,15 @@ impl State {
             waiting.truncate(limit as usize);
         }
         let rows = waiting.into_iter().map(|(_, id)| self.messages.row(id));
-        rows.filter_map(|message| {
-            let MessageScope::Campaign(campaign_id) = message.scope else {
-                return None;
-            };
+        rows.map(|message| {
             let lead = message.lead_id.and_then(|id| self.leads.get(&id));
-            Some(PoolMessage {
+            PoolMessage {
                 message_id: message.id,
                 user_id: message.user_id,
-                campaign_id,
+                scope: message.scope,
                 lead_device: lead.and_then(|lead| lead.device_id),
                 person: message.person,
-            })
+            }
         })
         .collect()
     }
@@ -235,6 +232,7 @@ impl State {
                 .rev()
                 .take(limit)
                 .for_each(|(_, _, id)| count(*id)),
+            RecentOf::Sequence(_) => {}
             RecentOf::Device(id) => self
                 .messages
                 .settled_on

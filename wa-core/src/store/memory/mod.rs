@@ -24,6 +24,7 @@ mod messages;
 mod outbox;
 mod outbox_reads;
 mod reads;
+mod sequences;
 mod state;
 mod sweep;
 #[cfg(test)]

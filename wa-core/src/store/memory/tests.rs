@@ -105,6 +105,7 @@ impl World {
             name: String::new(),
             custom: Default::default(),
             device_id: Some(self.device),
+            flow: None,
             from_pool: false,
             content: None,
             override_suppression: false,
@@ -166,6 +167,7 @@ impl World {
 
     fn settle(&self, message_id: MessageId, attempt_id: AttemptId, epoch: i64, verdict: Verdict) -> Settled {
         let outcome = Outcome {
+            advance: None,
             user_id: self.user,
             device_id: self.device,
             epoch: Epoch(epoch),
@@ -315,6 +317,7 @@ fn a_commit_that_fails_leaves_rows_indexes_tallies_and_marks_as_they_were() {
     let events = now(world.store.events(&world.scope(), EventId::MIN, 10)).unwrap();
     assert!(events.is_empty());
     let look = LaneLook {
+        served_sequence: None,
         user_id: world.user,
         device_id: world.device,
         served: None,

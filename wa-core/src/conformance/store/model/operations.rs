@@ -665,6 +665,7 @@ impl Model {
         let (incarnation, epoch) = self.owner(attempt.device_id).await;
         let known = self.chance(95);
         let outcome = Outcome {
+            advance: None,
             user_id: message.user_id,
             device_id: attempt.device_id,
             epoch: if self.chance(70) { attempt.epoch } else { epoch },
@@ -754,6 +755,7 @@ impl Model {
             user_id,
             device_id,
             phone,
+            person: self.rows.person(user_id, &phone),
             provider_id: TransportMessageId::new(format!("in-{n}")).unwrap(),
             at: self.now,
         })

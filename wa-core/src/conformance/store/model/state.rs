@@ -210,6 +210,7 @@ impl Model {
                 .devices
                 .iter()
                 .map(|(user, device)| LaneLook {
+                    served_sequence: None,
                     user_id: *user,
                     device_id: *device,
                     served,
