@@ -53,6 +53,8 @@ CREATE TABLE messages (
 
 -- due: the heads of a lane. A queued row is here and nowhere else that begin would have to search.
 CREATE INDEX messages_queue ON messages (device_id, priority, scope_id, due_at, id) WHERE state = 1;
+-- expire.
+CREATE INDEX messages_expiry ON messages (expires_at, id) WHERE state = 1;
 -- pool: queued rows without a device, of each campaign the oldest.
 CREATE INDEX messages_pool ON messages (scope_id, due_at, id) WHERE state = 1 AND device_id IS NULL;
 -- loads, unassign: pool messages that have a device.

@@ -10,7 +10,7 @@ use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
 use wa_core::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
 use wa_core::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook,
+    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueMessage, Expired, LaneDue, LaneHistory, LaneLook,
     MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
     StoreError, Swept, WriteClass,
 };
@@ -510,6 +510,25 @@ impl OutboxStore for SqliteStore {
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError> {
         self.write(op(WriteClass::Bulk, "sweep"), move |connection| {
             Box::pin(sweep::sweep(connection, limit, now))
+        })
+        .await
+    }
+
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired, StoreError> {
+        // Mostly nothing has: then nobody has to wait for a write.
+        let next = async {
+            let mut reader = self.reader().await?;
+            sweep::next_expiry(&mut reader).await
+        };
+        let next_at = next.await.map_err(failed("expire"))?;
+        if next_at.is_none_or(|at| at > now) {
+            return Ok(Expired {
+                next_at,
+                ..Expired::default()
+            });
+        }
+        self.write(op(WriteClass::Bulk, "expire"), move |connection| {
+            Box::pin(sweep::expire(connection, limit, now))
         })
         .await
     }

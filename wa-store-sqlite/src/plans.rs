@@ -41,7 +41,7 @@ statements! {
     outbox { HEADS, CHOSEN, SENDING, DOUBTS, POOL, LOADS, HISTORY, ENDS, RECENT_OF_CAMPAIGN, RECENT_OF_DEVICE, VISIBLE, ATTEMPTS, NUMBERS, DEVICE_NUMBERS, DEVICE_OF_USER, CAMPAIGN_OF_USER, COUNT_CAMPAIGN, COUNT_OTHER, BACKLOG }
     settle { MESSAGES, PROVIDER_IDS, SENDING_ON }
     suppressions { AMONG, PAGE, PUT, REMOVE }
-    sweep { MARKED_CAMPAIGNS, MARKED_DEVICES, OF_CAMPAIGN, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_DEVICE, ASSIGNABLE, ASSIGN, TOPPED_UP }
+    sweep { MARKED_CAMPAIGNS, MARKED_DEVICES, OF_CAMPAIGN, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
     tallies { ADD, CHANGE }
 }
 
@@ -346,11 +346,11 @@ async fn steps(connection: &mut SqliteConnection, sql: &'static str, parameter: 
 async fn the_heads_of_a_lane_cost_the_same_whatever_is_queued_behind_them() {
     let store = large().await;
     let mut tx = store.begin_tx(WriteClass::Bulk).await.unwrap();
-    let lane = "SELECT json_array(json_array(hex(user_id), hex(device_id))) FROM messages WHERE state = 1 LIMIT 1";
+    let lane = "SELECT json_array(json_array(hex(user_id), hex(device_id))) FROM messages WHERE state = 1 ORDER BY seq LIMIT 1";
     let lane: String = sqlx::query_scalar(lane).fetch_one(&mut *tx).await.unwrap();
     let few = steps(&mut tx, crate::outbox::HEADS, &lane).await;
     let queue = "
-        UPDATE messages SET device_id = (SELECT device_id FROM messages WHERE state = 1 LIMIT 1) WHERE state = 1";
+        UPDATE messages SET device_id = (SELECT device_id FROM messages WHERE state = 1 ORDER BY seq LIMIT 1) WHERE state = 1";
     sqlx::query(queue).execute(&mut *tx).await.unwrap();
     let many = steps(&mut tx, crate::outbox::HEADS, &lane).await;
     assert!(

@@ -5,7 +5,7 @@ use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::message::{MessageScope, MessageState, Reason};
 use wa_core::id::{CampaignId, DeviceId, UserId};
 use wa_core::plan::ScopeGate;
-use wa_core::store::{Assignment, Swept};
+use wa_core::store::{Assignment, Expired, Swept};
 use wa_core::time::Timestamp;
 
 use crate::error::Done;
@@ -161,6 +161,46 @@ fn move_one(batch: &mut Batch, live: Live, now: Timestamp) -> Done<()> {
         }
     })?;
     Ok(())
+}
+
+/// `expire`: when the next queued message expires, by `messages_expiry`.
+pub(crate) const NEXT_EXPIRY: &str = "SELECT min(expires_at) FROM messages INDEXED BY messages_expiry WHERE state = 1";
+/// `expire`: the queued messages that have expired, by `messages_expiry`.
+pub(crate) const EXPIRED: &str = live!(
+    "FROM messages m INDEXED BY messages_expiry WHERE m.state = 1 AND m.expires_at <= ?
+    ORDER BY m.expires_at, m.id LIMIT ?"
+);
+
+pub(crate) async fn next_expiry(connection: &mut SqliteConnection) -> Done<Option<Timestamp>> {
+    let next: Option<i64> = sqlx::query_scalar(NEXT_EXPIRY).fetch_one(connection).await?;
+    Ok(next.map(Timestamp::from_millis))
+}
+
+pub(crate) async fn expire(connection: &mut SqliteConnection, limit: u32, now: Timestamp) -> Done<Expired> {
+    // One more than may be moved tells whether something is left.
+    let rows = sqlx::query(EXPIRED)
+        .bind(now.as_millis())
+        .bind(int(u64::from(limit) + 1))
+        .fetch_all(&mut *connection)
+        .await?;
+    let mut page = Live::read_all(&rows)?;
+    let more = page.len() > limit as usize;
+    page.truncate(limit as usize);
+    let moved = crate::row::count(page.len());
+    let mut batch = Batch::default();
+    for live in page {
+        if live.requeued().state == MessageState::Queued {
+            let expired = Some(Reason::Expired);
+            batch.change(live, |live| live.place(MessageState::Skipped, expired, now))?;
+        } else {
+            move_one(&mut batch, live, now)?;
+        }
+    }
+    let mut tallies = Tallies::default();
+    batch.write(connection, &mut tallies).await?;
+    tallies.write(connection).await?;
+    let next_at = if more { None } else { next_expiry(connection).await? };
+    Ok(Expired { moved, more, next_at })
 }
 
 /// `assign`: pool messages that still wait and whose device exists, by the unique index of ids.

@@ -64,7 +64,7 @@ pub struct EngineConfig {
     pub late_grace: Duration,
     /// How many recipients one page of an expansion holds, 1 to 1,000; 500.
     pub expand_page: u32,
-    /// How many messages one page of a sweep moves, 1 to 1,000; 500.
+    /// How many messages one page of a sweep or an expiry moves, 1 to 1,000; 500.
     pub sweep_page: u32,
     /// How many pool messages an online device holds ready; 3.
     pub pool_depth: u32,

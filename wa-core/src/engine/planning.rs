@@ -49,7 +49,7 @@ const NODES_PER_ROUND: u32 = 1_000;
 pub struct PlanReport {
     /// Whether there is more to do at once.
     pub more: bool,
-    /// When the next campaign is due, on the wall clock, as far as known.
+    /// When the next campaign starts or the next message expires, on the wall clock, as far as known.
     pub next_at: Option<Timestamp>,
 }
 
@@ -244,8 +244,8 @@ impl Engine {
         }
     }
 
-    /// One round of planning: hands back what never reached a transport, starts and expands campaigns, sweeps, fills the
-    /// lanes of pools, completes. Every step is committed on its own; stopping anywhere loses nothing.
+    /// One round of planning: hands back what never reached a transport, starts and expands campaigns, sweeps, takes
+    /// off what has expired, fills the lanes of pools, completes. Every step is committed on its own; stopping anywhere loses nothing.
     ///
     /// # Errors
     /// The store did not answer; the rest is done in the next round.
@@ -280,12 +280,31 @@ impl Engine {
                 break;
             }
         }
+        let mut next_expiry_at = None;
+        if planner {
+            let (more, next_at) = self.expire().await?;
+            report.more |= more;
+            next_expiry_at = next_at;
+        }
         self.fill_pools().await?;
         if planner {
             report.more |= self.complete_campaigns().await?;
-            report.next_at = self.core.store.next_campaign_at().await?;
+            let next_start_at = self.core.store.next_campaign_at().await?;
+            report.next_at = next_start_at.into_iter().chain(next_expiry_at).min();
         }
         Ok(report)
+    }
+
+    /// Takes off what has expired where no lane looks; says whether there is more, else when the next message expires.
+    async fn expire(&self) -> Result<(bool, Option<Timestamp>), StoreError> {
+        for _ in 0..PAGES_PER_ROUND {
+            let page = self.core.config.sweep_page;
+            let expired = self.core.store.expire(page, self.core.now()).await?;
+            if !expired.more {
+                return Ok((false, expired.next_at));
+            }
+        }
+        Ok((true, None))
     }
 
     /// Removes what is kept for a while only: expired device commands, old events, nodes that were fenced long ago.

@@ -16,7 +16,7 @@ use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing}
 use crate::domain::content::{Content, Media, MediaKind, MediaSource};
 use crate::domain::device::{Device, Hold, HoldReason};
 use crate::domain::lead::Lead;
-use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::pacing::PacingPolicy;
 use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
@@ -281,6 +281,36 @@ async fn pool_messages_leave_a_device_that_was_closed_while_no_node_looked() {
             .iter()
             .all(|message| message.device_id.is_none())
     );
+}
+
+#[tokio::test]
+async fn a_campaign_whose_device_never_comes_online_completes_when_its_messages_expire() {
+    for routing in [Routing::OwnDevice, Routing::Balanced] {
+        let world = World::new(StubTransport::new());
+        let device = world.device("a").await;
+        world.leads(device, 3).await;
+        world.hold(device).await;
+        let id = world
+            .campaign(|campaign| {
+                campaign.routing = routing;
+                campaign.expires_after = Duration::from_secs(3_600);
+            })
+            .await;
+        let (world, engine) = world.start().await;
+        world.round(&engine).await;
+        let next_at = engine.plan().await.unwrap().next_at;
+        assert_eq!(next_at, world.messages(id).await.iter().map(|one| one.expires_at).min());
+        world.advance(3_600);
+        world.round(&engine).await;
+        let read = world.read(id).await;
+        assert_eq!(read.status, CampaignStatus::Completed, "{routing:?}: it waits for ever");
+        for message in world.messages(id).await {
+            assert_eq!(
+                (message.state, message.reason),
+                (MessageState::Skipped, Some(Reason::Expired))
+            );
+        }
+    }
 }
 
 #[tokio::test]

@@ -98,6 +98,8 @@ pub struct Scenario {
     pub faults_for: Duration,
     /// What happens in that time, in order.
     pub deeds: Vec<(Duration, Deed)>,
+    /// A device that never comes online, by place: what waits for it has to end by itself.
+    pub offline: Option<usize>,
     /// Whether nobody resumes afterwards what is paused or on hold.
     pub left_alone: bool,
     /// Whether all nodes crash when the faults end, and a single fresh one has to finish.
@@ -185,6 +187,7 @@ impl Scenario {
                 .collect(),
             faults_for,
             deeds: Vec::new(),
+            offline: None,
             left_alone: rng.random_bool(0.1),
             fresh_node: rng.random_bool(0.3),
             devices,
@@ -192,6 +195,7 @@ impl Scenario {
         if !calm {
             scenario.draw_deeds(rng, wall_faults);
         }
+        scenario.draw_offline();
         scenario
     }
 
@@ -200,6 +204,18 @@ impl Scenario {
     pub fn wall_is_true(&self) -> bool {
         self.wall_shifts.iter().all(|shift| *shift == 0)
             && !self.deeds.iter().any(|(_, deed)| matches!(deed, Deed::WallJump(..)))
+    }
+
+    /// From a stream of its own, so that a number names the same scenario as before in all other respects.
+    fn draw_offline(&mut self) {
+        let rng = &mut Seed::from_number(self.seed).rng(b"", "offline");
+        if rng.random_bool(0.15) {
+            let devices: usize = self.devices.iter().map(Vec::len).sum();
+            self.offline = Some(rng.random_range(0..devices));
+            for campaign in &mut self.campaigns {
+                campaign.expires_after = span(rng, 60_000, 900_000);
+            }
+        }
     }
 
     fn draw_deeds(&mut self, rng: &mut ChaCha8Rng, wall_faults: bool) {

@@ -271,7 +271,11 @@ impl World {
             for (number, kind) in kinds.iter().enumerate() {
                 let id = DeviceId::new(&ids, START);
                 let mut device = Device::new(id, user, format!("d{number}"), kind.platform(), START);
-                device.link_state = LinkState::Ready;
+                device.link_state = if self.scenario.offline == Some(cast.devices.len()) {
+                    LinkState::Disconnected
+                } else {
+                    LinkState::Ready
+                };
                 cast.devices.push((user, id));
                 self.facts.kinds.insert(id, *kind);
                 self.facts.owners.insert(id, user);
@@ -696,6 +700,9 @@ impl World {
             .collect();
         let devices = self.devices();
         let sends = |id: &DeviceId| devices.iter().any(|device| device.id == *id && device.may_send());
+        // No wait for a device is for ever: what expires well within the bound has to end without anybody, whatever the wall
+        // clocks do.
+        let soon = START + self.scenario.faults_for + Scenario::BOUND / 2;
         let mut excused = Vec::new();
         for user in &self.cast.users {
             let anything_sends = devices
@@ -703,7 +710,8 @@ impl World {
                 .any(|device| device.user_id == *user && device.may_send());
             for row in self.rows_of(*user).into_iter().filter(|row| row.state.is_open()) {
                 let campaign_waits = matches!(row.scope, MessageScope::Campaign(id) if paused.contains(&id));
-                let device_waits = row.device_id.map_or(!anything_sends, |device| !sends(&device));
+                let expires = row.state == MessageState::Queued && row.expires_at < soon;
+                let device_waits = !expires && row.device_id.map_or(!anything_sends, |device| !sends(&device));
                 let held_or_doubt = row.state != MessageState::Sending;
                 if held_or_doubt && (campaign_waits || device_waits) {
                     excused.push(row.id);

@@ -111,6 +111,7 @@ macro_rules! forward_store {
                 fn sending(incarnation: Incarnation) -> Vec<SendingRow>;
                 fn doubts(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<Message>;
                 fn sweep(limit: u32, now: Timestamp) -> Swept;
+                fn expire(limit: u32, now: Timestamp) -> Expired;
                 fn pool(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<PoolMessage>;
                 fn assign(items: &[Assignment], now: Timestamp) -> u64;
                 fn unassign(user: UserId, device: DeviceId) -> u64;

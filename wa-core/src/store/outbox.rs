@@ -262,6 +262,17 @@ pub struct Swept {
     pub wake: Vec<DeviceId>,
 }
 
+/// What an expiry did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Messages moved.
+    pub moved: u64,
+    /// Whether there is more to move now.
+    pub more: bool,
+    /// When the next queued message expires, where there is no more to move now.
+    pub next_at: Option<Timestamp>,
+}
+
 /// A pool message that gets a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assignment {
@@ -390,6 +401,15 @@ pub trait OutboxStore: Send + Sync {
     /// `unknown` when their scope has ended or their deleted device has no owner; `held_at` is the time of the move, and time
     /// on hold moves `expires_at`; idempotent; any node may call it.
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError>;
+
+    /// Moves up to `limit` queued messages whose `expires_at` has come, the longest expired first, wherever they wait: on a lane
+    /// at which nobody looks, because its device is offline, on hold or without an owner, or in a pool without a device.
+    ///
+    /// To ensure correctness: they go where [`requeue`](crate::plan::requeue) says, so that one of a paused scope is held and one
+    /// of an ended scope cancelled; where that leaves them queued they become `skipped: expired`, as on a lane that looks. Held
+    /// messages stay, since time on hold does not count, and so do those being sent or in doubt. Tallies change in the same
+    /// transaction; idempotent; any node may call it.
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired, StoreError>;
 
     /// Queued pool messages of running campaigns and sequences, without a device and due, by (`due_at`, id), of users with a device
     /// that this node owns; of each scope the first `limit`, so that none waits until another is done.

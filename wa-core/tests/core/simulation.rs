@@ -86,6 +86,7 @@ fn repeating(seed: u64) -> Scenario {
         wall_shifts: vec![0],
         faults_for: Duration::from_secs(120),
         deeds: Vec::new(),
+        offline: None,
         left_alone: false,
         fresh_node: false,
         ..drawn
@@ -111,6 +112,20 @@ fn a_repetition_once_went_out_in_quiet_hours() {
         // Back in the middle of the quiet hours, with what the node before was sending in doubt.
         scenario.deeds = vec![(Duration::from_secs(50), Deed::Crash(0, 0))];
         holds(&scenario);
+    }
+}
+
+#[test]
+fn a_campaign_once_waited_for_ever_for_a_device_that_was_never_online() {
+    for (seed, routing) in [(0, Routing::OwnDevice), (1, Routing::Balanced)] {
+        let mut scenario = repeating(seed);
+        scenario.offline = Some(0);
+        scenario.campaigns[0].routing = routing;
+        scenario.campaigns[0].expires_after = Duration::from_secs(600);
+        let report = scenario.run();
+        assert!(report.violations.is_empty(), "{report}");
+        assert!(report.record.rows.iter().all(|row| row.reason == Some(Reason::Expired)));
+        assert_eq!(report.record.campaigns[0].status, CampaignStatus::Completed);
     }
 }
 
@@ -147,6 +162,7 @@ const STORE_FLAWS: &[Flaw] = &[
     Flaw::ClaimTakesOwned,
     Flaw::CompletionIgnoresPool,
     Flaw::FenceForgetsSending,
+    Flaw::ExpiryForgetsPool,
     Flaw::FenceKeepsPlanner,
     Flaw::SweepForgetsTheRest,
     Flaw::TalliesMissStrays,

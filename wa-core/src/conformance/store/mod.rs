@@ -43,6 +43,7 @@ mod commit;
 mod devices;
 mod doubt;
 mod events;
+mod expiry;
 mod imports;
 mod interleaving;
 mod isolation;

@@ -326,6 +326,14 @@ case_table! { $
         a_doubt_of_a_paused_campaign_stays_one,
         a_doubt_about_a_person_who_opted_out_becomes_unknown,
     }
+    expiry {
+        what_has_expired_is_skipped_wherever_it_waits,
+        what_has_not_expired_says_when_it_will,
+        an_expiry_moves_at_most_its_limit_the_longest_expired_first,
+        an_expiry_leaves_alone_what_is_held_sent_or_in_doubt,
+        what_expires_in_a_paused_or_ended_campaign_goes_where_its_campaign_asks,
+        a_campaign_whose_messages_have_expired_completes,
+    }
     sweep {
         without_a_change_there_is_nothing_to_sweep,
         a_pause_holds_queued_messages_and_a_resume_releases_them,

@@ -102,6 +102,10 @@ flaws! {
     SweepForgetsTheRest,
     /// Time on hold counts towards expiry.
     HoldEatsExpiry,
+    /// A message of a paused campaign expires although it is not held yet.
+    ExpiryIgnoresPause,
+    /// Messages in a pool never expire.
+    ExpiryForgetsPool,
     /// A campaign is completed although a message is in doubt.
     CompletionIgnoresDoubt,
     /// A campaign is completed although messages wait in its pool.

@@ -33,6 +33,8 @@ pub(super) struct Messages {
     pub(super) queued: BTreeSet<(DeviceId, Priority, CampaignId, Timestamp, MessageId)>,
     /// Queued, by due time.
     pub(super) queued_at: BTreeSet<(Timestamp, MessageId)>,
+    /// Queued, by the instant at which they expire.
+    pub(super) expiring: BTreeSet<(Timestamp, MessageId)>,
     /// Queued without a device, per campaign, by due time.
     pub(super) pool: BTreeSet<(CampaignId, Timestamp, MessageId)>,
     /// Queued pool messages that have a device.
@@ -178,6 +180,7 @@ impl Messages {
         keep! {
             queued: |m| Some((queued(m)?.device_id?, m.scope.priority(), campaign(m).unwrap_or(CampaignId::MIN), m.due_at, m.id));
             queued_at: |m| Some((queued(m)?.due_at, m.id));
+            expiring: |m| Some((queued(m)?.expires_at, m.id));
             pool: |m| Some((campaign(queued(m).filter(|m| m.device_id.is_none())?)?, m.due_at, m.id));
             topped_up: |m| Some((queued(m).filter(|m| m.from_pool)?.device_id?, m.id));
             open_in: |m| m.state.is_open().then_some((scope_of(m), m.state, m.id));

@@ -12,8 +12,9 @@ use crate::domain::message::{Attempt, Message, MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::id::{DeviceId, Incarnation, MessageId, UserId};
 use crate::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, LaneDue, LaneHistory, MessageFilter, OutboxStore,
-    Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled, StoreError, Swept,
+    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, Expired, LaneDue, LaneHistory, MessageFilter,
+    OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled, StoreError,
+    Swept,
 };
 use crate::time::Timestamp;
 
@@ -159,6 +160,10 @@ impl OutboxStore for MemoryStore {
 
     async fn sweep(&self, limit: u32, now: Timestamp) -> Result<Swept, StoreError> {
         self.lock().sweep(limit, now)
+    }
+
+    async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired, StoreError> {
+        self.lock().expire(limit, now)
     }
 
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError> {

@@ -5,7 +5,7 @@ use super::state::{Mark, State, place};
 use crate::domain::message::{MessageScope, MessageState, Reason};
 use crate::id::{DeviceId, MessageId, UserId};
 use crate::plan::ScopeGate;
-use crate::store::{Assignment, StoreError, Swept};
+use crate::store::{Assignment, Expired, StoreError, Swept};
 use crate::time::Timestamp;
 
 impl State {
@@ -97,6 +97,52 @@ impl State {
                 self.marks.remove(&mark);
             }
         }
+    }
+
+    pub(super) fn expire(&mut self, limit: u32, now: Timestamp) -> Result<Expired, StoreError> {
+        self.transaction(|state| {
+            let mut expired = Expired::default();
+            while let Some((at, id)) = state.next_to_expire() {
+                if at > now {
+                    expired.next_at = Some(at);
+                    break;
+                }
+                if expired.moved == u64::from(limit) {
+                    expired.more = true;
+                    break;
+                }
+                state.expire_one(id, now)?;
+                expired.moved += 1;
+            }
+            Ok(expired)
+        })
+    }
+
+    fn next_to_expire(&self) -> Option<(Timestamp, MessageId)> {
+        let mut waiting = self.messages.expiring.iter().copied();
+        if self.flawed(Flaw::ExpiryForgetsPool) {
+            return waiting.find(|(_, id)| self.messages.row(*id).device_id.is_some());
+        }
+        waiting.next()
+    }
+
+    fn expire_one(&mut self, id: MessageId, now: Timestamp) -> Result<(), StoreError> {
+        let message = self.messages.row(id);
+        let requeued = self.requeued(message);
+        let waits_for = message.reason;
+        let expires = requeued.state == MessageState::Queued
+            || requeued.state == MessageState::Held && self.flawed(Flaw::ExpiryIgnoresPause);
+        self.change_message("expire", id, |message| {
+            if expires {
+                place(message, MessageState::Skipped, Some(Reason::Expired), now);
+                return;
+            }
+            requeued.apply(message, now);
+            if message.state.is_open() {
+                message.reason = waits_for;
+            }
+        })?;
+        Ok(())
     }
 
     pub(super) fn assign(&mut self, items: &[Assignment]) -> Result<u64, StoreError> {

@@ -31,6 +31,7 @@ const OPERATIONS: &[(&str, usize)] = &[
     ("insert messages", 12),
     ("campaign status", 8),
     ("sweep", 3),
+    ("expire", 3),
     ("begin again", 4),
     ("receipt", 4),
     ("person of a message", 4),
@@ -116,6 +117,12 @@ impl Model {
                 self.set_status(campaign, to).await;
             }
             "sweep" => drop(both!(self, store => store.sweep(10_000, self.now))),
+            "expire" => {
+                // Days later, else nothing of the model would ever have expired; for pages the order must be the same.
+                let later = self.now + Duration::from_secs(self.below(10) as u64 * 86_400);
+                let limit = 1 + self.below(4) as u32;
+                both!(self, store => store.expire(limit, later)).unwrap();
+            }
             "begin again" => self.begin_again().await,
             "receipt" => self.receipt().await,
             "person of a message" => self.judge_message().await,
