@@ -86,12 +86,16 @@ CREATE TABLE leads (
     created_at          INTEGER NOT NULL,
     updated_at          INTEGER NOT NULL,
     version             INTEGER NOT NULL,
+    -- Whether it gained something by which a sequence may take it, and was not matched since.
+    to_match            INTEGER NOT NULL DEFAULT 0 CHECK (to_match IN (0, 1)),
     CHECK ((consent_source IS NULL) = (consent_at IS NULL)),
     FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, id)
 ) STRICT;
 
 -- What makes two leads the same; the number before the device, so that it also finds all leads with a number.
 CREATE UNIQUE INDEX leads_identity ON leads (user_id, phone, coalesce(device_id, x''), niches);
+-- leads_to_match.
+CREATE INDEX leads_to_match ON leads (id) WHERE to_match = 1;
 CREATE INDEX leads_user ON leads (user_id, id);
 CREATE INDEX leads_device ON leads (user_id, device_id, id) WHERE device_id IS NOT NULL;
 

@@ -2,10 +2,15 @@ CREATE TABLE messages (
     seq                  INTEGER PRIMARY KEY,
     id                   BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
     user_id              BLOB NOT NULL CHECK (length(user_id) = 16),
-    scope_kind           INTEGER NOT NULL CHECK (scope_kind IN (1, 3, 4, 5)),
-    -- The campaign, else the user: what messages of one lane take turns by.
+    scope_kind           INTEGER NOT NULL CHECK (scope_kind BETWEEN 1 AND 5),
+    -- The campaign or sequence, else the user: what messages of one lane take turns by.
     scope_id             BLOB NOT NULL CHECK (length(scope_id) = 16),
     campaign_id          BLOB AS (CASE WHEN scope_kind = 1 THEN scope_id END) VIRTUAL,
+    sequence_id          BLOB AS (CASE WHEN scope_kind = 2 THEN scope_id END) VIRTUAL,
+    -- Which flow it is: set of messages of sequences alone.
+    enrolment_id         BLOB CHECK (length(enrolment_id) = 16),
+    step_id              BLOB CHECK (length(step_id) = 16),
+    steps_version        INTEGER CHECK (steps_version > 0),
     priority             INTEGER NOT NULL CHECK (priority BETWEEN 0 AND 2),
     key                  BLOB NOT NULL UNIQUE CHECK (length(key) = 16),
     round                INTEGER NOT NULL,
@@ -46,9 +51,13 @@ CREATE TABLE messages (
     CHECK (state < 5 OR settled_at IS NOT NULL),
     CHECK (state > 4 OR settled_at IS NULL),
     CHECK ((attempt_id IS NULL) = (epoch IS NULL)),
+    CHECK ((scope_kind = 2) = (enrolment_id IS NOT NULL)),
+    CHECK ((enrolment_id IS NULL) = (step_id IS NULL) AND (step_id IS NULL) = (steps_version IS NULL)),
     CHECK ((doubt_since_at IS NULL) = (next_check_at IS NULL)),
     FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, id),
-    FOREIGN KEY (user_id, campaign_id) REFERENCES campaigns (user_id, id)
+    FOREIGN KEY (user_id, campaign_id) REFERENCES campaigns (user_id, id),
+    FOREIGN KEY (user_id, sequence_id) REFERENCES sequences (user_id, id),
+    FOREIGN KEY (user_id, enrolment_id) REFERENCES enrolments (user_id, id)
 ) STRICT;
 
 -- due: the heads of a lane. A queued row is here and nowhere else that begin would have to search.
@@ -67,14 +76,21 @@ CREATE INDEX messages_doubt ON messages (device_id, next_check_at, id) WHERE sta
 CREATE INDEX messages_held ON messages (device_id, id) WHERE state = 2;
 -- sweep and completion of a campaign.
 CREATE INDEX messages_open ON messages (scope_id, state, id) WHERE state < 5 AND scope_kind = 1;
--- recent, of a campaign and of a device.
+-- sweep of a sequence.
+CREATE INDEX messages_open_flows ON messages (scope_id, state, id) WHERE state < 5 AND scope_kind = 2;
+-- The gate of a flow's message: a step that is sent again comes before those after it.
+CREATE INDEX messages_resent ON messages (enrolment_id) WHERE state < 5 AND scope_kind = 2 AND round > 0;
+-- recent, of a campaign, a sequence and a device.
 CREATE INDEX messages_recent_scope ON messages (scope_id, settled_at, id) WHERE state IN (5, 6, 7) AND scope_kind = 1;
+CREATE INDEX messages_recent_sequence ON messages (scope_id, settled_at, id) WHERE state IN (5, 6, 7) AND scope_kind = 2;
 CREATE INDEX messages_recent_device ON messages (device_id, settled_at, id) WHERE state IN (5, 6, 7);
 -- Receipts by recipient, replies.
 CREATE INDEX messages_sent_to ON messages (device_id, phone) WHERE state = 5;
 -- Lists. Their columns hardly ever change after the insert.
 CREATE INDEX messages_user ON messages (user_id, id);
 CREATE INDEX messages_scope ON messages (scope_id, id) WHERE scope_kind = 1;
+CREATE INDEX messages_sequence ON messages (scope_id, id) WHERE scope_kind = 2;
+CREATE INDEX messages_flow ON messages (enrolment_id, id) WHERE enrolment_id IS NOT NULL;
 CREATE INDEX messages_device ON messages (device_id, id) WHERE device_id IS NOT NULL;
 CREATE INDEX messages_lead ON messages (lead_id, id) WHERE lead_id IS NOT NULL;
 -- suppress, erase, persons_in, the greeting before this one.

@@ -194,6 +194,7 @@ impl Commit<'_> {
                 user_id,
                 device_id,
                 phone,
+                person: _,
                 provider_id,
                 at,
             } => replied(self, (user_id, device_id), phone, &provider_id, at).await,

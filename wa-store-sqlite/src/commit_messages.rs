@@ -43,8 +43,8 @@ pub(crate) static INSERT: LazyLock<Rows> = LazyLock::new(|| {
         "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, supersedes, superseded, lead_id,
             phone, person, name, custom, device_id, from_pool, content, override_suppression, due_at, delay, expires_at,
             held_at, state, reason, detail, refusal_count, delivery, delivery_at, settled_at, created_at, attempt_id, epoch,
-            doubt_since_at, doubt_cause, next_check_at, not_found_count, resend_count)",
-        37,
+            doubt_since_at, doubt_cause, next_check_at, not_found_count, resend_count, enrolment_id, step_id, steps_version)",
+        40,
         "",
     )
 });
@@ -283,6 +283,9 @@ fn bind<'q>(statement: Bound<'q>, m: &Message) -> Bound<'q> {
         .bind(doubt.map(|doubt| doubt.next_check_at.as_millis()))
         .bind(doubt.map(|doubt| doubt.not_found_count))
         .bind(doubt.map(|doubt| doubt.resend_count))
+        .bind(m.flow.as_ref().map(|flow| blob(&flow.enrolment_id).to_vec()))
+        .bind(m.flow.as_ref().map(|flow| blob(&flow.step_id).to_vec()))
+        .bind(m.flow.as_ref().map(|flow| flow.steps_version))
 }
 
 fn counted(m: &Message) -> Counted {

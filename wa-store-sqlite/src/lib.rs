@@ -50,6 +50,7 @@ mod outbox;
 #[cfg(test)]
 mod plans;
 mod row;
+mod sequences;
 mod settle;
 mod suppressions;
 mod sweep;

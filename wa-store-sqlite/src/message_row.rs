@@ -2,6 +2,7 @@
 
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::Epoch;
+use wa_core::domain::enrolment::FlowRef;
 use wa_core::domain::message::{Attempt, IdempotencyKey, Message, MessageState, Reason};
 use wa_core::domain::phone::Phone;
 use wa_core::id::AttemptId;
@@ -20,7 +21,7 @@ macro_rules! message {
                 m.due_at, m.delay, m.expires_at, m.held_at, m.state, m.reason, m.detail, m.refusal_count,
                 a.id, a.transport_message_id, a.provider_id, a.device_id, a.epoch, a.text, a.greeting, a.attempted_at,
                 m.doubt_since_at, m.doubt_cause, m.next_check_at, m.not_found_count, m.resend_count,
-                m.delivery, m.delivery_at, m.settled_at, m.created_at ",
+                m.delivery, m.delivery_at, m.settled_at, m.created_at, m.enrolment_id, m.step_id, m.steps_version ",
             $from
         )
     };
@@ -29,7 +30,7 @@ pub(crate) use message;
 
 /// Reads the columns of [`message!`].
 pub(crate) fn read_message(c: &mut Columns<'_>) -> Done<Message> {
-    Ok(Message {
+    let mut message = Message {
         id: c.key("id")?,
         user_id: c.key("user_id")?,
         scope: read_scope(c)?,
@@ -60,7 +61,23 @@ pub(crate) fn read_message(c: &mut Columns<'_>) -> Done<Message> {
         delivery_at: c.opt_at()?,
         settled_at: c.opt_at()?,
         created_at: c.at()?,
-    })
+        flow: None,
+    };
+    message.flow = read_flow(c)?;
+    Ok(message)
+}
+
+/// Reads the three columns of a flow.
+pub(crate) fn read_flow(c: &mut Columns<'_>) -> Done<Option<FlowRef>> {
+    let (enrolment_id, step_id, steps_version) = (c.opt_key("enrolment_id")?, c.opt_key("step_id")?, c.opt_int()?);
+    let (Some(enrolment_id), Some(step_id), Some(version)) = (enrolment_id, step_id, steps_version) else {
+        return Ok(None);
+    };
+    Ok(Some(FlowRef {
+        enrolment_id,
+        step_id,
+        steps_version: i32::try_from(version).map_err(|_| Fail::Unreadable("steps_version"))?,
+    }))
 }
 
 /// Reads a number that may be erased.

@@ -72,7 +72,7 @@ pub(crate) const DOUBTS: &str = message!(
 /// `pool`: the running campaigns by `campaigns_running`, of each its oldest by `messages_pool`; the users by the unique index of
 /// user and id of devices.
 pub(crate) const POOL: &str = "
-    SELECT m.id, m.user_id, m.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = m.lead_id), m.person
+    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = m.lead_id), m.person
     FROM campaigns c INDEXED BY campaigns_running CROSS JOIN messages m ON m.seq IN (
         SELECT q.seq FROM messages q INDEXED BY messages_pool
         WHERE q.scope_kind = 1 AND q.scope_id = c.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= ?2
@@ -115,6 +115,12 @@ pub(crate) const RECENT_OF_CAMPAIGN: &str = "
     SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
         SELECT m.state FROM messages m INDEXED BY messages_recent_scope
         WHERE m.scope_kind = 1 AND m.state IN (5, 6, 7) AND m.scope_id = ? AND m.settled_at >= ?
+        ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
+/// `recent` of a sequence, by `messages_recent_sequence`.
+pub(crate) const RECENT_OF_SEQUENCE: &str = "
+    SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
+        SELECT m.state FROM messages m INDEXED BY messages_recent_sequence
+        WHERE m.scope_kind = 2 AND m.state IN (5, 6, 7) AND m.scope_id = ? AND m.settled_at >= ?
         ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
 /// `recent` of a device, by `messages_recent_device`.
 pub(crate) const RECENT_OF_DEVICE: &str = "
@@ -542,7 +548,7 @@ impl OutboxStore for SqliteStore {
             Ok(PoolMessage {
                 message_id: c.key("id")?,
                 user_id: c.key("user_id")?,
-                campaign_id: c.key("scope_id")?,
+                scope: crate::live::read_scope(c)?,
                 lead_device: c.opt_key("lead.device_id")?,
                 person: c.key("person")?,
             })
@@ -587,6 +593,7 @@ impl OutboxStore for SqliteStore {
     async fn recent(&self, scope: RecentOf, since: Timestamp, limit: u32) -> Result<RecentOutcomes, StoreError> {
         let statement = match scope {
             RecentOf::Campaign(id) => sqlx::query(RECENT_OF_CAMPAIGN).bind(blob(&id).to_vec()),
+            RecentOf::Sequence(id) => sqlx::query(RECENT_OF_SEQUENCE).bind(blob(&id).to_vec()),
             RecentOf::Device(id) => sqlx::query(RECENT_OF_DEVICE).bind(blob(&id).to_vec()),
         };
         let statement = statement.bind(since.as_millis()).bind(limit);

@@ -71,6 +71,7 @@ impl Side {
                     user_id: owned.device.user_id,
                     device_id: owned.device.id,
                     served: None,
+                    served_sequence: None,
                 })
                 .collect(),
             now,
@@ -118,6 +119,7 @@ impl Side {
                 delivery: None,
             },
             detail: None,
+            advance: None,
         });
         let settle = Settle {
             incarnation: self.node,
