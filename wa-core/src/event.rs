@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::device::{HoldReason, LinkState};
+use crate::domain::enrolment::{EnrolmentReason, EnrolmentState};
 use crate::domain::message::{MessageState, Reason};
+use crate::domain::sequence::{SequenceReason, SequenceStatus};
 use crate::domain::suppression::SuppressionReason;
-use crate::id::{CampaignId, CommandId, DeviceId, EventId, LeadId, MessageId, UserId};
+use crate::id::{CampaignId, CommandId, DeviceId, EnrolmentId, EventId, LeadId, MessageId, SequenceId, UserId};
 use crate::time::Timestamp;
 
 /// What happened. Holds ids and states, never texts, numbers or credentials.
@@ -28,6 +30,42 @@ pub enum EventKind {
     CampaignProgress {
         /// The campaign.
         campaign_id: CampaignId,
+    },
+    /// A sequence changed its status.
+    SequenceStatus {
+        /// The sequence.
+        sequence_id: SequenceId,
+        /// Its new status.
+        status: SequenceStatus,
+        /// Why.
+        reason: Option<SequenceReason>,
+    },
+    /// Numbers of a sequence changed; a hint, never durable.
+    SequenceProgress {
+        /// The sequence.
+        sequence_id: SequenceId,
+    },
+    /// A lead entered a sequence; a hint, never durable, because only the commit knows whom a sequence takes.
+    EnrolmentStarted {
+        /// The enrolment.
+        enrolment_id: EnrolmentId,
+        /// The sequence.
+        sequence_id: SequenceId,
+        /// The lead.
+        lead_id: LeadId,
+    },
+    /// A run through a sequence was completed, or ended before its last step.
+    EnrolmentEnded {
+        /// The enrolment.
+        enrolment_id: EnrolmentId,
+        /// The sequence.
+        sequence_id: SequenceId,
+        /// The lead.
+        lead_id: LeadId,
+        /// `Completed` or `Ended`.
+        state: EnrolmentState,
+        /// Why it ended before its last step.
+        reason: Option<EnrolmentReason>,
     },
     /// A message reached a new state.
     MessageState {

@@ -145,7 +145,9 @@ async fn sees(connection: &mut SqliteConnection, scope: &RequestScope, devices: 
         EventKind::CampaignStatus { campaign_id, .. } | EventKind::CampaignProgress { campaign_id } => {
             (SEES_CAMPAIGN, blob(campaign_id).to_vec())
         }
-        EventKind::LeadCreated { lead_id } => (SEES_LEAD, blob(lead_id).to_vec()),
+        EventKind::LeadCreated { lead_id }
+        | EventKind::EnrolmentStarted { lead_id, .. }
+        | EventKind::EnrolmentEnded { lead_id, .. } => (SEES_LEAD, blob(lead_id).to_vec()),
         EventKind::OptedOut {
             lead_id: Some(lead_id), ..
         } => (SEES_LEAD, blob(lead_id).to_vec()),

@@ -61,6 +61,10 @@ impl Meters {
         let event = match kind {
             EventKind::CampaignStatus { .. } => "campaign_status",
             EventKind::CampaignProgress { .. } => "campaign_progress",
+            EventKind::SequenceStatus { .. } => "sequence_status",
+            EventKind::SequenceProgress { .. } => "sequence_progress",
+            EventKind::EnrolmentStarted { .. } => "enrolment_started",
+            EventKind::EnrolmentEnded { .. } => "enrolment_ended",
             EventKind::MessageState { .. } => "message_state",
             EventKind::LeadCreated { .. } => "lead_created",
             EventKind::OptedOut { .. } => "opted_out",

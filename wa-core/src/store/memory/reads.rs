@@ -89,7 +89,11 @@ impl State {
             EventKind::CampaignStatus { campaign_id, .. } | EventKind::CampaignProgress { campaign_id } => {
                 self.visible_campaign(scope, *campaign_id).is_some()
             }
-            EventKind::LeadCreated { lead_id } => self.visible_lead(scope, *lead_id).is_some(),
+            EventKind::LeadCreated { lead_id }
+            | EventKind::EnrolmentStarted { lead_id, .. }
+            | EventKind::EnrolmentEnded { lead_id, .. } => self.visible_lead(scope, *lead_id).is_some(),
+            // Told to whole users only.
+            EventKind::SequenceStatus { .. } | EventKind::SequenceProgress { .. } => false,
             EventKind::OptedOut { lead_id, .. } => lead_id.is_some_and(|id| self.visible_lead(scope, id).is_some()),
             EventKind::MessageState { device_id, .. } => sees(scope, *device_id),
             EventKind::Reply { device_id, .. }
