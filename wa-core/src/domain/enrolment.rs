@@ -210,6 +210,8 @@ pub struct EnrolmentCount {
     pub device_id: Option<DeviceId>,
     /// Where they stand.
     pub state: EnrolmentState,
+    /// Why they ended; of completed ones, why they were not chained on.
+    pub reason: Option<EnrolmentReason>,
     /// How many.
     pub count: u64,
 }

@@ -62,7 +62,7 @@ impl Span {
 pub struct SequenceCounts {
     /// Messages that are not superseded, by step, then the pool before devices.
     pub steps: Vec<StepNumbers>,
-    /// Enrolments, by version, step, the pool before devices, state; those that count nobody are left out.
+    /// Enrolments, by version, step, the pool before devices, state, reason; those that count nobody are left out.
     pub enrolments: Vec<EnrolmentCount>,
 }
 
