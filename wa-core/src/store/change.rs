@@ -173,7 +173,8 @@ pub enum Change {
         steps: Option<Box<SequenceSteps>>,
     },
     /// Marks a sequence deleted: nothing of it is begun any more; `sweep` ends its open enrolments with reason
-    /// `SequenceDeleted` and moves their messages in pages. Its numbers stay.
+    /// `SequenceDeleted` in pages, each with its messages. Its numbers stay. A deleted sequence is `NotFound` in every change of
+    /// a sequence but `MoveMatchCursor`.
     DeleteSequence {
         /// Its owner.
         user_id: UserId,
@@ -197,8 +198,8 @@ pub enum Change {
         /// Why.
         reason: Option<SequenceReason>,
     },
-    /// Moves the cursor of an active sequence. `Conflict` unless it is active, has these steps and stands at `from`. The first
-    /// change of its set. No new version.
+    /// Moves the cursor of an active sequence. `Conflict` unless it is active, not deleted, has these steps and stands at `from`.
+    /// The first change of its set. No new version.
     MoveMatchCursor {
         /// The sequence.
         sequence_id: SequenceId,
@@ -258,8 +259,10 @@ pub enum Change {
     /// is inserted in the state that `requeue` would give it; one that is given settled stays so. One with `supersedes` marks
     /// that row superseded, in all numbers. A user, device, lead or campaign that do not belong together are `NotFound`.
     /// `Conflict`: a message given as `sending` or `in_doubt`; an open one that would wait for ever (no device, and not of a
-    /// campaign and its pool); a key of another user; a row to supersede that is neither `failed` nor `unknown` (evidence may have come in
-    /// the meantime), of another scope, or superseded before.
+    /// campaign or sequence and its pool); a key of another user; a row to supersede that is neither `failed` nor `unknown`
+    /// (evidence may have come in the meantime), of another scope or flow, superseded before, or of a step after which a later
+    /// one of its enrolment has begun an attempt; a flow outside a sequence. A sequence or enrolment that is not the user's is
+    /// `NotFound`.
     InsertMessages(Vec<Message>),
     /// A person says what became of an `unknown` message, now `sent` or `failed` with reason `ByPerson`; `Conflict` in any other
     /// state.
@@ -373,10 +376,11 @@ pub struct NewEnrolment {
 
 /// The move of an enrolment from a settled step to the next.
 ///
-/// To ensure correctness: applied only when the enrolment is open, stands at `from` in `from_version`, the newest message of
-/// that step is settled in state `after`, and `to_version` is the newest version of the sequence's steps, which is not deleted;
-/// else `Conflict`, and inside a settlement nothing happens and the mark stays. It sets step, version and planned due time,
-/// inserts the messages (through `requeue`, as every insert) and takes the mark away.
+/// To ensure correctness: applied only when the enrolment is open, stands at `from` in `from_version`, the first message of
+/// that step (round 0) is settled in state `after`, `to_version` is the newest version of the sequence's steps, which is not
+/// deleted, and the messages that are not of a pool are for the device that the enrolment has; else `Conflict`, and inside a
+/// settlement nothing happens and the mark stays. It sets step, version and planned due time, inserts the messages (through
+/// `requeue`, as every insert) and takes the mark away. An enrolment that is not the user's is `NotFound`.
 #[derive(Debug, Clone)]
 pub struct Advance {
     /// Its owner.

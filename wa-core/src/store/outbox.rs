@@ -254,7 +254,7 @@ pub struct SendingRow {
 /// What a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Messages moved.
+    /// Messages moved; an enrolment of a deleted sequence that was ended counts as one, with its messages.
     pub moved: u64,
     /// Whether there is more to move.
     pub more: bool,
@@ -377,7 +377,8 @@ pub trait OutboxStore: Send + Sync {
     ///   not yet begun message to `sent` or `failed`, nothing else. The owner's own late outcome is evidence in the same way,
     ///   answered `Yes`;
     /// - tallies change in the same transaction;
-    /// - a message of a flow that settles marks its enrolment, or moves it on where its outcome's `advance` fits.
+    /// - a message of a flow that settles marks its enrolment, or moves it on where its outcome's `advance` fits; whatever fails
+    ///   in that leaves the outcome as it is and the mark.
     ///
     /// Idempotency: repeating an outcome answers `Already`, whoever repeats it, while the message stands where the outcome
     /// took it; of a `Sent` the vendor's id is still taken where none is known, and a further delivery. Ordering: one answer
@@ -395,7 +396,7 @@ pub trait OutboxStore: Send + Sync {
     async fn doubts(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<Message>, StoreError>;
 
     /// Moves up to `limit` messages whose scope was paused, resumed or ended, or whose device was deleted, since they were
-    /// queued. Reads the marks that `SetCampaignStatus` and `DeleteDevice` leave, and removes a mark when nothing is left.
+    /// queued. Reads the marks that `SetCampaignStatus`, `SetSequenceStatus`, `DeleteSequence` and `DeleteDevice` leave, and removes a mark when nothing is left.
     ///
     /// To ensure correctness: queued and held messages go where [`requeue`](crate::plan::requeue) says, those in doubt become
     /// `unknown` when their scope has ended or their deleted device has no owner; `held_at` is the time of the move, and time
@@ -451,7 +452,7 @@ pub trait OutboxStore: Send + Sync {
     ) -> Result<Vec<crate::domain::message::Attempt>, StoreError>;
 
     /// The numbers of a scope per device, from the tallies, the pool first, then by device; within a request's scope. Devices
-    /// without a message in it are left out. `NotFound` for a campaign of another user.
+    /// without a message in it are left out. `NotFound` for a campaign or sequence of another user.
     async fn numbers(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError>;
 
     /// The numbers of a device over all scopes.

@@ -71,7 +71,10 @@ pub struct SequenceCounts {
 /// - whatever settles a message of a flow (round 0, the active step of an open enrolment) marks its enrolment in the same
 ///   transaction: [`to_advance`](Self::to_advance) tells it until a change moves it on;
 /// - the gate of a flow's message is its enrolment, then its sequence: ended when the enrolment is not open or the sequence
-///   deleted, paused when the sequence does not run.
+///   deleted, paused when the sequence does not run;
+/// - it is paused too while an open message of a step is there that the enrolment reached before, because a person sends that
+///   one again; steps stand in the order of their first messages, the active one last. When the earlier message is settled,
+///   those that were held for it are queued in the same transaction.
 #[async_trait]
 pub trait SequenceStore: Send + Sync {
     /// One sequence within a request's scope; a deleted one is `NotFound`.
@@ -110,7 +113,8 @@ pub trait SequenceStore: Send + Sync {
     /// To ensure correctness: exact matching within the sequence's user.
     async fn match_page(&self, sequence: &Sequence, after: LeadId, limit: u32) -> Result<Vec<Lead>, StoreError>;
 
-    /// Open enrolments, of any user, whose active step is settled and which were not moved on since, oldest mark first.
+    /// Open enrolments, of any user, whose active step is settled and which were not moved on since, by (`settled_at` of the
+    /// message, id).
     ///
     /// To ensure correctness: an enrolment of a sequence that does not run is told too: its next step is held.
     async fn to_advance(&self, limit: u32) -> Result<Vec<ToAdvance>, StoreError>;

@@ -1,5 +1,6 @@
 //! Commits of changes to devices, leads, campaigns, saved texts and commands.
 
+use super::enrolments::Ending;
 use super::flaw::Flaw;
 use super::state::{DeviceRow, Mark, State, conflict, folded, not_found};
 use crate::domain::audience::{Audience, AudienceCursor, CampaignEntry};
@@ -9,7 +10,7 @@ use crate::domain::device::{Device, Epoch, HoldReason};
 use crate::domain::lead::Lead;
 use crate::domain::saved_text::SavedText;
 use crate::id::{CampaignId, DeviceId, LeadId, TemplateId, UserId};
-use crate::store::{Change, ChangeSet, Committed, Fence, LeadInsert, OnDuplicate, StoreError, StoreErrorKind};
+use crate::store::{Change, ChangeSet, Committed, Fence, LeadInsert, OnDuplicate, StoreError};
 use crate::time::Timestamp;
 
 /// The operation that errors name.
@@ -93,7 +94,7 @@ impl State {
                 Ok(())
             }
             Change::UpdateLead(lead) => self.update_lead(*lead),
-            Change::DeleteLead { user_id, lead_id } => self.delete_lead(user_id, lead_id),
+            Change::DeleteLead { user_id, lead_id } => self.delete_lead(user_id, lead_id, now),
             Change::InsertCampaign(campaign) => self.insert_campaign(*campaign),
             Change::UpdateCampaign(campaign) => self.update_campaign(*campaign),
             Change::DeleteCampaign { user_id, campaign_id } => self.delete_campaign(user_id, campaign_id),
@@ -122,16 +123,52 @@ impl State {
                 delivery,
                 at,
             } => self.receipt((user_id, device_id), &message, (delivery, at), now, done),
-            Change::InsertSequence { .. }
-            | Change::UpdateSequence { .. }
-            | Change::DeleteSequence { .. }
-            | Change::SetSequenceStatus { .. }
-            | Change::MoveMatchCursor { .. }
-            | Change::Matched { .. }
-            | Change::Enrol(_)
-            | Change::AdvanceEnrolment(_)
-            | Change::EndEnrolment { .. }
-            | Change::ReplaceTrigger { .. } => Err(StoreError::new(StoreErrorKind::Unsupported, COMMIT, "sequence")),
+            Change::InsertSequence { sequence, steps } => self.insert_sequence(*sequence, steps.map(|steps| *steps)),
+            Change::UpdateSequence { sequence, steps } => self.update_sequence(*sequence, steps.map(|steps| *steps)),
+            Change::DeleteSequence { user_id, sequence_id } => self.delete_sequence(user_id, sequence_id, now),
+            Change::SetSequenceStatus {
+                user_id,
+                sequence_id,
+                from,
+                to,
+                reason,
+            } => self.set_sequence_status(user_id, sequence_id, from, (to, reason), now),
+            Change::MoveMatchCursor {
+                sequence_id,
+                steps_version,
+                from,
+                to,
+            } => self.move_match_cursor(sequence_id, steps_version, from, to),
+            Change::Matched {
+                user_id,
+                lead_id,
+                version,
+            } => {
+                self.matched(user_id, lead_id, version);
+                Ok(())
+            }
+            Change::Enrol(all) => self.enrol(all, now, done),
+            Change::AdvanceEnrolment(advance) => self.advance_enrolment(*advance, now, done),
+            Change::EndEnrolment {
+                user_id,
+                enrolment_id,
+                step,
+                state,
+                reason,
+                next_id,
+            } => {
+                let ending = Ending { state, reason, next_id };
+                self.end_one_enrolment(user_id, enrolment_id, step, ending, now)
+            }
+            Change::ReplaceTrigger {
+                user_id,
+                lead_id,
+                remove,
+                add,
+            } => {
+                self.replace_trigger(user_id, lead_id, (remove, add), now);
+                Ok(())
+            }
             Change::Suppress(suppression) => self.suppress(suppression, now, done),
             Change::Unsuppress { user_id, person } => {
                 self.remove_suppression(user_id, person);
@@ -142,10 +179,10 @@ impl State {
                 user_id,
                 device_id,
                 phone,
-                person: _,
+                person,
                 provider_id,
                 at,
-            } => self.replied((user_id, device_id), phone, provider_id, at, done),
+            } => self.replied((user_id, device_id), (phone, person), (provider_id, at), now, done),
             Change::InsertSavedText(saved) => self.insert_saved_text(*saved),
             Change::UpdateSavedText(saved) => self.update_saved_text(*saved),
             Change::DeleteSavedText { user_id, template_id } => self.delete_saved_text(user_id, template_id),
@@ -321,14 +358,18 @@ impl State {
         {
             return Err(conflict(COMMIT, "lead"));
         }
-        self.put_lead(new);
+        let moved = new.device_id != old.device_id;
+        self.put_lead(new.clone());
+        if moved {
+            self.follow_lead(&new);
+        }
         Ok(())
     }
 
-    fn delete_lead(&mut self, user: UserId, id: LeadId) -> Result<(), StoreError> {
+    fn delete_lead(&mut self, user: UserId, id: LeadId, now: Timestamp) -> Result<(), StoreError> {
         self.lead_of(user, id)?;
         self.remove_lead(id);
-        Ok(())
+        self.end_with_lead(id, now)
     }
 
     pub(super) fn campaign_of(&self, user: UserId, id: CampaignId) -> Result<&Campaign, StoreError> {

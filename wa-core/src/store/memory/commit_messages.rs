@@ -5,6 +5,7 @@ use super::flaw::Flaw;
 use super::messages::{LAST_INSTANT, LAST_MESSAGE};
 use super::state::{State, conflict, not_found, overrides, place};
 use crate::domain::delivery::Delivery;
+use crate::domain::enrolment::EnrolmentReason;
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::{PersonKey, Phone};
@@ -37,8 +38,8 @@ impl State {
         }
         match message.state {
             MessageState::Queued | MessageState::Held => {
-                // Nobody would ever give it a device: only messages of campaigns wait in the pool.
-                let pooled = message.from_pool && matches!(message.scope, MessageScope::Campaign(_));
+                // Nobody would ever give it a device: only messages of campaigns and sequences wait in the pool.
+                let pooled = message.from_pool && message.scope.is_bulk();
                 if message.device_id.is_none() && !pooled {
                     return Err(conflict(COMMIT, "message"));
                 }
@@ -65,11 +66,20 @@ impl State {
         Ok(())
     }
 
-    /// Device, lead and campaign of a message belong to its user.
+    /// Device, lead, campaign, sequence and enrolment of a message belong to its user.
     fn check_owners(&self, message: &Message) -> Result<(), StoreError> {
         let user = message.user_id;
         if let MessageScope::Campaign(id) = message.scope {
             self.campaign_of(user, id)?;
+        }
+        if let MessageScope::Sequence(id) = message.scope {
+            let sequence = self.sequences.get(id).filter(|sequence| sequence.user_id == user);
+            sequence.ok_or(not_found(COMMIT, "sequence"))?;
+            let enrolment = message.flow.and_then(|flow| self.enrolments.get(flow.enrolment_id));
+            let own = enrolment.filter(|one| (one.user_id, one.sequence_id) == (user, id));
+            own.ok_or(not_found(COMMIT, "enrolment"))?;
+        } else if message.flow.is_some() {
+            return Err(conflict(COMMIT, "message"));
         }
         if let Some(id) = message.device_id {
             self.device_of(user, id).ok_or(not_found(COMMIT, "device"))?;
@@ -85,6 +95,14 @@ impl State {
         let earlier = self.message_of(by.user_id, id)?;
         if earlier.scope != by.scope || earlier.superseded || !earlier.state.may_be_resent() {
             return Err(conflict(COMMIT, "message"));
+        }
+        if let Some(flow) = earlier.flow {
+            let same = by
+                .flow
+                .is_some_and(|by| (by.enrolment_id, by.step_id) == (flow.enrolment_id, flow.step_id));
+            if !same || (self.later_has_begun(flow) && !self.flawed(Flaw::EarlierStepIsResent)) {
+                return Err(conflict(COMMIT, "message"));
+            }
         }
         let superseded = !self.flawed(Flaw::SupersededRowCounts);
         self.change_message(COMMIT, id, |message| message.superseded = superseded)?;
@@ -191,7 +209,7 @@ impl State {
                 done.moved += self.stop(id, Reason::Suppressed, now)?;
             }
         }
-        Ok(())
+        self.end_enrolments_of((user, person), EnrolmentReason::Suppressed, now)
     }
 
     /// Stops an open message that is not being sent: one in doubt becomes `unknown`, others are skipped.
@@ -248,7 +266,7 @@ impl State {
                 self.put_earlier(id, erased);
             }
         }
-        Ok(())
+        self.erase_enrolments(user, person, now)
     }
 
     fn leads_with(&self, user: UserId, phone: Phone) -> Vec<LeadId> {
@@ -262,9 +280,9 @@ impl State {
     pub(super) fn replied(
         &mut self,
         (user, device): (UserId, DeviceId),
-        phone: Phone,
-        provider_id: TransportMessageId,
-        at: Timestamp,
+        (phone, person): (Phone, PersonKey),
+        (provider_id, at): (TransportMessageId, Timestamp),
+        now: Timestamp,
         done: &mut Committed,
     ) -> Result<(), StoreError> {
         self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
@@ -292,7 +310,7 @@ impl State {
             }
             done.matched.push(id);
         }
-        Ok(())
+        self.end_by_reply(user, person, now)
     }
 }
 

@@ -140,6 +140,42 @@ flaws! {
     ReleaseGivesSending,
     /// Attempts whose fate is unknown do not count in a lane's history.
     HistoryForgetsUnknown,
+    /// A person is enrolled although an enrolment of theirs is open.
+    EnrolsTwice,
+    /// Re-entry is allowed whatever the sequence says.
+    ReEntryIsIgnored,
+    /// A chain may lead back into a sequence that it came through.
+    ChainsRunInCircles,
+    /// An enrolment keeps naming the one that was refused to follow it.
+    RefusedChainIsNotTold,
+    /// Leads enter by tokens that begin like those of the entry points.
+    EntriesMatchParts,
+    /// A message that is declined leaves its enrolment where it is.
+    DeclineForgetsTheMark,
+    /// A message that is swept leaves its enrolment where it is.
+    SweepForgetsTheMark,
+    /// An enrolment moves on however its step ended.
+    AdvanceIgnoresAfter,
+    /// An enrolment moves on in steps that were edited since.
+    AdvanceIgnoresEdits,
+    /// A completion takes all triggers of its lead.
+    TriggerRemovalRemovesAll,
+    /// Messages of ended enrolments are sent.
+    GateIgnoresEnrolment,
+    /// A later step is sent while an earlier one is sent again.
+    GateIgnoresEarlierSteps,
+    /// A step is sent again after a later one.
+    EarlierStepIsResent,
+    /// The counts of a sequence leave out enrolments that ended.
+    CountsForgetEnded,
+    /// A reply ends no enrolment.
+    ReplyEndsNothing,
+    /// The enrolments of a deleted sequence stay open.
+    DeletionEndsNothing,
+    /// An edit of the entry points of an active sequence looks for nobody anew.
+    EditKeepsTheCursor,
+    /// A lead that changed while it was matched loses its mark.
+    MatchedIgnoresVersions,
     /// A login that has expired is found.
     ExpiredLoginLives,
 }

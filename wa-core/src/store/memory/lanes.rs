@@ -1,11 +1,13 @@
 //! What lanes and routing read of the outbox.
 
+use uuid::Uuid;
+
 use super::flaw::Flaw;
 use super::messages::{LAST_INSTANT, LAST_MESSAGE};
 use super::state::State;
-use crate::domain::message::{Message, MessageState};
+use crate::domain::message::{Message, MessageScope, MessageState};
 use crate::domain::pacing::Priority;
-use crate::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
+use crate::id::{DeviceId, Incarnation, MessageId, UserId};
 use crate::plan::ScopeGate;
 use crate::store::{
     DeviceLoad, Due, DueMessage, LaneDue, LaneHistory, LaneLook, PoolMessage, RecentOf, RecentOutcomes, SendingRow,
@@ -54,10 +56,15 @@ impl State {
     fn head(&self, look: &LaneLook, priority: Priority, now: Timestamp) -> Result<Head, Option<Timestamp>> {
         let mut next = None;
         let mut wrapped = None;
-        for (campaign, head) in self.heads(look.device_id, priority) {
+        let served = match priority {
+            Priority::Campaign => look.served.map(|id| *id.as_uuid()),
+            Priority::Sequence => look.served_sequence.map(|id| *id.as_uuid()),
+            _ => None,
+        };
+        for (turn, head) in self.heads(look.device_id, priority) {
             if head.0 > now {
                 next = Some(next.map_or(head.0, |at: Timestamp| at.min(head.0)));
-            } else if look.served.is_none_or(|served| campaign > served) || self.flawed(Flaw::DueForgetsTurns) {
+            } else if served.is_none_or(|served| turn > served) || self.flawed(Flaw::DueForgetsTurns) {
                 return Ok(head);
             } else {
                 wrapped = wrapped.or(Some(head));
@@ -66,8 +73,8 @@ impl State {
         wrapped.ok_or(next)
     }
 
-    /// The earliest queued message of each campaign on a lane, by campaign; one in all where there are no campaigns.
-    fn heads(&self, device: DeviceId, priority: Priority) -> impl Iterator<Item = (CampaignId, Head)> {
+    /// The earliest queued message of each campaign or sequence on a lane, by its id; one in all of what has no turns.
+    fn heads(&self, device: DeviceId, priority: Priority) -> impl Iterator<Item = (Uuid, Head)> {
         let first_from = move |from| {
             self.messages
                 .queued
@@ -75,12 +82,12 @@ impl State {
                 .next()
                 .filter(|(of, at, ..)| (*of, *at) == (device, priority))
         };
-        let start = (device, priority, CampaignId::MIN, FIRST_INSTANT, MessageId::MIN);
-        std::iter::successors(first_from(start), move |(_, _, campaign, _, _)| {
-            let past = (device, priority, *campaign, LAST_INSTANT, LAST_MESSAGE);
+        let start = (device, priority, Uuid::nil(), FIRST_INSTANT, MessageId::MIN);
+        std::iter::successors(first_from(start), move |(_, _, turn, _, _)| {
+            let past = (device, priority, *turn, LAST_INSTANT, LAST_MESSAGE);
             first_from(past)
         })
-        .map(|(_, _, campaign, due_at, id)| (*campaign, (*due_at, *id)))
+        .map(|(_, _, turn, due_at, id)| (*turn, (*due_at, *id)))
     }
 
     fn due_message(&self, id: MessageId) -> DueMessage {
@@ -130,7 +137,7 @@ impl State {
             .filter(|message| {
                 let device = message.device_id.and_then(|id| self.devices.get(&id));
                 device.is_some_and(|row| row.owner == Some(incarnation))
-                    && (self.gate(message.scope) != ScopeGate::Paused || self.flawed(Flaw::DoubtsIgnorePause))
+                    && (self.gate(message) != ScopeGate::Paused || self.flawed(Flaw::DoubtsIgnorePause))
             })
             .take(limit as usize)
             .cloned()
@@ -144,11 +151,22 @@ impl State {
                 .next()
                 .is_some_and(|(node, of, _)| (*node, *of) == (incarnation, user))
         };
-        let running = self.campaigns_expanding.iter().chain(&self.campaigns_expanded);
-        let mut waiting: Vec<(Timestamp, MessageId)> = running
+        let campaigns = self.campaigns_expanding.iter().chain(&self.campaigns_expanded);
+        let campaigns = campaigns
             .filter(|id| serves(self.campaigns[id].user_id))
-            .flat_map(|id| {
-                let due = (*id, FIRST_INSTANT, MessageId::MIN)..=(*id, now, LAST_MESSAGE);
+            .map(|id| MessageScope::Campaign(*id));
+        let sequences = self.sequences.running.iter();
+        let sequences = sequences
+            .filter(|id| {
+                self.sequences
+                    .get(**id)
+                    .is_some_and(|sequence| serves(sequence.user_id))
+            })
+            .map(|id| MessageScope::Sequence(*id));
+        let mut waiting: Vec<(Timestamp, MessageId)> = campaigns
+            .chain(sequences)
+            .flat_map(|scope| {
+                let due = (scope, FIRST_INSTANT, MessageId::MIN)..=(scope, now, LAST_MESSAGE);
                 self.messages.pool.range(due).take(limit as usize)
             })
             .map(|(_, due_at, id)| (*due_at, *id))
@@ -224,16 +242,20 @@ impl State {
             recent.bad += u32::from(bad);
         };
         let limit = limit as usize;
-        match of {
-            RecentOf::Campaign(id) => self
+        let scope = match of {
+            RecentOf::Campaign(id) => Ok(MessageScope::Campaign(id)),
+            RecentOf::Sequence(id) => Ok(MessageScope::Sequence(id)),
+            RecentOf::Device(id) => Err(id),
+        };
+        match scope {
+            Ok(scope) => self
                 .messages
                 .settled_in
-                .range((id, since, MessageId::MIN)..=(id, LAST_INSTANT, LAST_MESSAGE))
+                .range((scope, since, MessageId::MIN)..=(scope, LAST_INSTANT, LAST_MESSAGE))
                 .rev()
                 .take(limit)
                 .for_each(|(_, _, id)| count(*id)),
-            RecentOf::Sequence(_) => {}
-            RecentOf::Device(id) => self
+            Err(id) => self
                 .messages
                 .settled_on
                 .range((id, since, MessageId::MIN)..=(id, LAST_INSTANT, LAST_MESSAGE))

@@ -9,7 +9,7 @@ use crate::domain::message::{Attempt, IdempotencyKey, Message, MessageScope, Mes
 use crate::domain::pacing::Priority;
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::summary::Numbers;
-use crate::id::{CampaignId, DeviceId, MessageId, UserId};
+use crate::id::{CampaignId, DeviceId, EnrolmentId, MessageId, SequenceId, StepId, UserId};
 use crate::time::Timestamp;
 use crate::transport::TransportMessageId;
 
@@ -21,6 +21,9 @@ pub(super) const LAST_INSTANT: Timestamp = Timestamp::from_millis(i64::MAX);
 /// A scope as tallies name it: direct messages of two users are two scopes.
 pub(super) type ScopeKey = (UserId, MessageScope);
 
+/// A step on a device, as tallies name it.
+pub(super) type StepKey = (SequenceId, StepId, Option<DeviceId>);
+
 /// The outbox. Only [`replace`](Self::replace) changes a row, so that no index or tally can miss it.
 #[derive(Default)]
 #[cfg_attr(test, derive(PartialEq))]
@@ -29,18 +32,22 @@ pub(super) struct Messages {
     keys: BTreeMap<IdempotencyKey, MessageId>,
     /// Attempts before the newest, oldest first.
     pub(super) earlier: BTreeMap<MessageId, Vec<Attempt>>,
-    /// Queued, per lane, priority and campaign (the nil id for what belongs to none), by due time.
-    pub(super) queued: BTreeSet<(DeviceId, Priority, CampaignId, Timestamp, MessageId)>,
+    /// Queued, per lane, priority and campaign or sequence (the nil id for what belongs to none), by due time.
+    pub(super) queued: BTreeSet<(DeviceId, Priority, Uuid, Timestamp, MessageId)>,
     /// Queued, by due time.
     pub(super) queued_at: BTreeSet<(Timestamp, MessageId)>,
     /// Queued, by the instant at which they expire.
     pub(super) expiring: BTreeSet<(Timestamp, MessageId)>,
-    /// Queued without a device, per campaign, by due time.
-    pub(super) pool: BTreeSet<(CampaignId, Timestamp, MessageId)>,
+    /// Queued without a device, per campaign or sequence, by due time.
+    pub(super) pool: BTreeSet<(MessageScope, Timestamp, MessageId)>,
     /// Queued pool messages that have a device.
     pub(super) topped_up: BTreeSet<(DeviceId, MessageId)>,
     /// Open, per scope and state.
     pub(super) open_in: BTreeSet<(ScopeKey, MessageState, MessageId)>,
+    /// Of flows, by step.
+    of_flow: BTreeSet<(EnrolmentId, StepId, MessageId)>,
+    /// Of flows, open.
+    open_of: BTreeSet<(EnrolmentId, MessageId)>,
     /// Open, per device and state.
     pub(super) open_on: BTreeSet<(DeviceId, MessageState, MessageId)>,
     /// Being sent.
@@ -62,11 +69,12 @@ pub(super) struct Messages {
     pub(super) attempted_to: BTreeSet<(UserId, PersonKey, Timestamp, MessageId)>,
     /// Sent, per device and number, by the start of the attempt.
     pub(super) sent_to: BTreeSet<(DeviceId, Phone, Timestamp, MessageId)>,
-    /// Sent, failed and unknown, per campaign.
-    pub(super) settled_in: BTreeSet<(CampaignId, Timestamp, MessageId)>,
+    /// Sent, failed and unknown, per campaign or sequence.
+    pub(super) settled_in: BTreeSet<(MessageScope, Timestamp, MessageId)>,
     /// Sent, failed and unknown, per device.
     pub(super) settled_on: BTreeSet<(DeviceId, Timestamp, MessageId)>,
     pub(super) tallies: BTreeMap<(ScopeKey, Option<DeviceId>), Numbers>,
+    pub(super) step_tallies: BTreeMap<StepKey, Numbers>,
     pub(super) device_tallies: BTreeMap<DeviceId, Numbers>,
     /// How many rows are in each state.
     states: BTreeMap<MessageState, u64>,
@@ -105,6 +113,11 @@ impl Messages {
         first_of(&self.open_in, (scope, state))
     }
 
+    pub(super) fn open_in(&self, scope: ScopeKey, state: MessageState) -> impl Iterator<Item = MessageId> {
+        let all = (scope, state, MessageId::MIN)..=(scope, state, LAST_MESSAGE);
+        self.open_in.range(all).map(|(_, _, id)| *id)
+    }
+
     pub(super) fn first_open_on(&self, device: DeviceId, state: MessageState) -> Option<MessageId> {
         first_of(&self.open_on, (device, state))
     }
@@ -125,6 +138,20 @@ impl Messages {
         self.of_scope
             .range((scope, after)..=(scope, LAST_MESSAGE))
             .map(|(_, id)| *id)
+    }
+
+    /// The messages of an enrolment, by step.
+    pub(super) fn of_enrolment(&self, id: EnrolmentId) -> impl Iterator<Item = MessageId> {
+        let last = (id, StepId::from_uuid(Uuid::max()), LAST_MESSAGE);
+        self.of_flow
+            .range((id, StepId::MIN, MessageId::MIN)..=last)
+            .map(|(_, _, id)| *id)
+    }
+
+    /// The open messages of an enrolment.
+    pub(super) fn open_of(&self, id: EnrolmentId) -> Vec<MessageId> {
+        let all = (id, MessageId::MIN)..=(id, LAST_MESSAGE);
+        self.open_of.range(all).map(|(_, id)| *id).collect()
     }
 
     pub(super) fn of_user(&self, user: UserId, after: MessageId) -> impl Iterator<Item = MessageId> {
@@ -178,10 +205,12 @@ impl Messages {
             )+};
         }
         keep! {
-            queued: |m| Some((queued(m)?.device_id?, m.scope.priority(), campaign(m).unwrap_or(CampaignId::MIN), m.due_at, m.id));
+            queued: |m| Some((queued(m)?.device_id?, m.scope.priority(), turn(m), m.due_at, m.id));
             queued_at: |m| Some((queued(m)?.due_at, m.id));
             expiring: |m| Some((queued(m)?.expires_at, m.id));
-            pool: |m| Some((campaign(queued(m).filter(|m| m.device_id.is_none())?)?, m.due_at, m.id));
+            pool: |m| queued(m).filter(|m| m.device_id.is_none() && m.scope.is_bulk()).map(|m| (m.scope, m.due_at, m.id));
+            of_flow: |m| m.flow.map(|flow| (flow.enrolment_id, flow.step_id, m.id));
+            open_of: |m| m.flow.filter(|_| m.state.is_open()).map(|flow| (flow.enrolment_id, m.id));
             topped_up: |m| Some((queued(m).filter(|m| m.from_pool)?.device_id?, m.id));
             open_in: |m| m.state.is_open().then_some((scope_of(m), m.state, m.id));
             open_on: |m| Some((m.device_id.filter(|_| m.state.is_open())?, m.state, m.id));
@@ -196,38 +225,52 @@ impl Messages {
             attempted: |m| m.attempt.as_ref().filter(|_| was_or_may_be_sent(m.state)).map(|a| (a.device_id, a.attempted_at, m.id));
             attempted_to: |m| m.attempt.as_ref().map(|a| (m.user_id, m.person, a.attempted_at, m.id));
             sent_to: |m| sent(m).and_then(|m| Some((m.device_id?, m.phone?, attempted_at(m), m.id)));
-            settled_in: |m| Some((campaign(m)?, outcome_at(m)?, m.id));
+            settled_in: |m| Some((Some(m.scope).filter(|scope| scope.is_bulk())?, outcome_at(m)?, m.id));
             settled_on: |m| Some((m.device_id?, outcome_at(m)?, m.id));
         }
         self.tally(old, new);
     }
 
     fn tally(&mut self, old: Option<&Message>, new: Option<&Message>) {
-        type Counted = (ScopeKey, Option<DeviceId>, MessageState, Option<Delivery>, bool);
-        let counted = |m: &Message| -> Counted { (scope_of(m), m.device_id, m.state, m.delivery, m.superseded) };
+        type Counted = (
+            ScopeKey,
+            Option<DeviceId>,
+            MessageState,
+            Option<Delivery>,
+            bool,
+            Option<StepKey>,
+        );
+        let counted =
+            |m: &Message| -> Counted { (scope_of(m), m.device_id, m.state, m.delivery, m.superseded, step_of(m)) };
         let (from, to) = (old.map(counted), new.map(counted));
         if from == to {
             return;
         }
-        if let Some((scope, device, state, delivery, superseded)) = from {
+        if let Some((scope, device, state, delivery, superseded, step)) = from {
             lower(&mut self.states, state);
             if let Some(device) = device {
                 lower(&mut self.states_on, (device, state));
             }
             if !superseded {
                 uncount(&mut self.tallies, (scope, device), state, delivery);
+                if let Some(step) = step {
+                    uncount(&mut self.step_tallies, step, state, delivery);
+                }
                 if let Some(device) = device {
                     uncount(&mut self.device_tallies, device, state, delivery);
                 }
             }
         }
-        if let Some((scope, device, state, delivery, superseded)) = to {
+        if let Some((scope, device, state, delivery, superseded, step)) = to {
             *self.states.entry(state).or_default() += 1;
             if let Some(device) = device {
                 *self.states_on.entry((device, state)).or_default() += 1;
             }
             if !superseded {
                 self.tallies.entry((scope, device)).or_default().count(state, delivery);
+                if let Some(step) = step {
+                    self.step_tallies.entry(step).or_default().count(state, delivery);
+                }
                 if let Some(device) = device {
                     self.device_tallies.entry(device).or_default().count(state, delivery);
                 }
@@ -268,6 +311,22 @@ fn campaign(m: &Message) -> Option<CampaignId> {
     }
 }
 
+/// Among what a lane takes turns: the campaign or sequence of a message, the nil id for what has no turns.
+fn turn(m: &Message) -> Uuid {
+    match m.scope {
+        MessageScope::Campaign(id) => *id.as_uuid(),
+        MessageScope::Sequence(id) => *id.as_uuid(),
+        _ => Uuid::nil(),
+    }
+}
+
+fn step_of(m: &Message) -> Option<StepKey> {
+    match m.scope {
+        MessageScope::Sequence(id) => m.flow.map(|flow| (id, flow.step_id, m.device_id)),
+        _ => None,
+    }
+}
+
 fn is_skipped_duplicate(m: &Message) -> bool {
     m.state == MessageState::Skipped && m.reason == Some(Reason::Duplicate)
 }
@@ -281,7 +340,7 @@ fn outcome_at(m: &Message) -> Option<Timestamp> {
     m.settled_at.filter(|_| matches!(m.state, Sent | Failed | Unknown))
 }
 
-fn lower<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
+pub(super) fn lower<K: Ord>(counts: &mut BTreeMap<K, u64>, key: K) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= 1;
         if *count == 0 {

@@ -9,14 +9,16 @@
 //! | `state` | the rows, one primitive per row that keeps its indexes, and the undo log of commits |
 //! | `messages` | the outbox with its indexes and tallies |
 //! | `commit`, `commit_messages` | one method per change |
+//! | `sequences`, `enrolments` | their rows with indexes and counts, and the changes of both |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
-//! | `leases`, `reads`, `campaigns`, `app` | the other sub-traits |
+//! | `leases`, `reads`, `campaigns`, `sequence_reads`, `app` | the other sub-traits |
 //! | `flaw` | deliberate bugs for the conformance suite; compiled to nothing without it |
 
 mod app;
 mod campaigns;
 mod commit;
 mod commit_messages;
+mod enrolments;
 mod flaw;
 mod lanes;
 mod leases;
@@ -24,6 +26,7 @@ mod messages;
 mod outbox;
 mod outbox_reads;
 mod reads;
+mod sequence_reads;
 mod sequences;
 mod state;
 mod sweep;

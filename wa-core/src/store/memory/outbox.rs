@@ -110,7 +110,7 @@ impl State {
                 self.change_message("begin", item.message_id, |message| place(message, state, reason, now))?;
                 return Ok(Some(Begun::Stray(state, reason)));
             }
-            let waits = self.gate(message.scope) == ScopeGate::Paused;
+            let waits = self.gate(message) == ScopeGate::Paused;
             return Ok(waits.then_some(Begun::Stray(MessageState::InDoubt, message.reason)));
         }
         let requeued = self.requeued(message);
@@ -165,7 +165,7 @@ impl State {
             && matches!(&outcome.verdict, Verdict::Requeue { reason, .. } if *reason != Reason::NotFoundAtGateway)
             && !self.flawed(Flaw::DoubtIsRequeued);
         if owns && !too_late && (changes || self.flawed(Flaw::TerminalStatesChange)) {
-            return self.record(outcome, now).map(Settled::Yes);
+            return self.record_and_follow(outcome, now).map(Settled::Yes);
         }
         // A late outcome is evidence, whoever brings it, and evidence moves a message only to what it proves.
         let proves = matches!(outcome.verdict, Verdict::Sent { .. } | Verdict::Failed { .. });
@@ -176,8 +176,17 @@ impl State {
         if !(proves && moves) || self.flawed(Flaw::EvidenceIsIgnored) {
             return Ok(nothing);
         }
-        let state = self.record(outcome, now)?;
+        let state = self.record_and_follow(outcome, now)?;
         Ok(if owns { Settled::Yes(state) } else { Settled::Lost(true) })
+    }
+
+    /// Moves a message as a verdict says, and its enrolment where that fits.
+    fn record_and_follow(&mut self, outcome: &Outcome, now: Timestamp) -> Result<MessageState, StoreError> {
+        let state = self.record(outcome, now)?;
+        if let Some(advance) = &outcome.advance {
+            self.follow(outcome.message_id, advance, now);
+        }
+        Ok(state)
     }
 
     /// Moves a message as a verdict says.

@@ -41,6 +41,17 @@ impl State {
         let after = page.after.unwrap_or(MessageId::MIN);
         let user = scope.user_id;
         let ids: Box<dyn Iterator<Item = MessageId>> = match (filter.scope, filter.person) {
+            _ if filter.enrolment_id.is_some() => {
+                let of_enrolment = filter
+                    .enrolment_id
+                    .into_iter()
+                    .flat_map(|id| self.messages.of_enrolment(id));
+                let mut sorted: Vec<MessageId> = of_enrolment
+                    .filter(|id| self.messages.row(*id).user_id == user)
+                    .collect();
+                sorted.sort_unstable();
+                Box::new(sorted.into_iter())
+            }
             (Some(of), _) => Box::new(self.messages.of_scope((user, of), after)),
             (None, Some(person)) => Box::new(self.messages.of_person(user, person)),
             (None, None) => Box::new(self.messages.of_user(user, after)),
@@ -64,13 +75,19 @@ impl State {
         Ok(earlier.chain(&message.attempt).cloned().collect())
     }
 
-    /// A campaign's numbers are those of its user's; the other scopes are the user's own.
+    /// Numbers of a campaign or sequence are those of its user's; the other scopes are the user's own.
     fn check_scope(&self, scope: &RequestScope, of: MessageScope, operation: &'static str) -> Result<(), StoreError> {
         if let MessageScope::Campaign(id) = of {
             let campaign = self.campaigns.get(&id);
             campaign
                 .filter(|campaign| campaign.user_id == scope.user_id)
                 .ok_or(not_found(operation, "campaign"))?;
+        }
+        if let MessageScope::Sequence(id) = of {
+            let sequence = self.sequences.get(id);
+            sequence
+                .filter(|sequence| sequence.user_id == scope.user_id)
+                .ok_or(not_found(operation, "sequence"))?;
         }
         Ok(())
     }
@@ -124,7 +141,14 @@ impl State {
 }
 
 fn shows(filter: &MessageFilter, message: &Message) -> bool {
+    let flow = message.flow.as_ref();
     filter.scope.is_none_or(|scope| message.scope == scope)
+        && filter
+            .enrolment_id
+            .is_none_or(|id| flow.is_some_and(|flow| flow.enrolment_id == id))
+        && filter
+            .step_id
+            .is_none_or(|id| flow.is_some_and(|flow| flow.step_id == id))
         && filter.device_id.is_none_or(|device| message.device_id == Some(device))
         && filter.lead_id.is_none_or(|lead| message.lead_id == Some(lead))
         && filter.person.is_none_or(|person| message.person == person)

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::enrolments::{EnrolmentRow, Enrolments};
 use super::flaw::Flaw;
 use super::messages::Messages;
+use super::sequences::{Sequences, may_match_anew};
 use crate::domain::access::{LoginSession, User};
 use crate::domain::audience::{AudienceCursor, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
@@ -15,11 +17,13 @@ use crate::domain::lead::{Lead, LeadIdentity};
 use crate::domain::message::{Attempt, Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::saved_text::SavedText;
+use crate::domain::sequence::{Sequence, SequenceSteps};
 use crate::domain::suppression::Suppression;
 use crate::domain::token::Token;
 use crate::event::Event;
 use crate::id::{
-    CampaignId, CommandId, DeviceId, EventId, ImportId, Incarnation, LeadId, MessageId, TemplateId, UserId,
+    CampaignId, CommandId, DeviceId, EnrolmentId, EventId, ImportId, Incarnation, LeadId, MessageId, SequenceId,
+    TemplateId, UserId,
 };
 use crate::plan::{DeviceGate, ScopeGate, Suppressed, requeue};
 use crate::seed::Seed;
@@ -63,6 +67,7 @@ pub(super) struct NodeRow {
 pub(super) enum Mark {
     Campaign(CampaignId),
     Device(DeviceId),
+    Sequence(SequenceId),
 }
 
 /// What takes one primitive change back.
@@ -71,6 +76,10 @@ enum Undo {
     Lead(LeadId, Option<Box<Lead>>),
     Campaign(CampaignId, Option<Box<Campaign>>),
     Entry(CampaignId, u32, Option<Box<CampaignEntry>>),
+    Sequence(SequenceId, Option<Box<Sequence>>),
+    Steps(SequenceId, i32),
+    Enrolment(EnrolmentId, Option<Box<EnrolmentRow>>),
+    Unmatched(LeadId, bool),
     Message(MessageId, Option<Box<Message>>),
     Earlier(MessageId, Vec<Attempt>),
     Suppression(UserId, PersonKey, Option<Box<Suppression>>),
@@ -106,6 +115,9 @@ pub(super) struct State {
     pub(super) leads: BTreeMap<LeadId, Box<Lead>>,
     pub(super) leads_of: BTreeSet<(UserId, LeadId)>,
     pub(super) leads_by_niche: BTreeSet<(UserId, Token, LeadId)>,
+    pub(super) leads_by_trigger: BTreeSet<(UserId, Token, LeadId)>,
+    /// Leads that may match a sequence and were not matched since.
+    pub(super) leads_unmatched: BTreeSet<LeadId>,
     pub(super) leads_by_phone: BTreeSet<(UserId, Phone, LeadId)>,
     pub(super) lead_identities: BTreeMap<LeadIdentity, LeadId>,
 
@@ -117,6 +129,8 @@ pub(super) struct State {
     pub(super) entries: BTreeMap<(CampaignId, u32), Box<CampaignEntry>>,
     pub(super) entries_by_phone: BTreeSet<(Phone, CampaignId, u32)>,
 
+    pub(super) sequences: Sequences,
+    pub(super) enrolments: Enrolments,
     pub(super) messages: Messages,
     pub(super) marks: BTreeSet<Mark>,
     pub(super) heard: BTreeSet<(DeviceId, TransportMessageId)>,
@@ -209,6 +223,22 @@ impl State {
         result
     }
 
+    /// Runs a part of a transaction and takes all of that back when it fails.
+    pub(super) fn attempt<T>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let before = self.undo.as_ref().map_or(0, Vec::len);
+        let result = work(self);
+        if result.is_err() {
+            let log = self.undo.as_mut().map_or_else(Vec::new, |log| log.split_off(before));
+            for step in log.into_iter().rev() {
+                self.take_back(step);
+            }
+        }
+        result
+    }
+
     fn note(&mut self, step: Undo) {
         if let Some(log) = &mut self.undo {
             log.push(step);
@@ -221,6 +251,10 @@ impl State {
             Undo::Lead(id, old) => drop(self.replace_lead(id, old)),
             Undo::Campaign(id, old) => drop(self.replace_campaign(id, old)),
             Undo::Entry(campaign, position, old) => drop(self.replace_entry(campaign, position, old)),
+            Undo::Sequence(id, old) => drop(self.sequences.replace(id, old)),
+            Undo::Steps(id, version) => drop(self.sequences.steps.remove(&(id, version))),
+            Undo::Enrolment(id, old) => drop(self.enrolments.replace(id, old)),
+            Undo::Unmatched(id, was) => drop(self.replace_unmatched(id, was)),
             Undo::Message(id, old) => drop(self.messages.replace(id, old)),
             Undo::Earlier(id, old) => drop(self.messages.earlier.insert(id, old)),
             Undo::Suppression(user, person, old) => drop(self.replace_suppression(user, person, old)),
@@ -265,13 +299,51 @@ impl State {
 
     pub(super) fn put_lead(&mut self, lead: Lead) {
         let id = lead.id;
+        let matches_anew = may_match_anew(self.leads.get(&id).map(Box::as_ref), &lead);
         let old = self.replace_lead(id, Some(Box::new(lead)));
         self.note(Undo::Lead(id, old));
+        if matches_anew {
+            self.set_unmatched(id, true);
+        }
     }
 
     pub(super) fn remove_lead(&mut self, id: LeadId) {
         let old = self.replace_lead(id, None);
         self.note(Undo::Lead(id, old));
+        self.set_unmatched(id, false);
+    }
+
+    /// Records whether a lead is still to be matched.
+    pub(super) fn set_unmatched(&mut self, id: LeadId, unmatched: bool) {
+        let was = self.replace_unmatched(id, unmatched);
+        self.note(Undo::Unmatched(id, was));
+    }
+
+    fn replace_unmatched(&mut self, id: LeadId, unmatched: bool) -> bool {
+        if unmatched {
+            !self.leads_unmatched.insert(id)
+        } else {
+            self.leads_unmatched.remove(&id)
+        }
+    }
+
+    pub(super) fn put_sequence(&mut self, sequence: Sequence) {
+        let id = sequence.id;
+        let old = self.sequences.replace(id, Some(Box::new(sequence)));
+        self.note(Undo::Sequence(id, old));
+    }
+
+    /// Adds a version of steps that is not there, before the sequence that names it.
+    pub(super) fn add_steps(&mut self, steps: SequenceSteps) {
+        let key = (steps.sequence_id, steps.version);
+        self.sequences.steps.insert(key, Box::new(steps));
+        self.note(Undo::Steps(key.0, key.1));
+    }
+
+    pub(super) fn put_enrolment(&mut self, row: EnrolmentRow) {
+        let id = row.enrolment.id;
+        let old = self.enrolments.replace(id, Some(Box::new(row)));
+        self.note(Undo::Enrolment(id, old));
     }
 
     fn replace_lead(&mut self, id: LeadId, new: Option<Box<Lead>>) -> Option<Box<Lead>> {
@@ -279,6 +351,10 @@ impl State {
             leads_of: |lead: &Lead| Some((lead.user_id, id));
             leads_by_niche: |lead: &Lead| {
                 let keys: Vec<_> = lead.niches.iter().map(|niche| (lead.user_id, niche.clone(), id)).collect();
+                keys
+            };
+            leads_by_trigger: |lead: &Lead| {
+                let keys: Vec<_> = lead.triggers.iter().map(|token| (lead.user_id, token.clone(), id)).collect();
                 keys
             };
             leads_by_phone: |lead: &Lead| Some((lead.user_id, lead.phone, id));
@@ -342,12 +418,16 @@ impl State {
 
     /// Puts a new message in the outbox.
     pub(super) fn add_message(&mut self, message: Message) {
-        let id = message.id;
+        let (id, settled) = (message.id, !message.state.is_open());
         let old = self.messages.replace(id, Some(Box::new(message)));
         self.note(Undo::Message(id, old));
+        if settled {
+            self.mark_enrolment("insert", id);
+        }
     }
 
-    /// Changes a message. Every change of a state goes through here, so the table of transitions is asked once.
+    /// Changes a message. Every change of a state goes through here, so the table of transitions is asked once, and whatever
+    /// settles a message of a flow marks its enrolment.
     ///
     /// # Errors
     /// `Conflict` when the table forbids the transition; nothing was changed then.
@@ -369,6 +449,10 @@ impl State {
         let old = self.messages.replace(id, Some(new));
         self.messages.tallies = stale.unwrap_or_else(|| std::mem::take(&mut self.messages.tallies));
         self.note(Undo::Message(id, old));
+        if from.is_open() && !to.is_open() {
+            self.mark_enrolment(operation, id);
+            self.release_later_steps(operation, id)?;
+        }
         Ok(to)
     }
 
@@ -479,13 +563,17 @@ impl State {
             .filter(|row| row.device.user_id == user)
     }
 
-    /// Whether a scope lets its messages be sent.
-    pub(super) fn gate(&self, scope: MessageScope) -> ScopeGate {
-        match scope {
-            MessageScope::Campaign(id) => self
-                .campaigns
-                .get(&id)
-                .map_or(ScopeGate::Ended, |campaign| campaign.status.into()),
+    /// Whether a campaign lets its messages be sent.
+    pub(super) fn campaign_gate(&self, id: CampaignId) -> ScopeGate {
+        let campaign = self.campaigns.get(&id);
+        campaign.map_or(ScopeGate::Ended, |campaign| campaign.status.into())
+    }
+
+    /// Whether its scope lets a message be sent.
+    pub(super) fn gate(&self, message: &Message) -> ScopeGate {
+        match message.scope {
+            MessageScope::Campaign(id) => self.campaign_gate(id),
+            MessageScope::Sequence(id) => self.flow_gate(id, message),
             _ => ScopeGate::Open,
         }
     }
@@ -516,7 +604,7 @@ impl State {
         } else {
             DeviceGate::Present
         };
-        let (state, reason) = requeue(self.gate(message.scope), self.suppressed(message), gate);
+        let (state, reason) = requeue(self.gate(message), self.suppressed(message), gate);
         Requeued {
             state,
             reason,
@@ -526,7 +614,7 @@ impl State {
 
     /// Whether a message in doubt may not be resolved by sending any more: its scope ended or its person opted out.
     pub(super) fn doubt_has_ended(&self, message: &Message) -> bool {
-        self.gate(message.scope) == ScopeGate::Ended || self.suppressed(message) == Suppressed::Yes
+        self.gate(message) == ScopeGate::Ended || self.suppressed(message) == Suppressed::Yes
     }
 }
 

@@ -1,12 +1,21 @@
 //! What follows a row flip in pages: messages of paused, resumed and ended scopes and of deleted devices, and the pool.
 
+use super::enrolments::Ending;
 use super::flaw::Flaw;
 use super::state::{Mark, State, place};
+use crate::domain::enrolment::EnrolmentReason;
 use crate::domain::message::{MessageScope, MessageState, Reason};
-use crate::id::{DeviceId, MessageId, UserId};
+use crate::id::{DeviceId, EnrolmentId, MessageId, UserId};
 use crate::plan::ScopeGate;
 use crate::store::{Assignment, Expired, StoreError, Swept};
 use crate::time::Timestamp;
+
+/// What is moved next.
+enum Next {
+    Message(MessageId),
+    /// Of a deleted sequence; it ends with its messages.
+    Enrolment(EnrolmentId),
+}
 
 impl State {
     pub(super) fn sweep(&mut self, limit: u32, now: Timestamp) -> Result<Swept, StoreError> {
@@ -18,12 +27,17 @@ impl State {
         let mut swept = Swept::default();
         let marks: Vec<Mark> = self.marks.iter().copied().collect();
         for mark in marks {
-            while let Some(id) = self.next_to_move(mark) {
+            while let Some(next) = self.next_to_move(mark) {
                 if swept.moved == limit {
                     swept.more = true;
                     break;
                 }
-                self.sweep_one(id, now, &mut swept)?;
+                match next {
+                    Next::Message(id) => self.sweep_one(id, now, &mut swept)?,
+                    Next::Enrolment(id) => {
+                        self.end_enrolment("sweep", id, Ending::by(EnrolmentReason::SequenceDeleted), now)?;
+                    }
+                }
                 swept.moved += 1;
             }
         }
@@ -61,20 +75,21 @@ impl State {
         Ok(())
     }
 
-    /// The next message that a mark wants moved, as its scope and device stand now.
-    fn next_to_move(&self, mark: Mark) -> Option<MessageId> {
+    /// What a mark wants moved next, as its scope and device stand now.
+    fn next_to_move(&self, mark: Mark) -> Option<Next> {
         use MessageState::{Held, InDoubt, Queued};
         match mark {
             Mark::Campaign(campaign) => {
                 let scope = MessageScope::Campaign(campaign);
                 let user = self.campaigns.get(&campaign)?.user_id;
-                let states: &[MessageState] = match self.gate(scope) {
+                let states: &[MessageState] = match self.campaign_gate(campaign) {
                     ScopeGate::Open => &[Held],
                     ScopeGate::Paused => &[Queued],
                     ScopeGate::Ended => &[Queued, Held, InDoubt],
                 };
                 let mut states = states.iter();
-                states.find_map(|state| self.messages.first_open_in((user, scope), *state))
+                let next = states.find_map(|state| self.messages.first_open_in((user, scope), *state));
+                next.map(Next::Message)
             }
             Mark::Device(device) => {
                 let row = self.devices.get(&device)?;
@@ -85,7 +100,25 @@ impl State {
                     &[Queued, Held]
                 };
                 let mut states = states.iter();
-                states.find_map(|state| self.messages.first_open_on(device, *state))
+                let next = states.find_map(|state| self.messages.first_open_on(device, *state));
+                next.map(Next::Message)
+            }
+            Mark::Sequence(sequence) => {
+                let key = (self.sequences.get(sequence)?.user_id, MessageScope::Sequence(sequence));
+                match self.sequence_gate(sequence) {
+                    ScopeGate::Open => {
+                        let mut held = self.messages.open_in(key, Held);
+                        // One that waits for an earlier step stays until that is settled.
+                        held.find(|id| self.requeued(self.messages.row(*id)).state != Held)
+                            .map(Next::Message)
+                    }
+                    ScopeGate::Paused => self.messages.first_open_in(key, Queued).map(Next::Message),
+                    ScopeGate::Ended => {
+                        let open = self.enrolments.first_open_in(sequence);
+                        open.filter(|_| !self.flawed(Flaw::DeletionEndsNothing))
+                            .map(Next::Enrolment)
+                    }
+                }
             }
         }
     }

@@ -221,6 +221,10 @@ impl World {
             state.messages == state.messages.rebuilt(),
             "an index or tally missed a row"
         );
+        assert!(
+            state.enrolments == state.enrolments.rebuilt() && state.sequences == state.sequences.rebuilt(),
+            "an index or count missed a sequence or enrolment"
+        );
         drop(state);
         let of = MessageScope::Campaign(self.campaign);
         let numbers = now(self.store.numbers(&self.scope(), of)).unwrap();
