@@ -28,28 +28,27 @@ pub(super) struct EnrolmentRow {
     pub(super) marked_at: Option<Timestamp>,
 }
 
-/// What enrolments are counted by: sequence, version, step, device, state.
-pub(super) type CountKey = (SequenceId, i32, StepId, Option<DeviceId>, EnrolmentState);
+/// How an enrolment stands, by which it is counted: version, step, device, state, reason.
+pub(super) type Standing = (i32, StepId, Option<DeviceId>, EnrolmentState, Option<EnrolmentReason>);
+
+/// What enrolments are counted by.
+pub(super) type CountKey = (SequenceId, Standing);
 
 pub(super) fn count_key(one: &Enrolment) -> CountKey {
-    (
-        one.sequence_id,
-        one.steps_version,
-        one.step_id,
-        one.device_id,
-        one.state,
-    )
+    let standing = (one.steps_version, one.step_id, one.device_id, one.state, one.reason);
+    (one.sequence_id, standing)
 }
 
 /// The rows of counts, in their order.
 pub(super) fn count_rows(counts: impl Iterator<Item = (CountKey, u64)>) -> Vec<EnrolmentCount> {
     counts
         .map(
-            |((_, steps_version, step_id, device_id, state), count)| EnrolmentCount {
+            |((_, (steps_version, step_id, device_id, state, reason)), count)| EnrolmentCount {
                 steps_version,
                 step_id,
                 device_id,
                 state,
+                reason,
                 count,
             },
         )

@@ -186,12 +186,14 @@ impl State {
         let steps = steps
             .take_while(|((of, ..), _)| *of == id)
             .map(|((_, step, device), numbers)| ((*step, *device), *numbers));
-        let first = (id, i32::MIN, StepId::MIN, None, EnrolmentState::Open);
+        let first = (id, (i32::MIN, StepId::MIN, None, EnrolmentState::Open, None));
         let enrolments = self.enrolments.counts.range(first..);
         let enrolments = enrolments
             .take_while(|((of, ..), _)| *of == id)
             .map(|(key, count)| (*key, *count))
-            .filter(|((.., state), _)| *state != EnrolmentState::Ended || !self.flawed(Flaw::CountsForgetEnded));
+            .filter(|((_, (.., state, _)), _)| {
+                *state != EnrolmentState::Ended || !self.flawed(Flaw::CountsForgetEnded)
+            });
         counts(scope, steps, enrolments)
     }
 
@@ -233,7 +235,7 @@ fn counts(
                 numbers,
             })
             .collect(),
-        enrolments: count_rows(enrolments.filter(|((_, _, _, device, _), _)| sees(scope, *device))),
+        enrolments: count_rows(enrolments.filter(|((_, (_, _, device, ..)), _)| sees(scope, *device))),
     }
 }
 
