@@ -22,8 +22,7 @@ use crate::plan::{
     route, start, take_turns,
 };
 use crate::store::{
-    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, StoreErrorKind, Verdict,
-    WriteClass,
+    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, Verdict, WriteClass,
 };
 use crate::time::Timestamp;
 use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
@@ -352,19 +351,36 @@ impl Engine {
             });
         }
         for chunk in outcomes.chunks(self.core.config.batch_max.max(1)) {
-            let settle = Settle {
-                incarnation: self.incarnation(),
-                outcomes: chunk.to_vec(),
-                now,
-            };
-            self.core
-                .store
-                .settle(&settle)
-                .await
-                .map_err(|error| self.note(error))?;
+            match self.settle_outcomes(chunk, now).await {
+                Err(error) if error.may_pass() => return Err(error),
+                // One that the store refuses must neither keep the others nor the rest of the plan.
+                Err(_) => {
+                    for outcome in chunk {
+                        let Err(error) = self.settle_outcomes(std::slice::from_ref(outcome), now).await else {
+                            continue;
+                        };
+                        if error.may_pass() {
+                            return Err(error);
+                        }
+                        let message = outcome.message_id;
+                        tracing::error!(%message, ?error, "the store refuses the outcome of an attempt");
+                    }
+                }
+                Ok(()) => {}
+            }
             self.wake(&chunk.iter().map(|outcome| outcome.device_id).collect());
         }
         Ok(())
+    }
+
+    async fn settle_outcomes(&self, outcomes: &[Outcome], now: Timestamp) -> Result<(), StoreError> {
+        let settle = Settle {
+            incarnation: self.incarnation(),
+            outcomes: outcomes.to_vec(),
+            now,
+        };
+        let done = self.core.store.settle(&settle).await;
+        done.map(|_| ()).map_err(|error| self.note(error))
     }
 
     async fn start_campaigns(&self) -> Result<bool, StoreError> {
@@ -712,9 +728,7 @@ impl Engine {
         for (next, times) in asked {
             match self.follow(&next).await {
                 Ok(()) => self.state().follow_ups.done(&next, times),
-                Err(error) if matches!(error.kind, StoreErrorKind::Fenced | StoreErrorKind::Unavailable) => {
-                    return Err(error);
-                }
+                Err(error) if error.may_pass() => return Err(error),
                 // One that the store does not take must not keep campaigns from being planned.
                 Err(error) => tracing::warn!(%error, "what a settlement asks for was not done; it is tried again"),
             }

@@ -61,6 +61,15 @@ pub struct StoreFaults {
     pub slow: u32,
     /// How long a slow call takes at most, on either side of what it does.
     pub slow_max: Duration,
+    /// Messages in a thousand whose outcomes are refused, with all that come in the same call.
+    pub poison: u32,
+}
+
+impl StoreFaults {
+    fn poisons(&self, message: MessageId) -> bool {
+        let [.., a, b] = *message.as_bytes();
+        u32::from(u16::from_be_bytes([a, b])) % 1_000 < self.poison
+    }
 }
 
 /// Whether faults happen; shared by everything that fails.
@@ -444,6 +453,10 @@ passed_on! { OutboxStore {
             outcomes.for_each(|outcome| flaw.spoil_verdict(&mut outcome.verdict, settle.now));
         }
         let settle = &settle;
+        let mut ids = settle.outcomes.iter().map(|outcome| outcome.message_id);
+        if self.parts.switch.is_on() && ids.any(|id| self.parts.faults.poisons(id)) {
+            return Err(StoreError::new(StoreErrorKind::Backend, "settle", "simulated"));
+        }
         let seen = |answers: &Vec<Settled>| {
             for (outcome, answer) in settle.outcomes.iter().zip(answers) {
                 self.parts.history.add(What::Settle(SettleSeen {
