@@ -32,6 +32,19 @@ pub struct Finished {
     pub begun_at: Option<Timestamp>,
 }
 
+impl Finished {
+    /// What it proves when its lease is lost: that the message was sent, or certainly not. It has no say about its lane then,
+    /// which may be another one by now.
+    pub(crate) fn as_evidence(&self) -> Option<Self> {
+        let proves = matches!(self.outcome.verdict, Verdict::Sent { .. } | Verdict::Failed { .. });
+        proves.then(|| Self {
+            effect: LaneEffect::Used,
+            begun_at: None,
+            ..self.clone()
+        })
+    }
+}
+
 /// What a dispatch carries.
 #[derive(Debug)]
 pub(crate) struct Ticket {

@@ -201,6 +201,7 @@ impl Engine {
             Err(error) => return Err(error),
         }
         engine.balance().await?;
+        engine.state().given_in = engine.core.take_evidence();
         Ok(engine)
     }
 
@@ -779,14 +780,24 @@ impl Engine {
             }
         }
         if !declined.is_empty() {
-            self.core
-                .store
-                .decline(&declined, self.core.now())
-                .await
-                .map_err(|error| self.note(error))?;
+            self.take_off(&declined).await?;
             self.core.wake.plan();
         }
         Ok(candidates)
+    }
+
+    /// Takes messages off their lanes; says whether all were. Those on which nothing moved may not be ours any more: looked at again at once, they
+    /// would tell the same message again and again, so they wait until their devices have been read.
+    async fn take_off(&self, declined: &[Decline]) -> Result<bool, StoreError> {
+        let done = self.core.store.decline(declined, self.core.now()).await;
+        let moved = done.map_err(|error| self.note(error))?;
+        let all = moved == declined.len() as u64;
+        if !all {
+            let devices = declined.iter().map(|one| one.device_id);
+            self.put_back(devices.clone(), self.core.config.look_every);
+            devices.for_each(|device| self.core.wake.changed(device));
+        }
+        Ok(all)
     }
 
     fn fits(&self, lane: &Lane, made: Ready) -> Result<Ready, (MessageState, Reason)> {
@@ -932,10 +943,13 @@ impl Engine {
             declined.detail = Some(detail);
             declined
         };
-        let done = self.core.store.decline(&[declined], self.core.now()).await;
-        self.put_back([candidate.device_id], Duration::ZERO);
-        done.map_err(|error| self.note(error))?;
-        Ok(None)
+        let taken_off = self.take_off(&[declined]).await;
+        match taken_off {
+            Ok(true) => self.put_back([candidate.device_id], Duration::ZERO),
+            Ok(false) => {}
+            Err(_) => self.put_back([candidate.device_id], self.core.config.look_every),
+        }
+        taken_off.map(|_| None)
     }
 
     /// Gives a candidate back to its lane, as when there is no room to send it now.
@@ -1105,16 +1119,24 @@ impl Engine {
         self.core.wake.plan();
     }
 
-    /// Outcomes of dispatches that were dropped; settle them like others.
+    /// Outcomes of dispatches that were dropped, and what an engine before this one knew when it lost its lease; settle them
+    /// like others.
     #[must_use]
     pub fn take_given_in(&self) -> Vec<Finished> {
         std::mem::take(&mut self.state().given_in)
     }
 
+    /// Keeps what outcomes prove that were not recorded before this engine lost its lease: the next one of this process, started
+    /// from the same [`Core`], hands it in.
+    pub fn keep_evidence(&self, finished: &[Finished]) {
+        self.core.keep_evidence(finished);
+    }
+
     /// Records outcomes and lets the lanes go on. An outcome is a fact: call it again with the same ones until it succeeds.
     ///
     /// # Errors
-    /// The store did not answer; nothing is lost, the lanes stay closed.
+    /// `Fenced`: give them to [`keep_evidence`](Self::keep_evidence). Others: the store did not take them; nothing is lost, the
+    /// lanes stay closed.
     pub async fn settle(&self, finished: &[Finished]) -> Result<Vec<Settled>, StoreError> {
         let settle = Settle {
             incarnation: self.incarnation,

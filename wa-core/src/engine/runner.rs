@@ -155,6 +155,11 @@ impl Runner {
         let mut stopping = false;
         loop {
             if self.engine.is_fenced() {
+                // What is known by now is not forgotten with the lease.
+                while let Some(Some(done)) = self.under_way.next().now_or_never() {
+                    self.take(done, true);
+                }
+                self.engine.keep_evidence(&self.unsettled.all());
                 return Ended::Fenced;
             }
             // Asked here too, because work that never ends would not let the wait below get to it.

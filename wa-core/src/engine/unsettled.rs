@@ -102,6 +102,14 @@ impl Unsettled {
         Some(UnderWay { batch: outcome, times })
     }
 
+    /// All that is not known to be recorded.
+    pub(crate) fn all(&self) -> Vec<Finished> {
+        let under_way = self.under_way.iter().map(|one| &one.batch);
+        let failed = self.suspect.iter().chain(self.refused.iter().map(|one| &one.outcome));
+        let batches = under_way.chain(failed).flat_map(|batch| batch.iter());
+        batches.chain(&self.fresh).cloned().collect()
+    }
+
     /// When there is next something to settle.
     pub(crate) fn next_at(&self) -> Option<Monotonic> {
         if self.under_way.is_some() {
