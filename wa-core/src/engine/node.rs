@@ -98,7 +98,7 @@ impl FollowUps {
     /// Devices whose lanes know of a hold or restriction that is not recorded yet.
     fn unrecorded(&self) -> BTreeSet<DeviceId> {
         let closes = |next: &FollowUp| match next {
-            FollowUp::Hold(_, device, _) | FollowUp::Restrict(_, device, _, _) => Some(*device),
+            FollowUp::Hold(_, device, _, _) | FollowUp::Restrict(_, device, _, _) => Some(*device),
             FollowUp::CampaignErrors(..) | FollowUp::DeviceErrors(..) => None,
         };
         self.0.keys().filter_map(closes).collect()
@@ -112,8 +112,8 @@ pub(crate) enum FollowUp {
     CampaignErrors(UserId, CampaignId),
     /// Look at the error rate of a device.
     DeviceErrors(UserId, DeviceId),
-    /// Put a device on hold: its credential is not accepted.
-    Hold(UserId, DeviceId, String),
+    /// Put a device on hold: the credential that it has in this version of its settings is not accepted.
+    Hold(UserId, DeviceId, i64, String),
     /// Record a restriction.
     Restrict(UserId, DeviceId, Option<Timestamp>, RestrictionOrd),
 }
@@ -396,6 +396,7 @@ impl Engine {
                     user_id: device.user_id,
                     epoch: owned.epoch,
                     device: Arc::new(device.for_transport()),
+                    version: device.version,
                     host: host_of(device),
                     may_send: false,
                     on_doubt: device.on_doubt,
@@ -1094,6 +1095,7 @@ impl Engine {
                     timeout: self.core.config.send_timeout,
                 },
                 message,
+                version: lane.version,
                 doubt: transport.capabilities().doubt(),
                 on_doubt: lane.on_doubt,
                 lane_was_passing: lane.passing,
@@ -1176,7 +1178,7 @@ impl Engine {
             match one.effect {
                 LaneEffect::Unauthenticated => {
                     let detail = one.outcome.detail.clone().unwrap_or_default();
-                    follow_ups.ask(FollowUp::Hold(user_id, device_id, detail));
+                    follow_ups.ask(FollowUp::Hold(user_id, device_id, one.version, detail));
                 }
                 LaneEffect::Restricted { until, scope } => {
                     let scope = match scope {
@@ -1226,8 +1228,12 @@ impl Engine {
             }
             LaneEffect::Unauthenticated => {
                 lane.pacing.give_back(begun_at);
-                lane.may_send = false;
                 lane.passing = false;
+                if lane.version != one.version {
+                    // The device has other settings by now, which were not refused.
+                    return;
+                }
+                lane.may_send = false;
                 tracing::warn!(device = %one.outcome.device_id, "the gateway does not accept the credential");
             }
         }

@@ -227,6 +227,7 @@ fn about(message: &Message, epoch: crate::domain::device::Epoch, verdict: Verdic
         effect: LaneEffect::Used,
         scope: message.scope,
         begun_at: None,
+        version: 0,
     }
 }
 
@@ -781,18 +782,18 @@ impl Engine {
                         since_at: now,
                         detail: None,
                     };
-                    self.hold(*user, *id, hold).await?;
+                    self.hold(*user, *id, hold, None).await?;
                 }
                 Ok(())
             }
-            FollowUp::Hold(user, id, detail) => {
+            FollowUp::Hold(user, id, version, detail) => {
                 let detail = Some(detail.clone()).filter(|detail| !detail.is_empty());
                 let hold = Hold {
                     reason: HoldReason::Unauthenticated,
                     since_at: now,
                     detail,
                 };
-                self.hold(*user, *id, hold).await
+                self.hold(*user, *id, hold, Some(*version)).await
             }
             FollowUp::Restrict(user, id, until, scope) => {
                 let until_at = until.unwrap_or(now + Duration::from_secs(3_600));
@@ -806,33 +807,41 @@ impl Engine {
                     device_id: *id,
                     restriction,
                 };
-                self.quietly(ChangeSet::one(change)).await
+                self.quietly(ChangeSet::one(change)).await.map(|_| ())
             }
         }
     }
 
-    async fn hold(&self, user_id: UserId, device_id: crate::id::DeviceId, hold: Hold) -> Result<(), StoreError> {
+    async fn hold(
+        &self,
+        user_id: UserId,
+        device_id: crate::id::DeviceId,
+        hold: Hold,
+        version: Option<i64>,
+    ) -> Result<(), StoreError> {
         let kind = EventKind::DeviceHold {
             device_id,
             reason: Some(hold.reason),
         };
         let event = self.core.event(user_id, kind);
-        let change = Change::SetDeviceHold {
+        let change = Change::HoldDevice {
             user_id,
             device_id,
-            hold: Some(hold),
+            hold,
+            version,
         };
-        self.quietly(ChangeSet::one(change).tell(event.clone())).await?;
-        self.core.bus.publish(&[event]).await;
+        if self.quietly(ChangeSet::one(change).tell(event.clone())).await? {
+            self.core.bus.publish(&[event]).await;
+        }
         self.core.wake.changed(device_id);
         Ok(())
     }
 
-    /// Commits; a device or campaign that is gone in the meantime is fine.
-    async fn quietly(&self, set: ChangeSet) -> Result<(), StoreError> {
+    /// Commits and says whether it was; a device or campaign that is gone or changed in the meantime is fine.
+    async fn quietly(&self, set: ChangeSet) -> Result<bool, StoreError> {
         match self.core.store.commit(set, WriteClass::Api, self.core.now()).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
             Err(error) => Err(self.note(error)),
         }
     }

@@ -14,7 +14,7 @@ use super::{Engine, EngineBuilder, LanePhase};
 use crate::domain::access::RequestScope;
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
 use crate::domain::content::{Content, Media, MediaKind, MediaSource};
-use crate::domain::device::{Device, Hold, HoldReason};
+use crate::domain::device::{Credential, Device, Hold, HoldReason};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::pacing::PacingPolicy;
@@ -543,6 +543,49 @@ async fn declining_a_message_of_a_lane_that_is_not_ours_any_more_once_spun() {
         engine.core.wake.take().changed.contains(&device),
         "its owner is read again"
     );
+}
+
+#[tokio::test]
+async fn what_an_old_credential_was_told_once_put_a_device_with_a_new_one_on_hold() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 2).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    let refused = || Err(SendError::not_sent(NotSentKind::Unauthenticated, ""));
+    world.transport.answer_next(refused());
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let finished = engine.begin(vec![ready]).await.unwrap().remove(0).run().await;
+    let scope = RequestScope::user(world.user);
+    let mut changed = world.store.device(&scope, device).await.unwrap();
+    changed.credential = Credential::new("another");
+    world.commit(Change::UpdateDevice(Box::new(changed))).await;
+    engine.settle(&[finished]).await.unwrap();
+    for _ in 0..5 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.store.device(&scope, device).await.unwrap().hold, None);
+    assert_eq!(world.read(id).await.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn a_hold_that_a_person_set_was_once_replaced_by_the_engine() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    let refused = SendError::not_sent(NotSentKind::Unauthenticated, "");
+    world.transport.answer_next(Err(refused));
+    engine.plan().await.unwrap();
+    world.send(&engine).await;
+    world.hold(device).await;
+    engine.plan().await.unwrap();
+    let scope = RequestScope::user(world.user);
+    let hold = world.store.device(&scope, device).await.unwrap().hold.unwrap();
+    assert_eq!(hold.reason, HoldReason::ByPerson);
 }
 
 #[tokio::test]

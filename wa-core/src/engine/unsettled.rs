@@ -197,6 +197,7 @@ mod tests {
             effect: LaneEffect::Succeeded,
             scope: MessageScope::Direct,
             begun_at: Some(now),
+            version: 1,
         };
         (0..count).map(|_| one()).collect()
     }

@@ -332,6 +332,7 @@ fn seen_of(set: &ChangeSet) -> Vec<Seen> {
             Change::Suppress(suppression) => Some(Seen::Suppressed(suppression.user_id, suppression.person)),
             Change::Unsuppress { user_id, person } => Some(Seen::Unsuppressed(*user_id, *person)),
             Change::SetDeviceHold { device_id, hold, .. } => Some(Seen::Held(*device_id, hold.is_some())),
+            Change::HoldDevice { device_id, .. } => Some(Seen::Held(*device_id, true)),
             Change::DeleteDevice { device_id, .. } => Some(Seen::Deleted(*device_id)),
             Change::DeleteLead { lead_id, .. } => Some(Seen::LeadDeleted(*lead_id)),
             _ => None,

@@ -80,6 +80,19 @@ pub enum Change {
         /// The hold; `None` ends it.
         hold: Option<Hold>,
     },
+    /// Puts a device on hold because of what its gateway or its messages say. `Conflict` when a person put it on hold, whose
+    /// hold stays, or when its settings have another version than `version`: what an old credential was told says nothing of a
+    /// new one.
+    HoldDevice {
+        /// Its owner.
+        user_id: UserId,
+        /// The device.
+        device_id: DeviceId,
+        /// The hold.
+        hold: Hold,
+        /// The version of the settings that it is about; `None` for any.
+        version: Option<i64>,
+    },
     /// Records a restriction of the account, or its end.
     SetDeviceRestriction {
         /// Its owner.

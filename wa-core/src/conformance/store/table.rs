@@ -141,6 +141,8 @@ case_table! { $
         link_hold_and_restriction_leave_the_version_of_the_settings_alone,
         a_new_credential_ends_a_hold_for_the_old_one_and_no_other_hold,
         a_hold_is_kept_whole_and_ends_when_asked,
+        a_hold_of_the_engine_leaves_that_of_a_person,
+        a_hold_for_an_older_version_of_the_settings_is_refused,
         a_restriction_is_kept_and_ends_when_asked,
         a_link_change_keeps_state_reason_instant_and_number,
         a_link_change_of_an_owner_needs_the_epoch_of_the_device,

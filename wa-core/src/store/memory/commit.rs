@@ -79,6 +79,23 @@ impl State {
                 device.hold = hold;
                 device.updated_at = now;
             }),
+            Change::HoldDevice {
+                user_id,
+                device_id,
+                hold,
+                version,
+            } => {
+                let device = &self.live_device(user_id, device_id)?.device;
+                let by_person = device.is_held_by_person() && !self.flawed(Flaw::HoldReplacesThatOfAPerson);
+                let stale = version.is_some_and(|version| version != device.version);
+                if by_person || stale && !self.flawed(Flaw::HoldIgnoresVersion) {
+                    return Err(conflict(COMMIT, "device"));
+                }
+                self.change_device(user_id, device_id, |device| {
+                    device.hold = Some(hold);
+                    device.updated_at = now;
+                })
+            }
             Change::SetDeviceRestriction {
                 user_id,
                 device_id,

@@ -32,6 +32,10 @@ flaws! {
     InsertCrossesUsers,
     /// Updates do not compare versions.
     VersionIsIgnored,
+    /// A hold of the engine takes the place of one that a person set.
+    HoldReplacesThatOfAPerson,
+    /// A device is put on hold for what was said of a credential that it has no more.
+    HoldIgnoresVersion,
     /// A campaign's status is set whatever it was.
     StatusIsForced,
     /// A page of an audience is committed from any cursor.
