@@ -170,6 +170,8 @@ case_table! { $
         a_search_folds_case_and_takes_wildcards_as_they_are_written,
         leads_are_found_by_id_and_by_identity_within_their_user,
         niches_are_counted_per_lead_and_sorted,
+        a_word_keeps_its_spelling_and_is_found_by_any,
+        niches_are_listed_in_the_spelling_of_the_oldest_lead,
         an_edit_does_not_set_the_last_interaction_back,
     }
     campaigns {

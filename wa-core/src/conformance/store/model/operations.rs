@@ -350,7 +350,7 @@ impl Model {
     }
 
     fn niches(&mut self) -> TokenSet {
-        let texts = ["", "exa", "exama", "emas, exa"];
+        let texts = ["", "exa", "EXA", "exama", "Emas, exa"];
         TokenSet::parse(texts[self.below(texts.len())]).unwrap()
     }
 
