@@ -123,7 +123,7 @@ pub enum Change {
     InsertCampaign(Box<Campaign>),
     /// Replaces what a person edits of a campaign whose version is still `campaign.version`; the store sets version + 1.
     /// Status fields and cursor are written as given, so that scheduling is one change; a status that the present one cannot
-    /// become is `Conflict`. Messages follow a changed status as after `SetCampaignStatus`.
+    /// become, or `Completed` while messages of it are open, is `Conflict`. Messages follow a changed status as after `SetCampaignStatus`.
     UpdateCampaign(Box<Campaign>),
     /// Deletes a campaign that never started (`draft`, `scheduled`, `cancelled` before start), else `Conflict`.
     DeleteCampaign {
@@ -134,7 +134,7 @@ pub enum Change {
     },
     /// Moves a campaign to a status: HoldScope, ResumeScope and EndScope in one. One row flip, effective at once because
     /// `begin` looks; a mark makes `sweep` move its messages in pages. `Conflict` unless the status is one of `from` and can
-    /// become `to`. Naming the present status as `to` changes its reason alone. The store sets version + 1, `status_at`, and of
+    /// become `to`, and when that is `Completed` and messages of it are open. Naming the present status as `to` changes its reason alone. The store sets version + 1, `status_at`, and of
     /// `started_at` (from scheduled), `resumed_at` (from paused or completed, which also clears `ended_at`), `paused_at` and
     /// `ended_at` the one that the new status calls for.
     SetCampaignStatus {

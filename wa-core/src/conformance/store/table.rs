@@ -197,6 +197,7 @@ case_table! { $
         a_campaign_that_nobody_matched_completes_and_says_so,
         a_completion_and_the_event_that_tells_of_it_are_one_commit,
         a_campaign_with_an_open_message_does_not_complete,
+        a_campaign_is_not_called_completed_while_messages_of_it_are_open,
         a_campaign_with_a_message_in_the_pool_does_not_complete,
         a_campaign_that_is_paused_or_still_expanded_does_not_complete,
         as_many_campaigns_complete_as_are_asked_for,

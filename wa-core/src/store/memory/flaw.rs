@@ -114,6 +114,8 @@ flaws! {
     CompletionIgnoresDoubt,
     /// A campaign is completed although messages wait in its pool.
     CompletionIgnoresPool,
+    /// A campaign is told to be completed although messages of it are open.
+    CompletionIsForced,
     /// The event that tells of a completion is not kept with it.
     CompletionIsNotTold,
     /// An audience takes niches that contain the wanted one.
