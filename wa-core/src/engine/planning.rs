@@ -22,7 +22,8 @@ use crate::plan::{
     route, start, take_turns,
 };
 use crate::store::{
-    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, Verdict, WriteClass,
+    Change, ChangeSet, Fence, Outcome, PageRequest, REPLIES_KEPT_FOR, RecentOf, SendingRow, Settle, StoreError,
+    Verdict, WriteClass,
 };
 use crate::time::Timestamp;
 use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
@@ -306,7 +307,8 @@ impl Engine {
         Ok((true, None))
     }
 
-    /// Removes what is kept for a while only: expired device commands, old events, nodes that were fenced long ago.
+    /// Removes what is kept for a while only: expired device commands, old events, which replies
+    /// were heard, nodes that were fenced long ago.
     ///
     /// # Errors
     /// The store did not answer; the next call does it.
@@ -314,7 +316,8 @@ impl Engine {
         let now = self.core.now();
         let before = now - self.core.config.events_kept_for;
         let store = &self.core.store;
-        let pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
+        let mut pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
+        pruned += store.prune_replies(now - REPLIES_KEPT_FOR).await?;
         Ok(pruned + store.forget_nodes(now - NODES_KEPT_FOR, NODES_PER_ROUND).await?)
     }
 

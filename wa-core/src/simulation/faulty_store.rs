@@ -549,6 +549,7 @@ passed_on! { CommandStore {
 passed_on! { EventStore {
     fn events(scope: &RequestScope, after: EventId, limit: u32) -> Vec<Event>;
     fn prune_events(before: Timestamp) -> u64;
+    fn prune_replies(before: Timestamp) -> u64;
 } }
 
 #[async_trait]

@@ -337,3 +337,6 @@ pub struct Committed {
 
 /// How long events are kept by default: 7 days.
 pub const EVENTS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// How long it is remembered which replies were heard, so that one delivered again counts once: 30 days.
+pub const REPLIES_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);

@@ -41,7 +41,9 @@ pub use async_trait::async_trait;
 
 pub use self::app::{AccessStore, AppStore, ImportRecord, ImportRefusal, ImportState, ImportStore};
 pub use self::campaigns::{CampaignFilter, CampaignStore};
-pub use self::change::{Change, ChangeSet, Committed, EVENTS_KEPT_FOR, Fence, LeadInsert, OnDuplicate};
+pub use self::change::{
+    Change, ChangeSet, Committed, EVENTS_KEPT_FOR, Fence, LeadInsert, OnDuplicate, REPLIES_KEPT_FOR,
+};
 pub use self::commands::{CommandStore, EventStore};
 pub use self::devices::DeviceStore;
 pub use self::error::{StoreError, StoreErrorKind};

@@ -421,6 +421,7 @@ case_table! { $
         a_receipt_by_recipient_moves_the_newest_and_settles_nothing,
         a_reply_is_counted_once_for_the_newest_message_and_told_to_leads,
         a_reply_of_a_stranger_is_new_and_matches_nothing,
+        replies_recorded_long_ago_are_forgotten_and_younger_ones_are_not,
         a_late_reply_does_not_set_an_interaction_back,
         a_reply_seen_before_takes_its_whole_set_with_it,
         a_receipt_that_overtakes_the_outcome_decides_it,

@@ -151,7 +151,7 @@ impl State {
                 phone,
                 provider_id,
                 at,
-            } => self.replied((user_id, device_id), phone, provider_id, at, done),
+            } => self.replied((user_id, device_id), phone, provider_id, (at, now), done),
             Change::InsertSavedText(saved) => self.insert_saved_text(*saved),
             Change::UpdateSavedText(saved) => self.update_saved_text(*saved),
             Change::DeleteSavedText { user_id, template_id } => self.delete_saved_text(user_id, template_id),

@@ -264,11 +264,11 @@ impl State {
         (user, device): (UserId, DeviceId),
         phone: Phone,
         provider_id: TransportMessageId,
-        at: Timestamp,
+        (at, now): (Timestamp, Timestamp),
         done: &mut Committed,
     ) -> Result<(), StoreError> {
         self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
-        if !self.hear(device, provider_id) && !self.flawed(Flaw::ReplyCountsTwice) {
+        if !self.hear(device, provider_id, now) && !self.flawed(Flaw::ReplyCountsTwice) {
             return Ok(());
         }
         done.reply_is_new = true;
