@@ -143,6 +143,9 @@ CREATE INDEX tallies_device ON tallies (device_id);
 CREATE TABLE replies (
     device_id   BLOB NOT NULL,
     provider_id TEXT NOT NULL,
+    -- When it was recorded.
     at          INTEGER NOT NULL,
     PRIMARY KEY (device_id, provider_id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX replies_age ON replies (at);

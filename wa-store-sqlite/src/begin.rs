@@ -15,7 +15,7 @@ use crate::insert::Rows;
 use crate::leases::check_node;
 use crate::live::{Batch, LIVE_COLUMNS, Live, live};
 use crate::message_row::kept_ours;
-use crate::row::{Columns, Key, blob, hex, json};
+use crate::row::{Columns, Key, blob, count, fetch_list, hex, json};
 use crate::tallies::Tallies;
 
 /// `begin`, `settle`, `decline`: the devices of the items, by the primary key; what each is sending, by `messages_sending`.
@@ -27,11 +27,37 @@ pub(crate) const DEVICES: &str = "
 /// `begin`, `settle`, `decline`: the messages of the items by the unique index of ids, with their place in the list.
 pub(crate) const MESSAGES: &str = live!(", j.key FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)");
 
-/// `begin`: the write-ahead mark of new attempts. By the row id.
+/// `begin`: the gate and the write-ahead mark at once, for new attempts that nothing at all stands against. Message, device,
+/// campaign and suppression by their unique indexes; what else the device is sending by `messages_sending`. Materialized,
+/// because SQLite would walk the table otherwise.
 pub(crate) const BEGIN: &str = "
-    UPDATE messages SET state = 3, attempt_id = v.column2, epoch = v.column3, reason = NULL, detail = NULL
-    FROM (VALUES (?,?,?)) AS v WHERE messages.seq = v.column1";
+    WITH v AS MATERIALIZED (
+        SELECT m.seq, i.column2 AS attempt_id, i.column5 AS epoch
+        FROM (VALUES (?,?,?,?,?,?)) AS i CROSS JOIN messages m ON m.id = i.column1
+        WHERE m.state = 1 AND m.user_id = i.column3 AND m.device_id = i.column4
+            AND EXISTS (
+                SELECT 1 FROM devices d WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = i.column5
+                    AND d.owner = i.column6 AND d.deleted_at IS NULL AND d.hold_reason IS NULL
+            )
+            AND NOT EXISTS (
+                SELECT 1 FROM messages s INDEXED BY messages_sending WHERE s.device_id = m.device_id AND s.state = 3
+            )
+            AND (
+                m.campaign_id IS NULL
+                OR EXISTS (SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.status = 3)
+            )
+            AND NOT EXISTS (SELECT 1 FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person)
+    )
+    UPDATE messages SET state = 3, attempt_id = v.attempt_id, epoch = v.epoch, reason = NULL, detail = NULL
+    FROM v WHERE messages.seq = v.seq";
 pub(crate) static BEGINS: LazyLock<Rows> = LazyLock::new(|| Rows::of(BEGIN));
+
+/// `begin`: which of them began, by their place in the list: the attempts of earlier calls are in the log. By the unique
+/// indexes of ids.
+pub(crate) const BEGUN: &str = "
+    SELECT json_group_array(j.key)
+    FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value->>0)
+    WHERE m.attempt_id = unhex(j.value->>1) AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.id = m.attempt_id)";
 
 /// `begin` with `again`: the attempt starts anew. By the unique index of ids.
 pub(crate) const AGAIN: &str = "
@@ -109,30 +135,61 @@ const _: () = assert!(
 
 pub(crate) async fn begin(connection: &mut SqliteConnection, begin: &Begin) -> Done<Vec<Begun>> {
     check_node(connection, begin.incarnation).await?;
-    let devices = item_devices(connection, begin.items.iter().map(|item| &item.device_id)).await?;
-    let mut messages = item_messages(connection, begin.items.iter().map(|item| &item.message_id)).await?;
+    let plain = begin_plain(connection, begin).await?;
     let mut gate = Gate::default();
-    let mut answers = Vec::with_capacity(begin.items.len());
+    let mut answers = vec![Begun::Yes; begin.items.len()];
+    let mut others = Vec::new();
     for (at, item) in begin.items.iter().enumerate() {
-        let device = devices[at].as_ref();
-        let open = device.is_some_and(|device| {
-            device.is_owned_by(begin.incarnation, &item.user_id, item.epoch)
-                && device.may_send
-                && device.sending.is_none_or(|id| id == item.message_id)
-        });
-        if !open || gate.sending.contains(&item.device_id) {
-            answers.push(Begun::NotOwner);
-            continue;
+        if plain.contains(&at) {
+            gate.attempts.push(item);
+        } else {
+            others.push((at, item));
         }
-        // A message named twice was begun or moved the first time.
-        let answer = match messages[at].take() {
-            Some(live) if gate.seen.insert(live.seq) => gate.pass(item, live, begin)?,
-            _ => Begun::Gone,
-        };
-        answers.push(answer);
+    }
+    if !others.is_empty() {
+        let devices = item_devices(connection, others.iter().map(|(_, item)| &item.device_id)).await?;
+        let messages = item_messages(connection, others.iter().map(|(_, item)| &item.message_id)).await?;
+        for (((at, item), device), message) in others.into_iter().zip(devices).zip(messages) {
+            answers[at] = gate.look(item, device.as_ref(), message, begin)?;
+        }
     }
     gate.write(connection).await?;
     Ok(answers)
+}
+
+/// Begins the items that nothing stands against, nearly all as a rule, and gives their places. The others are to be looked at
+/// one by one.
+async fn begin_plain(connection: &mut SqliteConnection, begin: &Begin) -> Done<HashSet<usize>> {
+    let mut devices = HashSet::with_capacity(begin.items.len());
+    // Of several for one device the first wins, so that each has to be looked at.
+    if !begin.items.iter().all(|item| devices.insert(item.device_id)) {
+        return Ok(HashSet::new());
+    }
+    let new: Vec<(usize, &BeginItem)> = begin.items.iter().enumerate().filter(|(_, item)| !item.again).collect();
+    let begun = BEGINS
+        .run(connection, &new, |statement, (_, item)| {
+            statement
+                .bind(blob(&item.message_id).to_vec())
+                .bind(blob(&item.attempt_id).to_vec())
+                .bind(blob(&item.user_id).to_vec())
+                .bind(blob(&item.device_id).to_vec())
+                .bind(item.epoch.0)
+                .bind(blob(&begin.incarnation).to_vec())
+        })
+        .await?;
+    if begun == count(new.len()) {
+        return Ok(new.into_iter().map(|(at, _)| at).collect());
+    }
+    let attempts: Vec<(String, String)> = new
+        .iter()
+        .map(|(_, item)| (hex(item.message_id.as_bytes()), hex(item.attempt_id.as_bytes())))
+        .collect();
+    let places: Vec<usize> = fetch_list(connection, BEGUN, json(&attempts)).await?;
+    if count(places.len()) != begun {
+        // An id of an attempt was used before.
+        return Err(Fail::conflict("attempt"));
+    }
+    Ok(places.into_iter().map(|at| new[at].0).collect())
 }
 
 /// What the items of one begin come to.
@@ -140,12 +197,34 @@ pub(crate) async fn begin(connection: &mut SqliteConnection, begin: &Begin) -> D
 struct Gate<'a> {
     sending: HashSet<DeviceId>,
     seen: HashSet<i64>,
-    begun: Vec<(&'a BeginItem, i64)>,
+    attempts: Vec<&'a BeginItem>,
     again: Vec<&'a BeginItem>,
     moved: Batch,
 }
 
 impl<'a> Gate<'a> {
+    fn look(
+        &mut self,
+        item: &'a BeginItem,
+        device: Option<&ItemDevice>,
+        message: Option<Live>,
+        begin: &Begin,
+    ) -> Done<Begun> {
+        let open = device.is_some_and(|device| {
+            device.is_owned_by(begin.incarnation, &item.user_id, item.epoch)
+                && device.may_send
+                && device.sending.is_none_or(|id| id == item.message_id)
+        });
+        if !open || self.sending.contains(&item.device_id) {
+            return Ok(Begun::NotOwner);
+        }
+        // A message named twice was begun or moved the first time.
+        match message {
+            Some(live) if self.seen.insert(live.seq) => self.pass(item, live, begin),
+            _ => Ok(Begun::Gone),
+        }
+    }
+
     fn pass(&mut self, item: &'a BeginItem, live: Live, begin: &Begin) -> Done<Begun> {
         let ready = if item.again {
             live.state == MessageState::InDoubt && live.attempt_id == Some(item.attempt_id)
@@ -163,8 +242,14 @@ impl<'a> Gate<'a> {
             self.moved.change(live, |live| live.go(&to, begin.now))?;
             return Ok(Begun::Stray(to.state, to.reason));
         }
+        self.moved.change(live, |live| {
+            live.place(MessageState::Sending, None, begin.now);
+            live.detail = None;
+            live.attempt_id = Some(item.attempt_id);
+            live.epoch = Some(item.epoch);
+        })?;
         self.sending.insert(item.device_id);
-        self.begun.push((item, live.seq));
+        self.attempts.push(item);
         Ok(Begun::Yes)
     }
 
@@ -191,29 +276,22 @@ impl<'a> Gate<'a> {
     }
 
     async fn write(self, connection: &mut SqliteConnection) -> Done<()> {
-        if !self.begun.is_empty() {
-            BEGINS
-                .run(connection, &self.begun, |statement, (item, seq)| {
-                    statement
-                        .bind(*seq)
-                        .bind(blob(&item.attempt_id).to_vec())
-                        .bind(item.epoch.0)
-                })
-                .await?;
-            ATTEMPTS
-                .run(connection, &self.begun, |statement, (item, _)| {
-                    statement
-                        .bind(blob(&item.attempt_id).to_vec())
-                        .bind(blob(&item.message_id).to_vec())
-                        .bind(blob(&item.device_id).to_vec())
-                        .bind(item.epoch.0)
-                        .bind(kept_ours(item.attempt_id, &item.transport_message_id))
-                        .bind(item.text.clone())
-                        .bind(item.greeting.clone())
-                        .bind(item.attempted_at.as_millis())
-                })
-                .await?;
-        }
+        let mut tallies = Tallies::default();
+        self.moved.write(connection, &mut tallies).await?;
+        tallies.write(connection).await?;
+        ATTEMPTS
+            .run(connection, &self.attempts, |statement, item| {
+                statement
+                    .bind(blob(&item.attempt_id).to_vec())
+                    .bind(blob(&item.message_id).to_vec())
+                    .bind(blob(&item.device_id).to_vec())
+                    .bind(item.epoch.0)
+                    .bind(kept_ours(item.attempt_id, &item.transport_message_id))
+                    .bind(item.text.clone())
+                    .bind(item.greeting.clone())
+                    .bind(item.attempted_at.as_millis())
+            })
+            .await?;
         if !self.again.is_empty() {
             let rows: Vec<(String, i64, i64)> = self
                 .again
@@ -225,9 +303,7 @@ impl<'a> Gate<'a> {
                 .collect();
             sqlx::query(AGAIN).bind(json(&rows)).execute(&mut *connection).await?;
         }
-        let mut tallies = Tallies::default();
-        self.moved.write(connection, &mut tallies).await?;
-        tallies.write(connection).await
+        Ok(())
     }
 }
 

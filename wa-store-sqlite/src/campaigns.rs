@@ -316,10 +316,14 @@ pub(crate) async fn update_campaign(connection: &mut SqliteConnection, campaign:
     put_campaign(connection, &new, old.status).await
 }
 
-/// Writes a campaign whose status may have changed, with the mark that makes `sweep` move its messages.
+/// Writes a campaign whose status may have changed, with the mark that makes `sweep` move its messages; one with open
+/// messages is not completed.
 async fn put_campaign(connection: &mut SqliteConnection, campaign: &Campaign, before: CampaignStatus) -> Done<()> {
     bind(sqlx::query(UPDATE), campaign).execute(&mut *connection).await?;
     if campaign.status != before && is_there(connection, HAS_OPEN, campaign.id).await? {
+        if campaign.status == CampaignStatus::Completed {
+            return Err(Fail::conflict("campaign"));
+        }
         sqlx::query(MARK)
             .bind(blob(&campaign.id).to_vec())
             .execute(connection)

@@ -56,6 +56,11 @@ pub(crate) const EVENTS: &str = "SELECT id, body FROM events WHERE user_id = ? A
 /// `prune_events`: a page, by `events_age`.
 pub(crate) const PRUNE_EVENTS: &str = "
     DELETE FROM events WHERE id IN (SELECT id FROM events INDEXED BY events_age WHERE at < ? ORDER BY at LIMIT ?)";
+/// `prune_replies`: a page, by `replies_age`.
+pub(crate) const PRUNE_REPLIES: &str = "
+    DELETE FROM replies WHERE (device_id, provider_id) IN (
+        SELECT device_id, provider_id FROM replies INDEXED BY replies_age WHERE at < ? ORDER BY at LIMIT ?
+    )";
 /// `commit`: an event that is there already stays.
 static INSERT_EVENTS: LazyLock<Rows> = LazyLock::new(|| {
     Rows::insert(
@@ -275,5 +280,10 @@ impl EventStore for SqliteStore {
     async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError> {
         let op = Op(WriteClass::Bulk, "prune_events", "event");
         self.prune(op, PRUNE_EVENTS, before).await
+    }
+
+    async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let op = Op(WriteClass::Bulk, "prune_replies", "reply");
+        self.prune(op, PRUNE_REPLIES, before).await
     }
 }

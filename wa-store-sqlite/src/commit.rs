@@ -11,7 +11,7 @@ use crate::campaigns::{
 };
 use crate::commands::{answer_command, insert_command, insert_events};
 use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, replied, suppress};
-use crate::devices::{change_device, insert_device, mark_device, update_device};
+use crate::devices::{change_device, insert_device, live_device, mark_device, update_device};
 use crate::error::{Done, Fail};
 use crate::leads::{delete_lead, insert_leads, update_lead};
 use crate::leases::check_node;
@@ -135,6 +135,22 @@ impl Commit<'_> {
             } => {
                 change_device(self.connection, user_id, device_id, |device| {
                     device.hold = hold;
+                    device.updated_at = now;
+                })
+                .await
+            }
+            Change::HoldDevice {
+                user_id,
+                device_id,
+                hold,
+                version,
+            } => {
+                let device = live_device(self.connection, user_id, device_id).await?.device;
+                if device.is_held_by_person() || version.is_some_and(|version| version != device.version) {
+                    return Err(Fail::conflict("device"));
+                }
+                change_device(self.connection, user_id, device_id, |device| {
+                    device.hold = Some(hold);
                     device.updated_at = now;
                 })
                 .await

@@ -529,7 +529,7 @@ pub(crate) async fn replied(
     let heard = sqlx::query(HEAR)
         .bind(blob(&device).to_vec())
         .bind(provider_id.as_str().to_owned())
-        .bind(at.as_millis())
+        .bind(commit.now.as_millis())
         .execute(&mut *commit.connection)
         .await?;
     if heard.rows_affected() == 0 {

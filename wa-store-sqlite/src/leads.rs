@@ -24,7 +24,7 @@ use crate::row::{Columns, blob, custom_json, device_list, hex, hex_list, int, js
 macro_rules! lead {
     ($from:literal) => {
         concat!(
-            "SELECT l.id, l.user_id, l.device_id, l.name, l.phone, l.niches, l.triggers, l.target_status, l.journey,
+            "SELECT l.id, l.user_id, l.device_id, l.name, l.phone, coalesce(l.niches_spelled, l.niches), l.triggers, l.target_status, l.journey,
                 l.pipeline_status, l.custom, l.tags, l.consent_source, l.consent_at, l.last_interaction_at,
                 l.created_at, l.updated_at, l.version ",
             $from
@@ -46,12 +46,14 @@ pub(crate) const BY_IDENTITY: &str = lead!(
     ON l.user_id = unhex(j.value->>0) AND l.phone = j.value->>1
         AND coalesce(l.device_id, x'') = unhex(j.value->>2) AND l.niches = j.value->>3"
 );
-/// `niches` of a user, by the primary key of words.
+/// `niches` of a user, by the primary key of words. Beside `min`, SQLite gives the columns of the row that it found, so the
+/// spelling is that of the oldest lead.
 pub(crate) const NICHES: &str = "
-    SELECT token, count(*) FROM lead_tokens WHERE user_id = ? AND kind = 1 GROUP BY token ORDER BY token LIMIT ?";
+    SELECT coalesce(spelling, token), count(*), min(lead_id) FROM lead_tokens
+    WHERE user_id = ? AND kind = 1 GROUP BY token ORDER BY token LIMIT ?";
 /// `niches` of some devices, by the primary key of words and the ids of leads.
 pub(crate) const NICHES_OF_DEVICES: &str = "
-    SELECT t.token, count(*) FROM lead_tokens t CROSS JOIN leads l ON l.id = t.lead_id
+    SELECT coalesce(t.spelling, t.token), count(*), min(t.lead_id) FROM lead_tokens t CROSS JOIN leads l ON l.id = t.lead_id
     WHERE t.user_id = ?1 AND t.kind = 1 AND l.device_id IN (SELECT unhex(value) FROM json_each(?2))
     GROUP BY t.token ORDER BY t.token LIMIT ?3";
 
@@ -62,14 +64,15 @@ pub(crate) const WITH_PHONE: &str =
     lead!("FROM leads l INDEXED BY leads_identity WHERE l.user_id = ? AND l.phone = ? ORDER BY l.id");
 /// `commit`: replaces a lead, by the unique index of ids.
 pub(crate) const UPDATE: &str = "
-    UPDATE leads SET device_id = ?, name = ?, name_key = ?, phone = ?, niches = ?, triggers = ?, tags = ?,
+    UPDATE leads SET device_id = ?, name = ?, name_key = ?, phone = ?, niches = ?, niches_spelled = ?, triggers = ?, tags = ?,
         target_status = ?, journey = ?, pipeline_status = ?, custom = ?, consent_source = ?, consent_at = ?,
         last_interaction_at = ?, created_at = ?, updated_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
 /// `commit`: the words a lead gets, by the primary key.
 pub(crate) const ADD_TOKENS: &str = "
-    INSERT INTO lead_tokens (user_id, kind, token, lead_id)
-    SELECT ?1, value->>0, value->>1, ?2 FROM json_each(?3) WHERE true ON CONFLICT DO NOTHING";
+    INSERT INTO lead_tokens (user_id, kind, token, lead_id, spelling)
+    SELECT ?1, value->>0, value->>1, ?2, value->>2 FROM json_each(?3) WHERE true
+    ON CONFLICT DO UPDATE SET spelling = excluded.spelling";
 /// `commit`: the words a lead loses, by the primary key.
 pub(crate) const REMOVE_TOKENS: &str = "
     DELETE FROM lead_tokens WHERE (user_id, kind, token, lead_id) IN
@@ -83,16 +86,21 @@ pub(crate) const TOUCH: &str = "
 
 static INSERT: LazyLock<Rows> = LazyLock::new(|| {
     Rows::insert(
-        "INSERT INTO leads (device_id, name, name_key, phone, niches, triggers, tags, target_status, journey,
+        "INSERT INTO leads (device_id, name, name_key, phone, niches, niches_spelled, triggers, tags, target_status, journey,
             pipeline_status, custom, consent_source, consent_at, last_interaction_at, created_at, updated_at, version,
             id, user_id)",
-        19,
+        20,
         "",
     )
 });
 
-static INSERT_TOKENS: LazyLock<Rows> =
-    LazyLock::new(|| Rows::insert("INSERT INTO lead_tokens (user_id, kind, token, lead_id)", 4, ""));
+static INSERT_TOKENS: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
+        "INSERT INTO lead_tokens (user_id, kind, token, lead_id, spelling)",
+        5,
+        "",
+    )
+});
 
 /// The kinds of words; the numbers of the table.
 #[derive(Clone, Copy)]
@@ -142,7 +150,8 @@ fn bind<'q>(statement: Bound<'q>, lead: &Lead) -> Bound<'q> {
         .bind(lead.name.clone())
         .bind(folded(&lead.name))
         .bind(lead.phone.as_e164().to_owned())
-        .bind(lead.niches.to_string())
+        .bind(lead.niches.key())
+        .bind(spelled(&lead.niches.to_string(), &lead.niches.key()))
         .bind(lead.triggers.to_string())
         .bind(lead.tags.to_string())
         .bind(lead.target_status as u8)
@@ -159,14 +168,25 @@ fn bind<'q>(statement: Bound<'q>, lead: &Lead) -> Bound<'q> {
         .bind(blob(&lead.user_id).to_vec())
 }
 
-fn tokens(lead: &Lead) -> HashSet<(u8, &str)> {
+/// How words are spelled, if not as they are folded.
+fn spelled(spelling: &str, folded: &str) -> Option<String> {
+    (spelling != folded).then(|| spelling.to_owned())
+}
+
+/// The words of a lead: kind, folded form and spelling.
+fn tokens(lead: &Lead) -> HashSet<(u8, &str, Option<String>)> {
     let sets = [
         (Kind::Niche, &lead.niches),
         (Kind::Trigger, &lead.triggers),
         (Kind::Tag, &lead.tags),
     ];
     sets.into_iter()
-        .flat_map(|(kind, set)| set.iter().map(move |token| (kind as u8, token.as_str())))
+        .flat_map(|(kind, set)| {
+            set.iter().map(move |token| {
+                let word = token.as_str();
+                (kind as u8, word, spelled(token.spelling(), word))
+            })
+        })
         .collect()
 }
 
@@ -193,9 +213,11 @@ async fn by_identity(connection: &mut SqliteConnection, identities: &[LeadIdenti
 async fn put_lead(connection: &mut SqliteConnection, old: &Lead, new: &Lead) -> Done<()> {
     bind(sqlx::query(UPDATE), new).execute(&mut *connection).await?;
     let (had, has) = (tokens(old), tokens(new));
+    let kept: HashSet<(u8, &str)> = has.iter().map(|(kind, word, _)| (*kind, *word)).collect();
+    let lost = had.iter().filter(|(kind, word, _)| !kept.contains(&(*kind, *word)));
     for (sql, changed) in [
-        (REMOVE_TOKENS, had.difference(&has).collect::<Vec<_>>()),
-        (ADD_TOKENS, has.difference(&had).collect::<Vec<_>>()),
+        (REMOVE_TOKENS, lost.collect::<Vec<_>>()),
+        (ADD_TOKENS, has.difference(&had).collect()),
     ] {
         if !changed.is_empty() {
             sqlx::query(sql)
@@ -266,21 +288,18 @@ pub(crate) async fn insert_leads(
         .map(|(lead, _)| lead)
         .collect();
     INSERT.run(connection, &new, bind).await?;
-    let words: Vec<(UserId, u8, &str, LeadId)> = new
+    let words: Vec<_> = new
         .iter()
-        .flat_map(|lead| {
-            tokens(lead)
-                .into_iter()
-                .map(|(kind, token)| (lead.user_id, kind, token, lead.id))
-        })
+        .flat_map(|lead| tokens(lead).into_iter().map(move |word| (lead, word)))
         .collect();
     INSERT_TOKENS
-        .run(connection, &words, |statement, (user, kind, token, lead)| {
+        .run(connection, &words, |statement, (lead, (kind, token, spelling))| {
             statement
-                .bind(blob(user).to_vec())
+                .bind(blob(&lead.user_id).to_vec())
                 .bind(*kind)
                 .bind((*token).to_owned())
-                .bind(blob(lead).to_vec())
+                .bind(blob(&lead.id).to_vec())
+                .bind(spelling.clone())
         })
         .await?;
     for (lead, before) in known.into_values() {

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row;
-use sqlx::sqlite::SqliteRow;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use wa_core::domain::access::RequestScope;
 use wa_core::time::Timestamp;
 
@@ -91,6 +91,17 @@ pub(crate) fn hex_list<'a, K: Key + 'a>(keys: impl IntoIterator<Item = &'a K>) -
     }
     text.push(']');
     text
+}
+
+/// Runs a statement that gathers what it finds in one JSON list: every row that leaves SQLite wakes whoever waits for it, which
+/// costs more than what is read for a message.
+pub(crate) async fn fetch_list<T: DeserializeOwned>(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    parameter: String,
+) -> Done<Vec<T>> {
+    let row = sqlx::query(sql).bind(parameter).fetch_one(connection).await?;
+    Columns::of(&row).json("list")
 }
 
 /// Numbers as a JSON list.

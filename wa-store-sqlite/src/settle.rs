@@ -1,6 +1,7 @@
 //! The facts after an attempt.
 
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::delivery::Delivery;
@@ -12,9 +13,10 @@ use wa_core::transport::TransportMessageId;
 
 use crate::begin::item_devices;
 use crate::error::Done;
+use crate::insert::Rows;
 use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
-use crate::row::{Columns, hex, hex_list, json};
+use crate::row::{Columns, blob, count, hex, hex_list, json};
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -22,6 +24,33 @@ pub(crate) const MESSAGES: &str = live!(
     ", j.key, (SELECT a.device_id FROM attempts a WHERE a.id = m.attempt_id)
     FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)"
 );
+
+/// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule. Message and device by their
+/// unique indexes. Materialized, because SQLite would walk the table otherwise.
+pub(crate) const SENT: &str = "
+    WITH v AS MATERIALIZED (
+        SELECT m.seq, i.column7 AS now, i.column8 AS detail
+        FROM (VALUES (?,?,?,?,?,?,?,?)) AS i CROSS JOIN messages m ON m.id = i.column1
+        WHERE m.state = 3 AND m.attempt_id = i.column2 AND m.user_id = i.column3 AND m.device_id = i.column4
+            AND m.superseded = 0 AND m.enrolment_id IS NULL AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
+            AND EXISTS (
+                SELECT 1 FROM devices d
+                WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = i.column5 AND d.owner = i.column6
+            )
+    )
+    UPDATE messages SET state = 5, settled_at = v.now, reason = NULL, detail = v.detail
+    FROM v WHERE messages.seq = v.seq";
+pub(crate) static SENDS: LazyLock<Rows> = LazyLock::new(|| Rows::of(SENT));
+
+/// `settle`: counts what [`SENT`] settled. Messages by the unique index of ids, tallies by the primary key.
+pub(crate) const COUNT_SENT: &str = "
+    UPDATE tallies SET done = done + v.n, remaining = remaining - v.n
+    FROM (
+        SELECT m.user_id, m.scope_kind, m.scope_id, m.device_id, count(*) AS n
+        FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value) GROUP BY 1, 2, 3, 4
+    ) AS v
+    WHERE tallies.user_id = v.user_id AND tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id
+        AND tallies.device_id = v.device_id";
 
 /// `settle`: the vendor's ids of attempts; a first one stays where the outcome was recorded before. By the unique index of ids.
 pub(crate) const PROVIDER_IDS: &str = "
@@ -37,7 +66,61 @@ pub(crate) const SENDING_ON: &str = live!(
 
 pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -> Done<Vec<Settled>> {
     check_node(connection, settle.incarnation).await?;
-    let outcomes = &settle.outcomes;
+    let (sent, others): (Vec<_>, Vec<_>) = settle.outcomes.iter().enumerate().partition(|(_, outcome)| {
+        let verdict = &outcome.verdict;
+        matches!(verdict, Verdict::Sent { delivery: None, .. }) && outcome.advance.is_none()
+    });
+    let mut answers = vec![Settled::Yes(MessageState::Sent); settle.outcomes.len()];
+    let closer = if settle_sent(connection, settle, &sent).await? {
+        others
+    } else {
+        settle.outcomes.iter().enumerate().collect()
+    };
+    if !closer.is_empty() {
+        let outcomes: Vec<_> = closer.iter().map(|(_, outcome)| *outcome).collect();
+        let looked_at = settle_each(connection, settle, &outcomes).await?;
+        for ((at, _), answer) in closer.into_iter().zip(looked_at) {
+            answers[at] = answer;
+        }
+    }
+    Ok(answers)
+}
+
+/// Settles what was sent and needs no closer look: all of it, or nothing.
+async fn settle_sent(connection: &mut SqliteConnection, settle: &Settle, sent: &[(usize, &Outcome)]) -> Done<bool> {
+    if sent.is_empty() {
+        return Ok(true);
+    }
+    sqlx::query("SAVEPOINT sent").execute(&mut *connection).await?;
+    let settled = SENDS
+        .run(connection, sent, |statement, (_, outcome)| {
+            statement
+                .bind(blob(&outcome.message_id).to_vec())
+                .bind(blob(&outcome.attempt_id).to_vec())
+                .bind(blob(&outcome.user_id).to_vec())
+                .bind(blob(&outcome.device_id).to_vec())
+                .bind(outcome.epoch.0)
+                .bind(blob(&settle.incarnation).to_vec())
+                .bind(settle.now.as_millis())
+                .bind(outcome.detail.clone())
+        })
+        .await?;
+    if settled != count(sent.len()) {
+        sqlx::query("ROLLBACK TO sent").execute(&mut *connection).await?;
+        return Ok(false);
+    }
+    let list = hex_list(sent.iter().map(|(_, outcome)| &outcome.message_id));
+    sqlx::query(COUNT_SENT).bind(list).execute(&mut *connection).await?;
+    let mut facts = Facts::default();
+    for (_, outcome) in sent {
+        facts.note_provider_id(outcome);
+    }
+    facts.write(connection).await?;
+    Ok(true)
+}
+
+/// Looks at each message before its outcome is recorded.
+async fn settle_each(connection: &mut SqliteConnection, settle: &Settle, outcomes: &[&Outcome]) -> Done<Vec<Settled>> {
     let devices = item_devices(connection, outcomes.iter().map(|outcome| &outcome.device_id)).await?;
     let mut messages: Vec<Option<(Live, Option<DeviceId>)>> = vec![None; outcomes.len()];
     let list = hex_list(outcomes.iter().map(|outcome| &outcome.message_id));
@@ -111,8 +194,7 @@ impl Facts {
         Ok(Some(if owns { Settled::Yes(state) } else { Settled::Lost(true) }))
     }
 
-    /// Moves a message as a verdict says.
-    fn record(&mut self, outcome: &Outcome, live: Live, now: Timestamp) -> Done<MessageState> {
+    fn note_provider_id(&mut self, outcome: &Outcome) {
         if let Verdict::Sent {
             provider_id: Some(id), ..
         } = &outcome.verdict
@@ -120,6 +202,11 @@ impl Facts {
             self.provider_ids
                 .push((hex(outcome.attempt_id.as_bytes()), id.clone(), 0));
         }
+    }
+
+    /// Moves a message as a verdict says.
+    fn record(&mut self, outcome: &Outcome, live: Live, now: Timestamp) -> Done<MessageState> {
+        self.note_provider_id(outcome);
         let requeued = live.requeued();
         let ended = live.doubt_has_ended();
         self.moved.change(live, |live| {

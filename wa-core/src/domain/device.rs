@@ -283,6 +283,14 @@ impl Device {
         self.deleted_at.is_none() && self.hold.is_none() && self.status() == DeviceStatus::Online
     }
 
+    /// Whether a person put it on hold, which nobody else changes.
+    #[must_use]
+    pub fn is_held_by_person(&self) -> bool {
+        self.hold
+            .as_ref()
+            .is_some_and(|hold| hold.reason == HoldReason::ByPerson)
+    }
+
     /// What its transport gets to see.
     #[must_use]
     pub fn for_transport(&self) -> TransportDevice {

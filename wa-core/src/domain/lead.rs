@@ -127,7 +127,7 @@ impl Lead {
             user_id: self.user_id,
             device_id: self.device_id,
             phone: self.phone,
-            niches: self.niches.to_string(),
+            niches: self.niches.key(),
         }
     }
 }
@@ -153,6 +153,6 @@ pub struct LeadIdentity {
     pub device_id: Option<DeviceId>,
     /// The number.
     pub phone: Phone,
-    /// The niches, sorted and joined.
+    /// The niches, folded, sorted and joined.
     pub niches: String,
 }

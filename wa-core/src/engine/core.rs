@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 
 use super::config::EngineConfig;
+use super::dispatch::Finished;
 use super::settings::{SameSettings, UserSettingsSource};
 use super::wake::Wake;
 use crate::domain::lane::{Anchor, LaneNow};
@@ -56,9 +57,26 @@ pub struct Core {
     pub(crate) media: Arc<dyn MediaStore>,
     pub(crate) settings: Arc<dyn UserSettingsSource>,
     pub(crate) wake: Wake,
+    /// What an engine of this process knew and could not record before it lost its lease.
+    evidence: Mutex<Vec<Finished>>,
 }
 
+/// Most outcomes that wait for the next engine of this process; more than devices of one node that were sending at once.
+const EVIDENCE_MAX: usize = 10_000;
+
 impl Core {
+    /// Keeps what outcomes of a lost lease prove: the next engine of this process hands it in, as evidence.
+    pub(crate) fn keep_evidence(&self, finished: &[Finished]) {
+        let mut evidence = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = EVIDENCE_MAX.saturating_sub(evidence.len());
+        evidence.extend(finished.iter().filter_map(Finished::as_evidence).take(room));
+    }
+
+    /// Takes what engines before knew.
+    pub(crate) fn take_evidence(&self) -> Vec<Finished> {
+        std::mem::take(&mut *self.evidence.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The present, for lanes.
     pub(crate) fn lane_now(&self) -> LaneNow {
         self.anchor.now(self.clock.wall(), self.clock.monotonic())
@@ -181,6 +199,7 @@ impl EngineBuilder {
             media: self.media,
             settings: self.settings,
             wake: Wake::default(),
+            evidence: Mutex::default(),
         };
         Ok(Arc::new(core))
     }

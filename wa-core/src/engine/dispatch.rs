@@ -30,6 +30,21 @@ pub struct Finished {
     pub scope: MessageScope,
     /// The slot that the attempt uses, in anchored time; `None` for an answer about a message in doubt, which holds no lane.
     pub begun_at: Option<Timestamp>,
+    /// The version of the device's settings, credential included, that were used.
+    pub version: i64,
+}
+
+impl Finished {
+    /// What it proves when its lease is lost: that the message was sent, or certainly not. It has no say about its lane then,
+    /// which may be another one by now.
+    pub(crate) fn as_evidence(&self) -> Option<Self> {
+        let proves = matches!(self.outcome.verdict, Verdict::Sent { .. } | Verdict::Failed { .. });
+        proves.then(|| Self {
+            effect: LaneEffect::Used,
+            begun_at: None,
+            ..self.clone()
+        })
+    }
 }
 
 /// What a dispatch carries.
@@ -42,6 +57,8 @@ pub(crate) struct Ticket {
     pub(crate) host: Arc<str>,
     pub(crate) context: SendContext,
     pub(crate) message: OutgoingMessage,
+    /// The version of the settings that the context comes from.
+    pub(crate) version: i64,
     pub(crate) doubt: DoubtPolicy,
     pub(crate) on_doubt: OnDoubt,
     pub(crate) lane_was_passing: bool,
@@ -100,6 +117,7 @@ impl Ticket {
             effect,
             scope: self.scope,
             begun_at: Some(self.begun_at),
+            version: self.version,
         }
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Lane {
     pub(crate) user_id: UserId,
     pub(crate) epoch: Epoch,
     pub(crate) device: Arc<TransportDevice>,
+    /// The version of the settings that `device` comes from.
+    pub(crate) version: i64,
     /// Which sends share a limit: platform and gateway host.
     pub(crate) host: Arc<str>,
     pub(crate) may_send: bool,
@@ -68,6 +70,7 @@ impl Lane {
     /// Takes over what the settings of the device say.
     pub(crate) fn set(&mut self, device: &Device, can_carry: bool) {
         self.device = Arc::new(device.for_transport());
+        self.version = device.version;
         self.host = host_of(device);
         self.may_send = can_carry && device.may_send();
         self.on_doubt = device.on_doubt;

@@ -13,6 +13,7 @@ pub mod settings;
 #[cfg(test)]
 mod tests;
 pub mod timers;
+mod unsettled;
 pub mod wake;
 
 pub use self::core::{Core, EngineBuilder, Transports};

@@ -98,7 +98,7 @@ impl FollowUps {
     /// Devices whose lanes know of a hold or restriction that is not recorded yet.
     fn unrecorded(&self) -> BTreeSet<DeviceId> {
         let closes = |next: &FollowUp| match next {
-            FollowUp::Hold(_, device, _) | FollowUp::Restrict(_, device, _, _) => Some(*device),
+            FollowUp::Hold(_, device, _, _) | FollowUp::Restrict(_, device, _, _) => Some(*device),
             FollowUp::CampaignErrors(..) | FollowUp::DeviceErrors(..) => None,
         };
         self.0.keys().filter_map(closes).collect()
@@ -112,8 +112,8 @@ pub(crate) enum FollowUp {
     CampaignErrors(UserId, CampaignId),
     /// Look at the error rate of a device.
     DeviceErrors(UserId, DeviceId),
-    /// Put a device on hold: its credential is not accepted.
-    Hold(UserId, DeviceId, String),
+    /// Put a device on hold: the credential that it has in this version of its settings is not accepted.
+    Hold(UserId, DeviceId, i64, String),
     /// Record a restriction.
     Restrict(UserId, DeviceId, Option<Timestamp>, RestrictionOrd),
 }
@@ -201,6 +201,7 @@ impl Engine {
             Err(error) => return Err(error),
         }
         engine.balance().await?;
+        engine.state().given_in = engine.core.take_evidence();
         Ok(engine)
     }
 
@@ -396,6 +397,7 @@ impl Engine {
                     user_id: device.user_id,
                     epoch: owned.epoch,
                     device: Arc::new(device.for_transport()),
+                    version: device.version,
                     host: host_of(device),
                     may_send: false,
                     on_doubt: device.on_doubt,
@@ -781,14 +783,24 @@ impl Engine {
             }
         }
         if !declined.is_empty() {
-            self.core
-                .store
-                .decline(&declined, self.core.now())
-                .await
-                .map_err(|error| self.note(error))?;
+            self.take_off(&declined).await?;
             self.core.wake.plan();
         }
         Ok(candidates)
+    }
+
+    /// Takes messages off their lanes; says whether all were. Those on which nothing moved may not be ours any more: looked at again at once, they
+    /// would tell the same message again and again, so they wait until their devices have been read.
+    async fn take_off(&self, declined: &[Decline]) -> Result<bool, StoreError> {
+        let done = self.core.store.decline(declined, self.core.now()).await;
+        let moved = done.map_err(|error| self.note(error))?;
+        let all = moved == declined.len() as u64;
+        if !all {
+            let devices = declined.iter().map(|one| one.device_id);
+            self.put_back(devices.clone(), self.core.config.look_every);
+            devices.for_each(|device| self.core.wake.changed(device));
+        }
+        Ok(all)
     }
 
     fn fits(&self, lane: &Lane, made: Ready) -> Result<Ready, (MessageState, Reason)> {
@@ -934,10 +946,13 @@ impl Engine {
             declined.detail = Some(detail);
             declined
         };
-        let done = self.core.store.decline(&[declined], self.core.now()).await;
-        self.put_back([candidate.device_id], Duration::ZERO);
-        done.map_err(|error| self.note(error))?;
-        Ok(None)
+        let taken_off = self.take_off(&[declined]).await;
+        match taken_off {
+            Ok(true) => self.put_back([candidate.device_id], Duration::ZERO),
+            Ok(false) => {}
+            Err(_) => self.put_back([candidate.device_id], self.core.config.look_every),
+        }
+        taken_off.map(|_| None)
     }
 
     /// Gives a candidate back to its lane, as when there is no room to send it now.
@@ -1082,6 +1097,7 @@ impl Engine {
                     timeout: self.core.config.send_timeout,
                 },
                 message,
+                version: lane.version,
                 doubt: transport.capabilities().doubt(),
                 on_doubt: lane.on_doubt,
                 lane_was_passing: lane.passing,
@@ -1107,16 +1123,24 @@ impl Engine {
         self.core.wake.plan();
     }
 
-    /// Outcomes of dispatches that were dropped; settle them like others.
+    /// Outcomes of dispatches that were dropped, and what an engine before this one knew when it lost its lease; settle them
+    /// like others.
     #[must_use]
     pub fn take_given_in(&self) -> Vec<Finished> {
         std::mem::take(&mut self.state().given_in)
     }
 
+    /// Keeps what outcomes prove that were not recorded before this engine lost its lease: the next one of this process, started
+    /// from the same [`Core`], hands it in.
+    pub fn keep_evidence(&self, finished: &[Finished]) {
+        self.core.keep_evidence(finished);
+    }
+
     /// Records outcomes and lets the lanes go on. An outcome is a fact: call it again with the same ones until it succeeds.
     ///
     /// # Errors
-    /// The store did not answer; nothing is lost, the lanes stay closed.
+    /// `Fenced`: give them to [`keep_evidence`](Self::keep_evidence). Others: the store did not take them; nothing is lost, the
+    /// lanes stay closed.
     pub async fn settle(&self, finished: &[Finished]) -> Result<Vec<Settled>, StoreError> {
         let settle = Settle {
             incarnation: self.incarnation,
@@ -1156,7 +1180,7 @@ impl Engine {
             match one.effect {
                 LaneEffect::Unauthenticated => {
                     let detail = one.outcome.detail.clone().unwrap_or_default();
-                    follow_ups.ask(FollowUp::Hold(user_id, device_id, detail));
+                    follow_ups.ask(FollowUp::Hold(user_id, device_id, one.version, detail));
                 }
                 LaneEffect::Restricted { until, scope } => {
                     let scope = match scope {
@@ -1206,8 +1230,12 @@ impl Engine {
             }
             LaneEffect::Unauthenticated => {
                 lane.pacing.give_back(begun_at);
-                lane.may_send = false;
                 lane.passing = false;
+                if lane.version != one.version {
+                    // The device has other settings by now, which were not refused.
+                    return;
+                }
+                lane.may_send = false;
                 tracing::warn!(device = %one.outcome.device_id, "the gateway does not accept the credential");
             }
         }

@@ -22,8 +22,8 @@ use crate::plan::{
     route, start, take_turns,
 };
 use crate::store::{
-    Change, ChangeSet, Fence, Outcome, PageRequest, RecentOf, SendingRow, Settle, StoreError, StoreErrorKind, Verdict,
-    WriteClass,
+    Change, ChangeSet, Fence, Outcome, PageRequest, REPLIES_KEPT_FOR, RecentOf, SendingRow, Settle, StoreError,
+    Verdict, WriteClass,
 };
 use crate::time::Timestamp;
 use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
@@ -229,6 +229,7 @@ fn about(message: &Message, epoch: crate::domain::device::Epoch, verdict: Verdic
         effect: LaneEffect::Used,
         scope: message.scope,
         begun_at: None,
+        version: 0,
     }
 }
 
@@ -307,7 +308,8 @@ impl Engine {
         Ok((true, None))
     }
 
-    /// Removes what is kept for a while only: expired device commands, old events, nodes that were fenced long ago.
+    /// Removes what is kept for a while only: expired device commands, old events, which replies
+    /// were heard, nodes that were fenced long ago.
     ///
     /// # Errors
     /// The store did not answer; the next call does it.
@@ -315,7 +317,8 @@ impl Engine {
         let now = self.core.now();
         let before = now - self.core.config.events_kept_for;
         let store = &self.core.store;
-        let pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
+        let mut pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
+        pruned += store.prune_replies(now - REPLIES_KEPT_FOR).await?;
         Ok(pruned + store.forget_nodes(now - NODES_KEPT_FOR, NODES_PER_ROUND).await?)
     }
 
@@ -354,19 +357,36 @@ impl Engine {
             });
         }
         for chunk in outcomes.chunks(self.core.config.batch_max.max(1)) {
-            let settle = Settle {
-                incarnation: self.incarnation(),
-                outcomes: chunk.to_vec(),
-                now,
-            };
-            self.core
-                .store
-                .settle(&settle)
-                .await
-                .map_err(|error| self.note(error))?;
+            match self.settle_outcomes(chunk, now).await {
+                Err(error) if error.may_pass() => return Err(error),
+                // One that the store refuses must neither keep the others nor the rest of the plan.
+                Err(_) => {
+                    for outcome in chunk {
+                        let Err(error) = self.settle_outcomes(std::slice::from_ref(outcome), now).await else {
+                            continue;
+                        };
+                        if error.may_pass() {
+                            return Err(error);
+                        }
+                        let message = outcome.message_id;
+                        tracing::error!(%message, ?error, "the store refuses the outcome of an attempt");
+                    }
+                }
+                Ok(()) => {}
+            }
             self.wake(&chunk.iter().map(|outcome| outcome.device_id).collect());
         }
         Ok(())
+    }
+
+    async fn settle_outcomes(&self, outcomes: &[Outcome], now: Timestamp) -> Result<(), StoreError> {
+        let settle = Settle {
+            incarnation: self.incarnation(),
+            outcomes: outcomes.to_vec(),
+            now,
+        };
+        let done = self.core.store.settle(&settle).await;
+        done.map(|_| ()).map_err(|error| self.note(error))
     }
 
     async fn start_campaigns(&self) -> Result<bool, StoreError> {
@@ -720,9 +740,7 @@ impl Engine {
         for (next, times) in asked {
             match self.follow(&next).await {
                 Ok(()) => self.state().follow_ups.done(&next, times),
-                Err(error) if matches!(error.kind, StoreErrorKind::Fenced | StoreErrorKind::Unavailable) => {
-                    return Err(error);
-                }
+                Err(error) if error.may_pass() => return Err(error),
                 // One that the store does not take must not keep campaigns from being planned.
                 Err(error) => tracing::warn!(%error, "what a settlement asks for was not done; it is tried again"),
             }
@@ -775,18 +793,18 @@ impl Engine {
                         since_at: now,
                         detail: None,
                     };
-                    self.hold(*user, *id, hold).await?;
+                    self.hold(*user, *id, hold, None).await?;
                 }
                 Ok(())
             }
-            FollowUp::Hold(user, id, detail) => {
+            FollowUp::Hold(user, id, version, detail) => {
                 let detail = Some(detail.clone()).filter(|detail| !detail.is_empty());
                 let hold = Hold {
                     reason: HoldReason::Unauthenticated,
                     since_at: now,
                     detail,
                 };
-                self.hold(*user, *id, hold).await
+                self.hold(*user, *id, hold, Some(*version)).await
             }
             FollowUp::Restrict(user, id, until, scope) => {
                 let until_at = until.unwrap_or(now + Duration::from_secs(3_600));
@@ -800,33 +818,41 @@ impl Engine {
                     device_id: *id,
                     restriction,
                 };
-                self.quietly(ChangeSet::one(change)).await
+                self.quietly(ChangeSet::one(change)).await.map(|_| ())
             }
         }
     }
 
-    async fn hold(&self, user_id: UserId, device_id: crate::id::DeviceId, hold: Hold) -> Result<(), StoreError> {
+    async fn hold(
+        &self,
+        user_id: UserId,
+        device_id: crate::id::DeviceId,
+        hold: Hold,
+        version: Option<i64>,
+    ) -> Result<(), StoreError> {
         let kind = EventKind::DeviceHold {
             device_id,
             reason: Some(hold.reason),
         };
         let event = self.core.event(user_id, kind);
-        let change = Change::SetDeviceHold {
+        let change = Change::HoldDevice {
             user_id,
             device_id,
-            hold: Some(hold),
+            hold,
+            version,
         };
-        self.quietly(ChangeSet::one(change).tell(event.clone())).await?;
-        self.core.bus.publish(&[event]).await;
+        if self.quietly(ChangeSet::one(change).tell(event.clone())).await? {
+            self.core.bus.publish(&[event]).await;
+        }
         self.core.wake.changed(device_id);
         Ok(())
     }
 
-    /// Commits; a device or campaign that is gone in the meantime is fine.
-    async fn quietly(&self, set: ChangeSet) -> Result<(), StoreError> {
+    /// Commits and says whether it was; a device or campaign that is gone or changed in the meantime is fine.
+    async fn quietly(&self, set: ChangeSet) -> Result<bool, StoreError> {
         match self.core.store.commit(set, WriteClass::Api, self.core.now()).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_conflict() || error.is_not_found() => Ok(()),
+            Ok(_) => Ok(true),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(false),
             Err(error) => Err(self.note(error)),
         }
     }

@@ -15,9 +15,10 @@ use super::core::Core;
 use super::dispatch::{Dispatch, Finished};
 use super::node::{Candidate, Engine};
 use super::planning::{PlanReport, Question, progress_of};
+use super::unsettled::Unsettled;
 use crate::event::EventKind;
 use crate::id::{CampaignId, UserId};
-use crate::store::{StoreError, StoreErrorKind};
+use crate::store::StoreError;
 use crate::time::Monotonic;
 
 /// How long a failed call to the store is left alone before it is tried again.
@@ -41,7 +42,7 @@ enum Done {
     Prepared(Result<Option<Box<Candidate>>, StoreError>),
     Begun(Result<Vec<Dispatch>, StoreError>, Vec<Arc<str>>),
     Sent(Finished, Arc<str>),
-    Settled(Vec<Finished>, Result<(), StoreError>),
+    Settled(Result<(), StoreError>),
     Planned(Result<PlanReport, StoreError>),
     Doubts(Result<(Vec<Question>, Vec<Finished>), StoreError>),
     Errands(Result<Vec<super::planning::Errand>, StoreError>),
@@ -89,11 +90,9 @@ pub struct Runner {
     /// Sends and questions under way, per host.
     in_flight: BTreeMap<Arc<str>, usize>,
     questions: VecDeque<Question>,
-    finished: Vec<Finished>,
+    unsettled: Unsettled,
     progress: BTreeSet<(UserId, CampaignId)>,
     beginning: bool,
-    settling: bool,
-    settle_at: Monotonic,
     look_at: Monotonic,
     looking: bool,
     plan: Turn,
@@ -124,11 +123,9 @@ impl Runner {
             waiting: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             questions: VecDeque::new(),
-            finished: Vec::new(),
+            unsettled: Unsettled::new(now),
             progress: BTreeSet::new(),
             beginning: false,
-            settling: false,
-            settle_at: now,
             look_at: now,
             looking: false,
             plan: Turn::now(now),
@@ -158,6 +155,11 @@ impl Runner {
         let mut stopping = false;
         loop {
             if self.engine.is_fenced() {
+                // What is known by now is not forgotten with the lease.
+                while let Some(Some(done)) = self.under_way.next().now_or_never() {
+                    self.take(done, true);
+                }
+                self.engine.keep_evidence(&self.unsettled.all());
                 return Ended::Fenced;
             }
             // Asked here too, because work that never ends would not let the wait below get to it.
@@ -210,7 +212,7 @@ impl Runner {
     }
 
     fn is_drained(&self) -> bool {
-        self.under_way.is_empty() && self.finished.is_empty()
+        self.under_way.is_empty() && self.unsettled.is_drained()
     }
 
     fn take_hints(&mut self) {
@@ -229,14 +231,12 @@ impl Runner {
             self.plan.at = self.plan.at.min(soon);
             self.errands.at = self.errands.at.min(soon);
         }
-        self.finished.append(&mut self.engine.take_given_in());
+        self.unsettled.push(self.engine.take_given_in());
     }
 
     fn next_at(&self, stopping: bool) -> Option<Monotonic> {
         let mut next: Vec<Option<Monotonic>> = vec![self.beat.next()];
-        if !self.settling && !self.finished.is_empty() {
-            next.push(Some(self.settle_at));
-        }
+        next.push(self.unsettled.next_at());
         if !stopping {
             next.extend([
                 self.plan.next(),
@@ -268,18 +268,10 @@ impl Runner {
                 .boxed(),
             );
         }
-        if !self.settling && !self.finished.is_empty() && self.settle_at <= now {
-            self.settling = true;
-            let count = self.finished.len().min(self.core.config.batch_max.max(1));
-            let batch: Vec<_> = self.finished.drain(..count).collect();
+        if let Some(batch) = self.unsettled.take(now, self.core.config.batch_max) {
             let engine = Arc::clone(&self.engine);
-            self.under_way.push(
-                async move {
-                    let done = engine.settle(&batch).await.map(|_| ());
-                    Done::Settled(batch, done)
-                }
-                .boxed(),
-            );
+            self.under_way
+                .push(async move { Done::Settled(engine.settle(&batch).await.map(|_| ())) }.boxed());
         }
         if stopping {
             return;
@@ -457,18 +449,15 @@ impl Runner {
             }
             Done::Sent(finished, host) => {
                 self.free(&host);
-                self.finished.push(finished);
+                self.unsettled.push([finished]);
             }
-            Done::Settled(batch, Ok(())) => {
-                self.settling = false;
-                self.progress.append(&mut progress_of(&batch));
-            }
-            Done::Settled(batch, Err(error)) => {
-                self.settling = false;
-                if error.kind != StoreErrorKind::Fenced {
-                    self.finished.extend(batch);
-                    self.settle_at = now + RETRY_AFTER;
+            Done::Settled(Ok(())) => {
+                if let Some(batch) = self.unsettled.done() {
+                    self.progress.append(&mut progress_of(&batch));
                 }
+            }
+            Done::Settled(Err(error)) => {
+                self.unsettled.failed(&error, now);
                 note("settle", &error);
             }
             Done::Planned(result) => {
@@ -488,9 +477,9 @@ impl Runner {
                 self.doubts.running = false;
                 self.doubts.at = now + plan_every;
                 match result {
-                    Ok((questions, mut finished)) => {
+                    Ok((questions, finished)) => {
                         self.questions.extend(questions);
-                        self.finished.append(&mut finished);
+                        self.unsettled.push(finished);
                     }
                     Err(error) => note("doubts", &error),
                 }

@@ -14,7 +14,7 @@ use super::{Engine, EngineBuilder, LanePhase};
 use crate::domain::access::RequestScope;
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
 use crate::domain::content::{Content, Media, MediaKind, MediaSource};
-use crate::domain::device::{Device, Hold, HoldReason};
+use crate::domain::device::{Credential, Device, Hold, HoldReason};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::pacing::PacingPolicy;
@@ -24,8 +24,8 @@ use crate::domain::schedule::QuietHours;
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
 use crate::media::{MediaError, MediaStore};
 use crate::store::{
-    CampaignStore, Change, ChangeSet, MemoryStore, MessageFilter, OnDuplicate, OutboxStore, PageRequest, Store,
-    WriteClass,
+    CampaignStore, Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore,
+    PageRequest, Store, WriteClass,
 };
 use crate::time::{Clock, Monotonic, Timestamp};
 use crate::transport::{
@@ -492,6 +492,100 @@ async fn media_that_never_load_hold_up_their_lane_for_a_while_and_no_longer() {
     let ended = preparing.now_or_never().expect("it is given up");
     assert!(ended.unwrap().is_none());
     assert_eq!(engine.lanes(None)[0].phase, LanePhase::Idle);
+}
+
+#[tokio::test]
+async fn what_a_fenced_runner_knew_was_forgotten_and_stayed_in_doubt() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let finished = engine.begin(vec![ready]).await.unwrap().remove(0).run().await;
+    let (world, other) = world.start().await;
+    let beat = other.core.store.nodes().await.unwrap();
+    let beat = beat.iter().find(|node| node.incarnation == engine.incarnation());
+    let (by, target, beat) = (other.incarnation(), engine.incarnation(), beat.unwrap().beat);
+    let store = &other.core.store;
+    store.fence(by, target, beat, other.core.now()).await.unwrap();
+    assert_eq!(world.messages(id).await[0].state, MessageState::InDoubt);
+    engine.give_in(finished);
+    let core = Arc::clone(&engine.core);
+    let ended = super::Runner::new(engine).run(std::future::pending()).now_or_never();
+    assert_eq!(ended, Some(super::Ended::Fenced));
+    let next = Engine::start(core).await.unwrap();
+    other.balance().await.unwrap();
+    next.settle(&next.take_given_in()).await.unwrap();
+    assert_eq!(world.messages(id).await[0].state, MessageState::Sent);
+}
+
+#[tokio::test]
+async fn declining_a_message_of_a_lane_that_is_not_ours_any_more_once_spun() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    world
+        .campaign(|campaign| campaign.content = Content::text("x".repeat(100_000)))
+        .await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let owned = world.store.owned(&[device]).await.unwrap().remove(0);
+    let devices = [(device, owned.epoch)];
+    let now = world.clock.wall();
+    world.store.release(engine.incarnation(), &devices, now).await.unwrap();
+    assert!(engine.look().await.unwrap().is_empty());
+    let next = engine.next_look_at().unwrap();
+    assert!(next > world.clock.monotonic(), "it is looked at again and again");
+    assert!(
+        engine.core.wake.take().changed.contains(&device),
+        "its owner is read again"
+    );
+}
+
+#[tokio::test]
+async fn what_an_old_credential_was_told_once_put_a_device_with_a_new_one_on_hold() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 2).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    let refused = || Err(SendError::not_sent(NotSentKind::Unauthenticated, ""));
+    world.transport.answer_next(refused());
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let finished = engine.begin(vec![ready]).await.unwrap().remove(0).run().await;
+    let scope = RequestScope::user(world.user);
+    let mut changed = world.store.device(&scope, device).await.unwrap();
+    changed.credential = Credential::new("another");
+    world.commit(Change::UpdateDevice(Box::new(changed))).await;
+    engine.settle(&[finished]).await.unwrap();
+    for _ in 0..5 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.store.device(&scope, device).await.unwrap().hold, None);
+    assert_eq!(world.read(id).await.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn a_hold_that_a_person_set_was_once_replaced_by_the_engine() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    let refused = SendError::not_sent(NotSentKind::Unauthenticated, "");
+    world.transport.answer_next(Err(refused));
+    engine.plan().await.unwrap();
+    world.send(&engine).await;
+    world.hold(device).await;
+    engine.plan().await.unwrap();
+    let scope = RequestScope::user(world.user);
+    let hold = world.store.device(&scope, device).await.unwrap().hold.unwrap();
+    assert_eq!(hold.reason, HoldReason::ByPerson);
 }
 
 #[tokio::test]

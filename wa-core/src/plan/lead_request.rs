@@ -281,7 +281,8 @@ impl LeadPatch {
             "add_tags",
             &mut problems,
         );
-        if lead == *before {
+        // Equal sets may be spelled differently.
+        if lead == *before && lead.niches.is_spelled_as(&before.niches) {
             return problems.give(None);
         }
         lead.updated_at = now;
@@ -448,7 +449,7 @@ mod tests {
             given_at: None,
         });
         let lead = lead(&full).unwrap();
-        assert_eq!(lead.niches.to_string(), "a,b");
+        assert_eq!(lead.niches.to_string(), "a,B");
         assert_eq!(lead.consent.as_ref().map(|consent| consent.given_at), Some(NOW));
         assert_eq!(
             edited_lead(&LeadDraft::from(&lead), &lead, Region::MY, NOW).unwrap(),
@@ -470,6 +471,13 @@ mod tests {
         assert_eq!(after.triggers.to_string(), "b,c");
         assert_eq!(after.target_status, TargetStatus::Customer);
         assert_eq!(LeadBulkEdit::default().check().unwrap().apply(&before, NOW), Ok(None));
+        before.niches = TokenSet::parse("exa").unwrap();
+        let respelled = LeadBulkEdit {
+            niche: Some("EXA".to_owned()),
+            ..LeadBulkEdit::default()
+        };
+        let after = respelled.check().unwrap().apply(&before, NOW).unwrap();
+        assert_eq!(after.unwrap().niches.to_string(), "EXA", "another spelling is a change");
         let full = LeadBulkEdit {
             add_triggers: Some((0..63).map(|n| format!("t{n},")).collect()),
             ..LeadBulkEdit::default()

@@ -66,6 +66,15 @@ pub struct StoreFaults {
     pub slow: u32,
     /// How long a slow call takes at most, on either side of what it does.
     pub slow_max: Duration,
+    /// Messages in a thousand whose outcomes are refused, with all that come in the same call.
+    pub poison: u32,
+}
+
+impl StoreFaults {
+    fn poisons(&self, message: MessageId) -> bool {
+        let [.., a, b] = *message.as_bytes();
+        u32::from(u16::from_be_bytes([a, b])) % 1_000 < self.poison
+    }
 }
 
 /// Whether faults happen; shared by everything that fails.
@@ -328,6 +337,7 @@ fn seen_of(set: &ChangeSet) -> Vec<Seen> {
             Change::Suppress(suppression) => Some(Seen::Suppressed(suppression.user_id, suppression.person)),
             Change::Unsuppress { user_id, person } => Some(Seen::Unsuppressed(*user_id, *person)),
             Change::SetDeviceHold { device_id, hold, .. } => Some(Seen::Held(*device_id, hold.is_some())),
+            Change::HoldDevice { device_id, .. } => Some(Seen::Held(*device_id, true)),
             Change::DeleteDevice { device_id, .. } => Some(Seen::Deleted(*device_id)),
             Change::DeleteLead { lead_id, .. } => Some(Seen::LeadDeleted(*lead_id)),
             _ => None,
@@ -466,6 +476,10 @@ passed_on! { OutboxStore {
             outcomes.for_each(|outcome| flaw.spoil_verdict(&mut outcome.verdict, settle.now));
         }
         let settle = &settle;
+        let mut ids = settle.outcomes.iter().map(|outcome| outcome.message_id);
+        if self.parts.switch.is_on() && ids.any(|id| self.parts.faults.poisons(id)) {
+            return Err(StoreError::new(StoreErrorKind::Backend, "settle", "simulated"));
+        }
         let seen = |answers: &Vec<Settled>| {
             for (outcome, answer) in settle.outcomes.iter().zip(answers) {
                 self.parts.history.add(What::Settle(SettleSeen {
@@ -557,6 +571,7 @@ passed_on! { CommandStore {
 passed_on! { EventStore {
     fn events(scope: &RequestScope, after: EventId, limit: u32) -> Vec<Event>;
     fn prune_events(before: Timestamp) -> u64;
+    fn prune_replies(before: Timestamp) -> u64;
 } }
 
 #[async_trait]

@@ -196,6 +196,10 @@ impl Scenario {
             scenario.draw_deeds(rng, wall_faults);
         }
         scenario.draw_offline();
+        let rng = &mut Seed::from_number(seed).rng(b"", "poison");
+        if !calm && rng.random_bool(0.1) {
+            scenario.store_faults.poison = rng.random_range(20..300);
+        }
         scenario
     }
 
@@ -306,6 +310,7 @@ fn store_faults(rng: &mut ChaCha8Rng) -> StoreFaults {
         wait_max: Duration::from_millis(rate(&[2, 50, 400, 900]).into()),
         slow: rate(&[0, 5, 30]),
         slow_max: Duration::from_millis(rate(&[50, 1_000, 4_000]).into()),
+        poison: 0,
     }
 }
 

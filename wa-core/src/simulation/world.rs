@@ -29,7 +29,7 @@ use crate::domain::schedule::{LocalTime, QuietHours};
 use crate::domain::summary::Numbers;
 use crate::domain::suppression::{Suppression, SuppressionReason};
 use crate::engine::config::EngineConfig;
-use crate::engine::{Ended, Engine, EngineBuilder, Runner};
+use crate::engine::{Core, Ended, Engine, EngineBuilder, Runner};
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, MessageId, UserId};
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::{
@@ -768,8 +768,9 @@ impl NodeParts {
             }
         }
         .shared();
-        for run in 0_u32.. {
-            match self.start(run).await {
+        let mut core = None;
+        loop {
+            match self.start(&mut core).await {
                 Ok(engine) => {
                     self.history.add(What::Note(format!(
                         "{} runs as {}",
@@ -789,17 +790,19 @@ impl NodeParts {
         }
     }
 
-    async fn start(&self, run: u32) -> Result<Arc<Engine>, StoreError> {
-        let mut id_seed = self.id_seed;
-        id_seed[..4].copy_from_slice(&run.to_be_bytes());
+    /// Starts an engine; all of one process share what they are made of.
+    async fn start(&self, core: &mut Option<Arc<Core>>) -> Result<Arc<Engine>, StoreError> {
+        if let Some(core) = core {
+            return Engine::start(Arc::clone(core)).await;
+        }
         let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
-        let mut builder = EngineBuilder::new(store, clock, self.config.clone()).ids(IdSource::seeded(id_seed));
+        let mut builder = EngineBuilder::new(store, clock, self.config.clone()).ids(IdSource::seeded(self.id_seed));
         for kind in GatewayKind::ALL {
             builder = builder.transport(Arc::new(SimTransport::new(kind, Arc::clone(&self.gateways))));
         }
-        let core = builder.open().await?;
-        Engine::start(core).await
+        let made = builder.open().await?;
+        Engine::start(Arc::clone(core.insert(made))).await
     }
 }
 

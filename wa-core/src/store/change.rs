@@ -86,6 +86,19 @@ pub enum Change {
         /// The hold; `None` ends it.
         hold: Option<Hold>,
     },
+    /// Puts a device on hold because of what its gateway or its messages say. `Conflict` when a person put it on hold, whose
+    /// hold stays, or when its settings have another version than `version`: what an old credential was told says nothing of a
+    /// new one.
+    HoldDevice {
+        /// Its owner.
+        user_id: UserId,
+        /// The device.
+        device_id: DeviceId,
+        /// The hold.
+        hold: Hold,
+        /// The version of the settings that it is about; `None` for any.
+        version: Option<i64>,
+    },
     /// Records a restriction of the account, or its end.
     SetDeviceRestriction {
         /// Its owner.
@@ -118,7 +131,7 @@ pub enum Change {
     InsertCampaign(Box<Campaign>),
     /// Replaces what a person edits of a campaign whose version is still `campaign.version`; the store sets version + 1.
     /// Status fields and cursor are written as given, so that scheduling is one change; a status that the present one cannot
-    /// become is `Conflict`. Messages follow a changed status as after `SetCampaignStatus`.
+    /// become, or `Completed` while messages of it are open, is `Conflict`. Messages follow a changed status as after `SetCampaignStatus`.
     UpdateCampaign(Box<Campaign>),
     /// Deletes a campaign that never started (`draft`, `scheduled`, `cancelled` before start), else `Conflict`.
     DeleteCampaign {
@@ -129,7 +142,7 @@ pub enum Change {
     },
     /// Moves a campaign to a status: HoldScope, ResumeScope and EndScope in one. One row flip, effective at once because
     /// `begin` looks; a mark makes `sweep` move its messages in pages. `Conflict` unless the status is one of `from` and can
-    /// become `to`. Naming the present status as `to` changes its reason alone. The store sets version + 1, `status_at`, and of
+    /// become `to`, and when that is `Completed` and messages of it are open. Naming the present status as `to` changes its reason alone. The store sets version + 1, `status_at`, and of
     /// `started_at` (from scheduled), `resumed_at` (from paused or completed, which also clears `ended_at`), `paused_at` and
     /// `ended_at` the one that the new status calls for.
     SetCampaignStatus {
@@ -493,3 +506,6 @@ pub struct Committed {
 
 /// How long events are kept by default: 7 days.
 pub const EVENTS_KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// How long it is remembered which replies were heard, so that one delivered again counts once: 30 days.
+pub const REPLIES_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);

@@ -35,4 +35,8 @@ pub trait EventStore: Send + Sync {
 
     /// Removes events from before `before`; returns how many.
     async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Forgets which replies were recorded before `before`, by the store's own record of when; returns how many. One of them that
+    /// is delivered again counts again, so they are kept for longer than any gateway delivers again.
+    async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError>;
 }

@@ -80,6 +80,12 @@ impl StoreError {
         self.kind == StoreErrorKind::Conflict
     }
 
+    /// Whether it says nothing against what was asked: the database did not answer, or this node lost its lease.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::Fenced)
+    }
+
     /// Whether this node lost its lease.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

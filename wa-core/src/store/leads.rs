@@ -54,6 +54,7 @@ pub trait LeadStore: Send + Sync {
     /// The lead with an identity, if it exists.
     async fn lead_by_identity(&self, identity: &LeadIdentity) -> Result<Option<Lead>, StoreError>;
 
-    /// The niches of the leads within a request's scope, sorted, with how many leads have each; at most 1,000.
+    /// The niches of the leads within a request's scope, sorted, with how many leads have each; at most 1,000,
+    /// each in the spelling of the oldest lead, by id, that has it.
     async fn niches(&self, scope: &RequestScope) -> Result<Vec<(Token, u64)>, StoreError>;
 }

@@ -44,6 +44,7 @@ pub use self::app::{AccessStore, AppStore, ImportRecord, ImportRefusal, ImportSt
 pub use self::campaigns::{CampaignFilter, CampaignStore};
 pub use self::change::{
     Advance, Change, ChangeSet, Committed, EVENTS_KEPT_FOR, EnrolResult, Fence, LeadInsert, NewEnrolment, OnDuplicate,
+    REPLIES_KEPT_FOR,
 };
 pub use self::commands::{CommandStore, EventStore};
 pub use self::devices::DeviceStore;

@@ -11,6 +11,7 @@ use wa_core::domain::audience::Audience;
 use wa_core::domain::campaign::{Campaign, CampaignStatus};
 use wa_core::domain::schedule::{LocalDate, LocalTime};
 use wa_core::domain::summary::Numbers;
+use wa_core::domain::token::Token;
 use wa_core::engine::handle::{CampaignNumbers, CampaignProgress, RecipientFilter, Resend, SavedCampaign};
 use wa_core::id::{CampaignId, DeviceId, LeadId, MessageId};
 use wa_core::plan::{CampaignDraft, DelayDraft, Edit, EntryDraft, QuietDraft, RandomizerDraft, SaveAs};
@@ -1224,19 +1225,19 @@ async fn calendar(caller: Caller, Query(query): Query<CalendarQuery>) -> ApiResu
         .into_iter()
         .map(|(date, mut campaigns)| {
             campaigns.sort_by_key(|campaign| (campaign.scheduled_at, campaign.id));
-            let mut niches: Vec<String> = Vec::new();
+            let mut niches: Vec<&Token> = Vec::new();
             for campaign in &campaigns {
                 if let Audience::Leads { niche: Some(niche), .. } = &campaign.audience
                     && niches.len() < DAY_NICHES_MAX
-                    && !niches.iter().any(|known| known == niche.as_str())
+                    && !niches.contains(&niche)
                 {
-                    niches.push(niche.to_string());
+                    niches.push(niche);
                 }
             }
             DayView {
                 date: date.to_string(),
                 count: campaigns.len() as u64,
-                niches,
+                niches: niches.iter().map(ToString::to_string).collect(),
                 campaigns: campaigns
                     .iter()
                     .map(|campaign| DayCampaignView {

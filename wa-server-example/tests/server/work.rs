@@ -54,7 +54,7 @@ async fn the_lead_webhook_answers_as_its_callers_expect() {
     let lead = made.ok();
     assert_eq!(
         (&lead["phone"], &lead["niche"], &lead["target_status"]),
-        (&json!("+60123456789"), &json!("exa"), &json!("prospect"))
+        (&json!("+60123456789"), &json!("EXA"), &json!("prospect"))
     );
     for form in ["123456789", "+60123456789", "60123456789@c.us"] {
         let again = call(json!({"phone": form, "trigger": "start,second"})).await;
@@ -436,7 +436,7 @@ async fn a_campaign_runs_from_its_leads_to_its_numbers() {
     ann.post("/api/suppressions", json!({"phone": "0123450004", "note": "asked"}))
         .await
         .ok();
-    let body = json!({"title": "Promo", "message": "Hi {{name}}", "niche": "exa", "image_url": null});
+    let body = json!({"title": "Promo", "message": "Hi {{name}} of {{niche}}", "niche": "exa", "image_url": null});
     let campaign = ann.post("/api/campaigns", body).await.ok();
     assert_eq!(campaign["status"], "draft");
     let path = format!("/api/campaigns/{}", id(&campaign));
@@ -444,7 +444,10 @@ async fn a_campaign_runs_from_its_leads_to_its_numbers() {
     let lead = ann.get("/api/leads?phone=0123450001").await.ok();
     let lead = id(&lead["items"][0]);
     let preview = ann.get(&format!("{path}/preview?lead_id={lead}")).await.ok();
-    assert!(preview["text"].as_str().unwrap().contains("Hi Lead 1"), "{preview}");
+    assert!(
+        preview["text"].as_str().unwrap().contains("Hi Lead 1 of EXA"),
+        "{preview}"
+    );
     ann.post(&format!("{path}/start"), json!({})).await.ok();
     let done = loop {
         let progress = ann.get(&format!("{path}/progress")).await.ok();
@@ -515,7 +518,7 @@ async fn the_calendar_shows_a_campaign_on_its_local_day_and_a_change_of_an_old_v
     let days = ann.get("/api/campaigns/calendar?year=2099&month=12").await.ok();
     assert_eq!(
         (&days["items"][0]["date"], &days["items"][0]["niches"]),
-        (&json!("2099-12-31"), &json!(["exa"]))
+        (&json!("2099-12-31"), &json!(["EXA"]))
     );
     assert_eq!(
         ann.get("/api/campaigns/calendar?year=2100").await.ok()["items"],

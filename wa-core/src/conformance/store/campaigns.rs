@@ -482,6 +482,31 @@ pub(super) async fn a_campaign_with_an_open_message_does_not_complete(world: Wor
     assert!(held_until_swept.is_empty(), "a held message is open");
 }
 
+pub(super) async fn a_campaign_is_not_called_completed_while_messages_of_it_are_open(world: World) {
+    for state in [MessageState::Queued, MessageState::Sending, MessageState::InDoubt] {
+        let stage = world.stage().await;
+        match state {
+            MessageState::Queued => drop(stage.queued().await),
+            MessageState::Sending => drop(stage.sending().await),
+            _ => drop(stage.in_doubt().await),
+        }
+        let completed = set_status(stage.user, stage.campaign, &[Triggered], Completed);
+        world.refused(completed, StoreErrorKind::Conflict).await;
+        let edited = Campaign {
+            status: Completed,
+            ..world.campaign_of(stage.user, stage.campaign).await
+        };
+        world
+            .refused(Change::UpdateCampaign(Box::new(edited)), StoreErrorKind::Conflict)
+            .await;
+        let campaign = world.campaign_of(stage.user, stage.campaign).await;
+        assert_eq!((campaign.status, campaign.ended_at), (Triggered, None), "{state:?}");
+    }
+    let stage = world.stage().await;
+    stage.sent().await;
+    stage.status(&[Triggered], Completed).await;
+}
+
 pub(super) async fn a_campaign_with_a_message_in_the_pool_does_not_complete(world: World) {
     let stage = world.stage().await;
     stage.sent().await;

@@ -169,6 +169,65 @@ pub(super) async fn a_hold_is_kept_whole_and_ends_when_asked(world: World) {
     assert_eq!(world.device_of(user, device.id).await.hold, None);
 }
 
+fn held_by_engine(device: &Device, version: Option<i64>) -> Change {
+    Change::HoldDevice {
+        user_id: device.user_id,
+        device_id: device.id,
+        hold: Hold {
+            reason: HoldReason::Unauthenticated,
+            since_at: device.created_at,
+            detail: None,
+        },
+        version,
+    }
+}
+
+pub(super) async fn a_hold_of_the_engine_leaves_that_of_a_person(world: World) {
+    let user = world.user().await;
+    let device = world.rows.device(user);
+    world.insert_device(&device).await;
+    for (reason, taken) in [(HoldReason::ByPerson, false), (HoldReason::ErrorRate, true)] {
+        world.commit(hold(&device, Some(reason))).await;
+        if taken {
+            world.commit(held_by_engine(&device, None)).await;
+        } else {
+            world
+                .refused(held_by_engine(&device, None), StoreErrorKind::Conflict)
+                .await;
+        }
+        let expected = if taken { HoldReason::Unauthenticated } else { reason };
+        assert_eq!(world.device_of(user, device.id).await.hold.unwrap().reason, expected);
+    }
+}
+
+pub(super) async fn a_hold_for_an_older_version_of_the_settings_is_refused(world: World) {
+    let user = world.user().await;
+    let device = world.rows.device(user);
+    world.insert_device(&device).await;
+    let changed = Device {
+        credential: Credential::new("another"),
+        ..device.clone()
+    };
+    world.commit(Change::UpdateDevice(Box::new(changed))).await;
+    let of = |version| held_by_engine(&device, Some(version));
+    world.refused(of(device.version), StoreErrorKind::Conflict).await;
+    assert_eq!(world.device_of(user, device.id).await.hold, None);
+    world.commit(of(device.version + 1)).await;
+    assert!(world.device_of(user, device.id).await.hold.is_some());
+    let other = world.user().await;
+    let foreign = Change::HoldDevice {
+        user_id: other,
+        device_id: device.id,
+        hold: Hold {
+            reason: HoldReason::ErrorRate,
+            since_at: device.created_at,
+            detail: None,
+        },
+        version: None,
+    };
+    world.refused(foreign, StoreErrorKind::NotFound).await;
+}
+
 pub(super) async fn a_restriction_is_kept_and_ends_when_asked(world: World) {
     let user = world.user().await;
     let device_id = world.device(user).await;

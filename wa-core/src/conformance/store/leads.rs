@@ -336,6 +336,68 @@ pub(super) async fn niches_are_counted_per_lead_and_sorted(world: World) {
     assert_eq!(niches, [(token("a"), 1), (token("b"), 2)]);
 }
 
+pub(super) async fn a_word_keeps_its_spelling_and_is_found_by_any(world: World) {
+    let user = world.user().await;
+    let mut lead = world.rows.lead(user, None);
+    (lead.niches, lead.triggers, lead.tags) = (tokens("EXA"), tokens("Promo"), tokens("VIP"));
+    world.insert_lead(&lead).await;
+    let twin = Lead {
+        phone: lead.phone,
+        niches: tokens("exa"),
+        triggers: tokens("PROMO, New"),
+        ..world.rows.lead(user, None)
+    };
+    let merged = LeadInsert::Duplicate {
+        existing: lead.id,
+        merged: true,
+    };
+    assert_eq!(world.commit(merge(&twin)).await.leads, [merged]);
+    let spelled = async |niche: &str, triggers: &str| {
+        let read = world.lead_of(user, lead.id).await;
+        let words = [&read.niches, &read.triggers, &read.tags].map(ToString::to_string);
+        assert_eq!(words, [niche, triggers, "VIP"]);
+        for text in ["exa", "Exa"] {
+            let filter = LeadFilter {
+                niche: Some(token(text)),
+                trigger: Some(token("promo")),
+                tag: Some(token("vip")),
+                ..LeadFilter::default()
+            };
+            assert_eq!(shown(&world, user, &filter).await, [lead.id]);
+        }
+    };
+    spelled("EXA", "New,Promo").await;
+    let mut edited = world.lead_of(user, lead.id).await;
+    (edited.niches, edited.triggers) = (tokens("Exa"), tokens("promo"));
+    world.commit(update(&edited)).await;
+    spelled("Exa", "promo").await;
+    let niches = world.store.niches(&RequestScope::user(user)).await.unwrap();
+    assert_eq!(niches[0].0.spelling(), "Exa", "a new spelling is a change");
+}
+
+pub(super) async fn niches_are_listed_in_the_spelling_of_the_oldest_lead(world: World) {
+    let user = world.user().await;
+    let device = world.device(user).await;
+    let mut leads = [None, Some(device), Some(device)].map(|device| world.rows.lead(user, device));
+    assert!(leads.is_sorted_by_key(|lead| lead.id));
+    for (lead, niches) in leads.iter_mut().zip(["exa, Other", "EXA", "other"]).rev() {
+        lead.niches = tokens(niches);
+        world.insert_lead(lead).await;
+    }
+    let limited = RequestScope {
+        user_id: user,
+        devices: Some(vec![device]),
+    };
+    for (scope, expected) in [
+        (RequestScope::user(user), ["exa", "Other"]),
+        (limited, ["EXA", "other"]),
+    ] {
+        let niches = world.store.niches(&scope).await.unwrap();
+        let niches: Vec<_> = niches.iter().map(|(niche, _)| niche.spelling()).collect();
+        assert_eq!(niches, expected);
+    }
+}
+
 pub(super) async fn an_edit_does_not_set_the_last_interaction_back(world: World) {
     let user = world.user().await;
     let mut lead = world.rows.lead(user, None);

@@ -211,11 +211,7 @@ pub(super) async fn a_message_of_a_paused_campaign_is_held_by_the_gate(world: Wo
 }
 
 pub(super) async fn a_message_of_an_ended_campaign_is_cancelled_by_the_gate(world: World) {
-    for to in [
-        CampaignStatus::Cancelled,
-        CampaignStatus::Failed,
-        CampaignStatus::Completed,
-    ] {
+    for to in [CampaignStatus::Cancelled, CampaignStatus::Failed] {
         let stage = world.stage().await;
         let id = stage.queued().await;
         stage.status(&[CampaignStatus::Triggered], to).await;

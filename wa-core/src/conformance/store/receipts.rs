@@ -204,6 +204,20 @@ pub(super) async fn a_reply_of_a_stranger_is_new_and_matches_nothing(world: Worl
     assert!(elsewhere.reply_is_new, "another device has ids of its own");
 }
 
+pub(super) async fn replies_recorded_long_ago_are_forgotten_and_younger_ones_are_not(world: World) {
+    let stage = world.stage().await;
+    let phone = world.rows.phone(9);
+    // What counts is when they were recorded, not what they say of themselves.
+    world.commit_at(replied(&stage, phone, "old", 90), world.at(10)).await;
+    world.commit_at(replied(&stage, phone, "young", 1), world.at(20)).await;
+    assert_eq!(world.store.prune_replies(world.at(20)).await.unwrap(), 1);
+    assert_eq!(world.store.prune_replies(world.at(20)).await.unwrap(), 0);
+    for (id, is_new) in [("young", false), ("old", true)] {
+        let done = world.commit_at(replied(&stage, phone, id, 95), world.at(30)).await;
+        assert_eq!(done.reply_is_new, is_new, "{id}");
+    }
+}
+
 pub(super) async fn a_late_reply_does_not_set_an_interaction_back(world: World) {
     let stage = world.stage().await;
     let lead = world.lead(stage.user, Some(stage.device)).await;

@@ -141,6 +141,8 @@ case_table! { $
         link_hold_and_restriction_leave_the_version_of_the_settings_alone,
         a_new_credential_ends_a_hold_for_the_old_one_and_no_other_hold,
         a_hold_is_kept_whole_and_ends_when_asked,
+        a_hold_of_the_engine_leaves_that_of_a_person,
+        a_hold_for_an_older_version_of_the_settings_is_refused,
         a_restriction_is_kept_and_ends_when_asked,
         a_link_change_keeps_state_reason_instant_and_number,
         a_link_change_of_an_owner_needs_the_epoch_of_the_device,
@@ -168,6 +170,8 @@ case_table! { $
         a_search_folds_case_and_takes_wildcards_as_they_are_written,
         leads_are_found_by_id_and_by_identity_within_their_user,
         niches_are_counted_per_lead_and_sorted,
+        a_word_keeps_its_spelling_and_is_found_by_any,
+        niches_are_listed_in_the_spelling_of_the_oldest_lead,
         an_edit_does_not_set_the_last_interaction_back,
     }
     campaigns {
@@ -193,6 +197,7 @@ case_table! { $
         a_campaign_that_nobody_matched_completes_and_says_so,
         a_completion_and_the_event_that_tells_of_it_are_one_commit,
         a_campaign_with_an_open_message_does_not_complete,
+        a_campaign_is_not_called_completed_while_messages_of_it_are_open,
         a_campaign_with_a_message_in_the_pool_does_not_complete,
         a_campaign_that_is_paused_or_still_expanded_does_not_complete,
         as_many_campaigns_complete_as_are_asked_for,
@@ -416,6 +421,7 @@ case_table! { $
         a_receipt_by_recipient_moves_the_newest_and_settles_nothing,
         a_reply_is_counted_once_for_the_newest_message_and_told_to_leads,
         a_reply_of_a_stranger_is_new_and_matches_nothing,
+        replies_recorded_long_ago_are_forgotten_and_younger_ones_are_not,
         a_late_reply_does_not_set_an_interaction_back,
         a_reply_seen_before_takes_its_whole_set_with_it,
         a_receipt_that_overtakes_the_outcome_decides_it,

@@ -80,6 +80,23 @@ impl State {
                 device.hold = hold;
                 device.updated_at = now;
             }),
+            Change::HoldDevice {
+                user_id,
+                device_id,
+                hold,
+                version,
+            } => {
+                let device = &self.live_device(user_id, device_id)?.device;
+                let by_person = device.is_held_by_person() && !self.flawed(Flaw::HoldReplacesThatOfAPerson);
+                let stale = version.is_some_and(|version| version != device.version);
+                if by_person || stale && !self.flawed(Flaw::HoldIgnoresVersion) {
+                    return Err(conflict(COMMIT, "device"));
+                }
+                self.change_device(user_id, device_id, |device| {
+                    device.hold = Some(hold);
+                    device.updated_at = now;
+                })
+            }
             Change::SetDeviceRestriction {
                 user_id,
                 device_id,
@@ -406,7 +423,8 @@ impl State {
         let old = self.campaign_of(campaign.user_id, campaign.id)?;
         let status = (old.status, campaign.status);
         let stale = old.version != campaign.version && !self.flawed(Flaw::VersionIsIgnored);
-        if stale || (status.0 != status.1 && !status.0.can_become(status.1)) {
+        let moves = status.0 != status.1;
+        if stale || (moves && (!status.0.can_become(status.1) || self.ends_too_early(old, status.1))) {
             return Err(conflict(COMMIT, "campaign"));
         }
         let new = Campaign {
@@ -417,6 +435,15 @@ impl State {
         self.check_devices(&new)?;
         self.put_moved_campaign(new, status.0);
         Ok(())
+    }
+
+    /// Whether a campaign would count as completed although it has open messages.
+    fn ends_too_early(&self, campaign: &Campaign, to: CampaignStatus) -> bool {
+        let key = (
+            campaign.user_id,
+            crate::domain::message::MessageScope::Campaign(campaign.id),
+        );
+        to == CampaignStatus::Completed && self.messages.has_open(key) && !self.flawed(Flaw::CompletionIsForced)
     }
 
     /// Puts a campaign whose status may have changed, with the mark that makes `sweep` move its messages.
@@ -470,7 +497,8 @@ impl State {
         let mut campaign = self.campaign_of(user, id)?.clone();
         let before = campaign.status;
         let expected = from.contains(&before) || self.flawed(Flaw::StatusIsForced);
-        if !expected || (before != to && !before.can_become(to)) {
+        let moves = before != to;
+        if !expected || (moves && (!before.can_become(to) || self.ends_too_early(&campaign, to))) {
             return Err(conflict(COMMIT, "campaign"));
         }
         campaign.status = to;

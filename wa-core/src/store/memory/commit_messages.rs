@@ -286,7 +286,7 @@ impl State {
         done: &mut Committed,
     ) -> Result<(), StoreError> {
         self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
-        if !self.hear(device, provider_id) && !self.flawed(Flaw::ReplyCountsTwice) {
+        if !self.hear(device, provider_id, now) && !self.flawed(Flaw::ReplyCountsTwice) {
             return Ok(());
         }
         done.reply_is_new = true;

@@ -32,6 +32,10 @@ flaws! {
     InsertCrossesUsers,
     /// Updates do not compare versions.
     VersionIsIgnored,
+    /// A hold of the engine takes the place of one that a person set.
+    HoldReplacesThatOfAPerson,
+    /// A device is put on hold for what was said of a credential that it has no more.
+    HoldIgnoresVersion,
     /// A campaign's status is set whatever it was.
     StatusIsForced,
     /// A page of an audience is committed from any cursor.
@@ -110,6 +114,8 @@ flaws! {
     CompletionIgnoresDoubt,
     /// A campaign is completed although messages wait in its pool.
     CompletionIgnoresPool,
+    /// A campaign is told to be completed although messages of it are open.
+    CompletionIsForced,
     /// The event that tells of a completion is not kept with it.
     CompletionIsNotTold,
     /// An audience takes niches that contain the wanted one.

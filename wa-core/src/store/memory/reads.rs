@@ -322,4 +322,14 @@ impl EventStore for MemoryStore {
         }
         Ok(pruned)
     }
+
+    async fn prune_replies(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut state = self.lock();
+        let mut pruned = 0;
+        while let Some((_, device, id)) = state.heard_at.first().cloned().filter(|(at, ..)| *at < before) {
+            state.forget_heard(device, id);
+            pruned += 1;
+        }
+        Ok(pruned)
+    }
 }

@@ -133,7 +133,8 @@ pub(super) struct State {
     pub(super) enrolments: Enrolments,
     pub(super) messages: Messages,
     pub(super) marks: BTreeSet<Mark>,
-    pub(super) heard: BTreeSet<(DeviceId, TransportMessageId)>,
+    pub(super) heard: BTreeMap<(DeviceId, TransportMessageId), Timestamp>,
+    pub(super) heard_at: BTreeSet<(Timestamp, DeviceId, TransportMessageId)>,
     pub(super) suppressions: BTreeMap<(UserId, PersonKey), Box<Suppression>>,
 
     pub(super) saved_texts: BTreeMap<TemplateId, Box<SavedText>>,
@@ -261,7 +262,7 @@ impl State {
             Undo::SavedText(id, old) => drop(self.replace_saved_text(id, old)),
             Undo::Command(id, old) => drop(self.replace_command(id, old)),
             Undo::Event(user, id) => drop(self.remove_event(user, id)),
-            Undo::Heard(device, id) => drop(self.heard.remove(&(device, id))),
+            Undo::Heard(device, id) => self.forget_heard(device, id),
             Undo::Mark(mark) => drop(self.marks.remove(&mark)),
         }
     }
@@ -541,12 +542,21 @@ impl State {
     }
 
     /// Records that an inbound message was heard; says whether it is new.
-    pub(super) fn hear(&mut self, device: DeviceId, id: TransportMessageId) -> bool {
-        let new = self.heard.insert((device, id.clone()));
-        if new {
-            self.note(Undo::Heard(device, id));
+    pub(super) fn hear(&mut self, device: DeviceId, id: TransportMessageId, now: Timestamp) -> bool {
+        let key = (device, id.clone());
+        if self.heard.contains_key(&key) {
+            return false;
         }
-        new
+        self.heard.insert(key, now);
+        self.heard_at.insert((now, device, id.clone()));
+        self.note(Undo::Heard(device, id));
+        true
+    }
+
+    pub(super) fn forget_heard(&mut self, device: DeviceId, id: TransportMessageId) {
+        if let Some(at) = self.heard.remove(&(device, id.clone())) {
+            self.heard_at.remove(&(at, device, id));
+        }
     }
 
     pub(super) fn mark(&mut self, mark: Mark) {

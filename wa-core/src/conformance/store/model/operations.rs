@@ -319,6 +319,19 @@ impl Model {
                     scope: RestrictionScope::All,
                 }),
             },
+            2 if self.chance(50) => {
+                let device = self.owned(device_id).await.device;
+                Change::HoldDevice {
+                    user_id,
+                    device_id,
+                    hold: Hold {
+                        reason: HoldReason::ErrorRate,
+                        since_at: self.now,
+                        detail: None,
+                    },
+                    version: self.chance(50).then_some(device.version - i64::from(self.chance(50))),
+                }
+            }
             _ => {
                 let reasons = [HoldReason::ByPerson, HoldReason::Unauthenticated, HoldReason::ErrorRate];
                 let reason = reasons[self.below(3)];
@@ -337,7 +350,7 @@ impl Model {
     }
 
     fn niches(&mut self) -> TokenSet {
-        let texts = ["", "exa", "exama", "emas, exa"];
+        let texts = ["", "exa", "EXA", "exama", "Emas, exa"];
         TokenSet::parse(texts[self.below(texts.len())]).unwrap()
     }
 

@@ -52,7 +52,7 @@ async fn triggers_of_a_duplicate_are_added_to_the_lead_that_is_there() {
     let LeadCreated::Existing { lead, merged: true } = again.unwrap() else {
         panic!("it was there and gets a trigger");
     };
-    assert_eq!(lead.triggers.to_string(), "a,b");
+    assert_eq!(lead.triggers.to_string(), "a,B");
 }
 
 #[tokio::test]
@@ -108,7 +108,7 @@ async fn a_webhook_lead_needs_user_and_device_that_belong_together_and_may_be_re
     };
     assert_eq!(
         (lead.niches.to_string().as_str(), lead.device_id),
-        ("vitac", Some(device.id))
+        ("Vitac", Some(device.id))
     );
     assert_eq!(lead.consent.map(|consent| consent.source), Some("webhook".to_owned()));
     let again = world.handle.create_lead_by_webhook(&sent).await.unwrap();
