@@ -28,8 +28,8 @@ pub(crate) const DEVICES: &str = "
 pub(crate) const MESSAGES: &str = live!(", j.key FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)");
 
 /// `begin`: the gate and the write-ahead mark at once, for new attempts that nothing at all stands against. Message, device,
-/// campaign and suppression by their unique indexes; what else the device is sending by `messages_sending`. Materialized,
-/// because SQLite would walk the table otherwise.
+/// campaign, enrolment, sequence and suppression by their unique indexes; what else the device is sending by `messages_sending`,
+/// steps that are sent again by `messages_resent`. Materialized, because SQLite would walk the table otherwise.
 pub(crate) const BEGIN: &str = "
     WITH v AS MATERIALIZED (
         SELECT m.seq, i.column2 AS attempt_id, i.column5 AS epoch
@@ -45,6 +45,15 @@ pub(crate) const BEGIN: &str = "
             AND (
                 m.campaign_id IS NULL
                 OR EXISTS (SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.status = 3)
+            )
+            AND (
+                m.enrolment_id IS NULL
+                OR EXISTS (SELECT 1 FROM enrolments e WHERE e.id = m.enrolment_id AND e.state = 1)
+                AND EXISTS (SELECT 1 FROM sequences q WHERE q.id = m.scope_id AND q.status = 2 AND q.deleted_at IS NULL)
+                AND NOT EXISTS (
+                    SELECT 1 FROM messages r INDEXED BY messages_resent
+                    WHERE r.enrolment_id = m.enrolment_id AND r.state < 5 AND r.scope_kind = 2 AND r.round > 0 AND r.id <> m.id
+                )
             )
             AND NOT EXISTS (SELECT 1 FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person)
     )
