@@ -58,12 +58,14 @@ pub struct EngineConfig {
     pub doubt_max: Duration,
     /// How often a message is sent again with the same id where that is harmless; 3.
     pub resend_max: u8,
-    /// When a campaign or device pauses itself.
+    /// When a campaign, sequence or device pauses itself.
     pub error_rate: ErrorRateLimit,
-    /// How late a campaign may start without its late policy being asked; 10 min.
+    /// How late a campaign may start, or a step of a sequence be sent, without its late policy being asked; 10 min.
     pub late_grace: Duration,
     /// How many recipients one page of an expansion holds, 1 to 1,000; 500.
     pub expand_page: u32,
+    /// How many leads one page of matching holds, and how many enrolments are moved on in one commit, 1 to 1,000; 200.
+    pub enrol_page: u32,
     /// How many messages one page of a sweep or an expiry moves, 1 to 1,000; 500.
     pub sweep_page: u32,
     /// How many pool messages an online device holds ready; 3.
@@ -100,6 +102,7 @@ impl EngineConfig {
             error_rate: ErrorRateLimit::default(),
             late_grace: Duration::from_secs(600),
             expand_page: 500,
+            enrol_page: 200,
             sweep_page: 500,
             pool_depth: 3,
             prefer_own_below: 50,

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use futures::future::{Either, select};
 
 use super::core::Core;
+use super::flow::FlowNext;
 use super::node::Engine;
 use crate::domain::device::OnDoubt;
 use crate::domain::message::{MessageScope, Reason};
@@ -54,6 +55,8 @@ pub(crate) struct Ticket {
     pub(crate) device_id: DeviceId,
     pub(crate) epoch: crate::domain::device::Epoch,
     pub(crate) scope: MessageScope,
+    /// Of a flow: where its enrolment may go afterwards.
+    pub(crate) flow: Option<Box<FlowNext>>,
     pub(crate) host: Arc<str>,
     pub(crate) context: SendContext,
     pub(crate) message: OutgoingMessage,
@@ -85,7 +88,7 @@ impl Ticket {
                 now: core.now(),
             },
         );
-        self.finished(told.verdict, told.detail, told.lane)
+        self.finished(core, told.verdict, told.detail, told.lane)
     }
 
     fn never_handed_over(&self, core: &Core) -> Finished {
@@ -94,14 +97,16 @@ impl Ticket {
             due_at: core.now(),
             counts: false,
         };
-        self.finished(verdict, None, LaneEffect::GivenBack)
+        self.finished(core, verdict, None, LaneEffect::GivenBack)
     }
 
-    fn finished(&self, verdict: Verdict, detail: Option<String>, effect: LaneEffect) -> Finished {
+    fn finished(&self, core: &Core, verdict: Verdict, detail: Option<String>, effect: LaneEffect) -> Finished {
         let verdict = match self.in_doubt_for {
             Some(cause) => still_in_doubt(verdict, cause),
             None => verdict,
         };
+        let next = self.flow.as_ref();
+        let advance = next.and_then(|next| next.advance(&verdict, self.attempted_at, core));
         let outcome = Outcome {
             user_id: self.user_id,
             device_id: self.device_id,
@@ -110,7 +115,7 @@ impl Ticket {
             attempt_id: self.message.attempt_id,
             verdict,
             detail,
-            advance: None,
+            advance,
         };
         Finished {
             outcome,

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::flow::FlowSource;
 use crate::domain::content::Media;
 use crate::domain::device::{Device, Epoch, OnDoubt};
 use crate::domain::lane::{LanePacing, LaneReason};
-use crate::domain::message::Message;
+use crate::domain::message::{Message, MessageScope};
 use crate::domain::pacing::{Caps, DelayRange};
 use crate::domain::schedule::Quiet;
 use crate::id::{CampaignId, DeviceId, SequenceId, UserId};
@@ -26,12 +27,13 @@ pub enum LanePhase {
     Sending,
 }
 
-/// A message in doubt that is to be sent again with the same id, with what its campaign says.
+/// A message in doubt that is to be sent again with the same id, with what its campaign or step says.
 #[derive(Debug)]
 pub(crate) struct Again {
     pub(crate) message: Message,
     pub(crate) quiet: Option<Quiet>,
     pub(crate) media: Option<Media>,
+    pub(crate) flow: Option<Arc<FlowSource>>,
 }
 
 /// One device as its owner runs it. Kept small: thousands live in one process.
@@ -62,11 +64,22 @@ pub(crate) struct Lane {
     pub(crate) again: Option<Box<Again>>,
     /// When its pool messages were last given back because it cannot send.
     pub(crate) emptied_at: Option<Monotonic>,
+    /// When this node took it over, on the wall clock: sequences may skip what was due long before.
+    pub(crate) taken_at: Timestamp,
     /// Bad outcomes from before do not count for its error rate.
     pub(crate) errors_since: Timestamp,
 }
 
 impl Lane {
+    /// Notes whose turn it was among the campaigns or sequences of the lane.
+    pub(crate) fn serve(&mut self, scope: MessageScope) {
+        match scope {
+            MessageScope::Campaign(id) => self.served = Some(id),
+            MessageScope::Sequence(id) => self.served_sequence = Some(id),
+            _ => {}
+        }
+    }
+
     /// Takes over what the settings of the device say.
     pub(crate) fn set(&mut self, device: &Device, can_carry: bool) {
         self.device = Arc::new(device.for_transport());

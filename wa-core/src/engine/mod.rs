@@ -3,6 +3,8 @@
 pub mod config;
 pub mod core;
 mod dispatch;
+mod enrolling;
+mod flow;
 pub mod handle;
 mod lane;
 mod node;

@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use super::core::Core;
 use super::dispatch::{Dispatch, Finished, GRACE, Ticket};
+use super::flow::{FlowSource, StepsCache};
 use super::lane::{Again, Lane, LanePhase, LaneStatus, host_of};
-use super::render::{ContentCache, Ready, RenderContext, ready};
+use super::render::{ContentCache, ParsedCampaign, Ready, RenderContext, ready};
 use super::timers::LaneTimers;
 use crate::domain::campaign::Campaign;
 use crate::domain::content::Media;
@@ -23,7 +24,7 @@ use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::pacing::DelaySettings;
 use crate::domain::schedule::Quiet;
-use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, UserId};
+use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, SequenceId, UserId};
 use crate::media::MediaError;
 use crate::plan::LaneEffect;
 use crate::store::{
@@ -64,6 +65,7 @@ pub(crate) struct State {
     /// Outcomes of dispatches that were dropped.
     pub(crate) given_in: Vec<Finished>,
     pub(crate) contents: ContentCache,
+    pub(crate) steps: StepsCache,
     pub(crate) peers: BTreeMap<Incarnation, (i64, Monotonic)>,
     /// What a settlement asks for and could not be done yet.
     pub(crate) follow_ups: FollowUps,
@@ -84,6 +86,15 @@ impl FollowUps {
         *self.0.entry(for_what).or_default() += 1;
     }
 
+    /// Asks for the error rate of a campaign or sequence.
+    fn ask_of_scope(&mut self, user: UserId, scope: MessageScope) {
+        match scope {
+            MessageScope::Campaign(id) => self.ask(FollowUp::CampaignErrors(user, id)),
+            MessageScope::Sequence(id) => self.ask(FollowUp::SequenceErrors(user, id)),
+            _ => {}
+        }
+    }
+
     pub(crate) fn all(&self) -> Vec<(FollowUp, u64)> {
         self.0.iter().map(|(next, asked)| (next.clone(), *asked)).collect()
     }
@@ -99,7 +110,7 @@ impl FollowUps {
     fn unrecorded(&self) -> BTreeSet<DeviceId> {
         let closes = |next: &FollowUp| match next {
             FollowUp::Hold(_, device, _, _) | FollowUp::Restrict(_, device, _, _) => Some(*device),
-            FollowUp::CampaignErrors(..) | FollowUp::DeviceErrors(..) => None,
+            FollowUp::CampaignErrors(..) | FollowUp::SequenceErrors(..) | FollowUp::DeviceErrors(..) => None,
         };
         self.0.keys().filter_map(closes).collect()
     }
@@ -110,6 +121,8 @@ impl FollowUps {
 pub(crate) enum FollowUp {
     /// Look at the error rate of a campaign.
     CampaignErrors(UserId, CampaignId),
+    /// Look at the error rate of a sequence.
+    SequenceErrors(UserId, SequenceId),
     /// Look at the error rate of a device.
     DeviceErrors(UserId, DeviceId),
     /// Put a device on hold: the credential that it has in this version of its settings is not accepted.
@@ -134,6 +147,7 @@ pub struct Candidate {
     greeting: Option<String>,
     media: Option<Media>,
     request: LaneRequest,
+    flow: Option<Arc<FlowSource>>,
     again: bool,
     outgoing: Option<OutgoingMedia>,
     host: Arc<str>,
@@ -410,6 +424,7 @@ impl Engine {
                     waiting: None,
                     again: None,
                     emptied_at: None,
+                    taken_at: now.wall(),
                     errors_since: now.wall(),
                 };
                 lane.set(device, self.can_carry(device));
@@ -573,7 +588,7 @@ impl Engine {
                             candidates.push(candidate);
                             continue;
                         }
-                        // Quiet hours last long, and concern its campaign alone: others may go first.
+                        // Quiet hours last long, and concern its campaign or sequence alone: others may go first.
                         Err(answer) if answer.reason == LaneReason::QuietHours => {}
                         Err(answer) => {
                             timers.set(id, answer.at);
@@ -636,7 +651,9 @@ impl Engine {
             lane.again = Some(again);
             return Err(answer);
         }
-        let Again { message, media, .. } = *again;
+        let Again {
+            message, media, flow, ..
+        } = *again;
         let (text, greeting) = message
             .attempt
             .as_ref()
@@ -650,6 +667,7 @@ impl Engine {
             greeting,
             media,
             request,
+            flow,
             again: true,
             outgoing: None,
             host,
@@ -690,6 +708,9 @@ impl Engine {
             let read = self.core.store.campaigns_by_id(&ids).await?;
             campaigns = self.state().contents.refresh(read);
         }
+        let flows = self
+            .flows_of(answers.iter().flat_map(|lane| &lane.heads).map(|head| &head.message))
+            .await?;
         let mut leads: BTreeMap<LeadId, Lead> = BTreeMap::new();
         for (user, ids) in lead_ids {
             let ids: Vec<_> = ids.into_iter().collect();
@@ -727,24 +748,28 @@ impl Engine {
                         MessageScope::Campaign(id) => campaigns.get(&id),
                         _ => None,
                     };
-                    let quiet = campaign.and_then(|parsed| quiet_of(&parsed.campaign));
+                    let flow = flows.source(&head.message);
+                    let quiet = match (&flow, campaign) {
+                        (Some(flow), _) => flow.quiet(),
+                        (None, campaign) => campaign.and_then(|parsed| quiet_of(&parsed.campaign)),
+                    };
                     let request = self.request(lane, device_id, &head.message, quiet);
                     let told = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
                     if told.is_ready() {
-                        chosen = Some((head, request));
+                        chosen = Some((head, request, flow));
                         break;
                     }
                     if lane.waiting.is_none_or(|(_, at)| told.at < at) {
                         lane.waiting = Some((told.reason, told.at));
                         earliest = told.at.min(now.at() + waiting_looks);
                     }
-                    if let (LaneReason::QuietHours, MessageScope::Campaign(id)) = (told.reason, head.message.scope) {
-                        // They concern its campaign alone: the next one in turn may go.
-                        lane.served = Some(id);
+                    if told.reason == LaneReason::QuietHours {
+                        // They concern its campaign or sequence alone: the next one in turn may go.
+                        lane.serve(head.message.scope);
                         earliest = told.at.min(now.at() + self.core.config.look_every);
                     }
                 }
-                let Some((head, request)) = chosen else {
+                let Some((head, request, flow)) = chosen else {
                     lane.phase = LanePhase::Idle;
                     timers.set(device_id, earliest);
                     continue;
@@ -754,13 +779,22 @@ impl Engine {
                     MessageScope::Campaign(id) => campaigns.get(&id).map(Arc::as_ref),
                     _ => None,
                 };
+                let source = flow.as_deref().map(FlowSource::content);
                 let context = RenderContext {
-                    campaign,
+                    source: source.or_else(|| campaign.map(ParsedCampaign::source)),
                     leads: &leads,
                     seed: &self.core.seed,
                     now: now.wall(),
                 };
-                let made = ready(&head, &context).and_then(|made| self.fits(lane, made));
+                let grace = self.core.config.late_grace;
+                let is_late = flow
+                    .as_ref()
+                    .is_some_and(|flow| flow.is_late(&head.message, lane.taken_at, grace));
+                let made = if is_late {
+                    Err((MessageState::Skipped, Reason::Late))
+                } else {
+                    ready(&head, &context).and_then(|made| self.fits(lane, made))
+                };
                 match made {
                     Ok(Ready { text, greeting, media }) => candidates.push(Candidate {
                         device_id,
@@ -769,6 +803,7 @@ impl Engine {
                         greeting,
                         media,
                         request,
+                        flow,
                         again: false,
                         outgoing: None,
                         host: Arc::clone(&lane.host),
@@ -1075,9 +1110,7 @@ impl Engine {
                 continue;
             };
             lane.pacing.begin(now.at());
-            if let MessageScope::Campaign(id) = candidate.message.scope {
-                lane.served = Some(id);
-            }
+            lane.serve(candidate.message.scope);
             let message = OutgoingMessage {
                 message_id: item.message_id,
                 attempt_id: item.attempt_id,
@@ -1091,6 +1124,7 @@ impl Engine {
                 device_id,
                 epoch: item.epoch,
                 scope: candidate.message.scope,
+                flow: candidate.flow.and_then(|flow| flow.next(&candidate.message)),
                 host: Arc::clone(&lane.host),
                 context: SendContext {
                     device: Arc::clone(&lane.device),
@@ -1152,6 +1186,7 @@ impl Engine {
             Err(error) => return Err(self.note(error)),
         };
         let now = self.core.lane_now();
+        let mut marked = false;
         let mut state = self.state();
         let State {
             lanes,
@@ -1172,11 +1207,13 @@ impl Engine {
             live.remove(&attempt_id);
             in_doubt_live.remove(&message_id);
             if let Settled::Yes(MessageState::Failed | MessageState::Unknown) = answer {
-                if let MessageScope::Campaign(id) = one.scope {
-                    follow_ups.ask(FollowUp::CampaignErrors(user_id, id));
-                }
+                follow_ups.ask_of_scope(user_id, one.scope);
                 follow_ups.ask(FollowUp::DeviceErrors(user_id, device_id));
             }
+            // What was not moved on with its outcome is so from its mark.
+            let settled = matches!(answer, Settled::Yes(state) if !state.is_open());
+            let flow = matches!(one.scope, MessageScope::Sequence(_));
+            marked |= flow && settled && one.outcome.advance.is_none();
             match one.effect {
                 LaneEffect::Unauthenticated => {
                     let detail = one.outcome.detail.clone().unwrap_or_default();
@@ -1202,6 +1239,10 @@ impl Engine {
                 timers.set(device_id, now.at());
                 self.affect(lane, one, begun_at, now);
             }
+        }
+        drop(state);
+        if marked {
+            self.core.wake.plan();
         }
         Ok(answers)
     }
@@ -1293,10 +1334,10 @@ impl Engine {
     }
 }
 
-/// A message that fails before any attempt counts for the error rate of its campaign, like one that fails afterwards.
+/// A message that fails before any attempt counts for the error rate of its scope, like one that fails afterwards.
 fn ask_for_errors(follow_ups: &mut FollowUps, message: &Message, state: MessageState) {
-    if let (MessageState::Failed, MessageScope::Campaign(id)) = (state, message.scope) {
-        follow_ups.ask(FollowUp::CampaignErrors(message.user_id, id));
+    if state == MessageState::Failed {
+        follow_ups.ask_of_scope(message.user_id, message.scope);
     }
 }
 

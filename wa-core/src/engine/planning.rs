@@ -1,4 +1,5 @@
 //! The planner's side of an engine: campaigns, sweeps, pools, doubts, device commands, follow-ups.
+//! Sequences have a file of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::dispatch::{Finished, GRACE, still_in_doubt};
+use super::flow::Flows;
 use super::lane::{Again, LanePhase};
 use super::node::{Engine, FollowUp, RestrictionOrd, State, cause_of, quiet_of};
 use crate::domain::access::RequestScope;
@@ -32,8 +34,8 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
-/// How many pool messages of each campaign are looked at in one round.
-const POOL_PER_CAMPAIGN: u32 = 300;
+/// How many pool messages of each campaign and sequence are looked at in one round.
+const POOL_PER_SCOPE: u32 = 300;
 /// How many messages in doubt are looked at in one round.
 const DOUBTS_PER_ROUND: u32 = 200;
 /// How many device commands are taken up in one round.
@@ -245,8 +247,8 @@ impl Engine {
         }
     }
 
-    /// One round of planning: hands back what never reached a transport, starts and expands campaigns, sweeps, takes
-    /// off what has expired, fills the lanes of pools, completes. Every step is committed on its own; stopping anywhere loses nothing.
+    /// One round of planning: hands back what never reached a transport, starts and expands campaigns, enrols and
+    /// moves enrolments on, sweeps, takes off what has expired, fills the lanes of pools, completes. Every step is committed on its own; stopping anywhere loses nothing.
     ///
     /// # Errors
     /// The store did not answer; the rest is done in the next round.
@@ -268,6 +270,7 @@ impl Engine {
         if planner {
             report.more |= self.start_campaigns().await?;
             report.more |= self.expand_campaigns().await?;
+            report.more |= self.plan_sequences().await?;
         }
         for _ in 0..PAGES_PER_ROUND {
             let swept = self
@@ -508,7 +511,7 @@ impl Engine {
 
     async fn fill_pools(&self) -> Result<(), StoreError> {
         let now = self.core.now();
-        let pool = self.core.store.pool(self.incarnation(), now, POOL_PER_CAMPAIGN).await?;
+        let pool = self.core.store.pool(self.incarnation(), now, POOL_PER_SCOPE).await?;
         if pool.is_empty() {
             return Ok(());
         }
@@ -521,10 +524,22 @@ impl Engine {
             .collect();
         let ids: Vec<CampaignId> = ids.into_iter().collect();
         let campaigns = self.core.store.campaigns_by_id(&ids).await?;
-        let routing: BTreeMap<_, _> = campaigns
+        let mut routing: BTreeMap<_, _> = campaigns
             .iter()
             .map(|campaign| (MessageScope::Campaign(campaign.id), campaign.routing))
             .collect();
+        let sequences = pool.iter().filter_map(|message| match message.scope {
+            MessageScope::Sequence(id) => Some(id),
+            _ => None,
+        });
+        let sequences: Vec<_> = sequences.collect::<BTreeSet<_>>().into_iter().collect();
+        if !sequences.is_empty() {
+            let read = self.core.store.sequences_by_id(&sequences).await?;
+            routing.extend(
+                read.iter()
+                    .map(|sequence| (MessageScope::Sequence(sequence.id), sequence.routing)),
+            );
+        }
         let mut by_user: BTreeMap<UserId, Vec<_>> = BTreeMap::new();
         for message in pool {
             by_user.entry(message.user_id).or_default().push(message);
@@ -613,6 +628,7 @@ impl Engine {
             let read = self.core.store.campaigns_by_id(&ids).await?;
             campaigns.extend(read.into_iter().map(|campaign| (campaign.id, campaign)));
         }
+        let flows = self.flows_of(rows.iter()).await?;
         let mut questions = Vec::new();
         let mut finished = Vec::new();
         let lane_now = self.core.lane_now().at();
@@ -659,7 +675,7 @@ impl Engine {
                     let next = lane.again.as_ref().map(|next| next.message.id);
                     if lane.may_send && next.is_none() {
                         timers.set(attempt.device_id, lane_now);
-                        lane.again = Some(Box::new(again(message, &campaigns)));
+                        lane.again = Some(Box::new(again(message, &campaigns, &flows)));
                     } else if !lane.may_send || next != Some(message.id) {
                         // Its turn is not near: those of other lanes are not to wait behind it.
                         lane.again.take_if(|next| next.message.id == message.id);
@@ -777,6 +793,24 @@ impl Engine {
                 }
                 Ok(())
             }
+            FollowUp::SequenceErrors(_, id) => {
+                let Some(sequence) = self.core.store.sequences_by_id(&[*id]).await?.pop() else {
+                    return Ok(());
+                };
+                if !sequence.status.runs() || limit.percent == 0 {
+                    return Ok(());
+                }
+                let since = sequence.resumed_at.or(sequence.started_at).unwrap_or(Timestamp::EPOCH);
+                let recent = self
+                    .core
+                    .store
+                    .recent(RecentOf::Sequence(*id), since, limit.window)
+                    .await?;
+                if too_many(recent.bad, limit) {
+                    self.pause_for_errors(&sequence).await?;
+                }
+                Ok(())
+            }
             FollowUp::DeviceErrors(user, id) => {
                 let since = self.state().lanes.get(id).map(|lane| lane.errors_since);
                 let Some(since) = since.filter(|_| limit.percent > 0) else {
@@ -858,17 +892,25 @@ impl Engine {
     }
 }
 
-/// A message in doubt with what its campaign says of sending it again.
-fn again(message: Message, campaigns: &BTreeMap<CampaignId, Campaign>) -> Again {
+/// A message in doubt with what its campaign or step says of sending it again.
+fn again(message: Message, campaigns: &BTreeMap<CampaignId, Campaign>, flows: &Flows) -> Again {
     let campaign = match message.scope {
         MessageScope::Campaign(id) => campaigns.get(&id),
         _ => None,
     };
-    let own = message.content.as_ref();
-    let content = own.or(campaign.map(|campaign| &campaign.content));
+    let flow = flows.source(&message);
+    let of_scope = match &flow {
+        Some(flow) => Some(flow.content().content),
+        None => campaign.map(|campaign| &campaign.content),
+    };
+    let media = message.content.as_ref().or(of_scope);
     Again {
-        quiet: campaign.and_then(quiet_of),
-        media: content.and_then(|content| content.media.clone()),
+        quiet: match &flow {
+            Some(flow) => flow.quiet(),
+            None => campaign.and_then(quiet_of),
+        },
+        media: media.and_then(|content| content.media.clone()),
+        flow,
         message,
     }
 }
@@ -878,13 +920,8 @@ fn too_many(bad: u32, limit: super::config::ErrorRateLimit) -> bool {
     u64::from(bad) * 100 >= u64::from(limit.percent) * u64::from(limit.window)
 }
 
-/// The scope of a message as a hint for screens.
-pub(crate) fn progress_of(finished: &[Finished]) -> BTreeSet<(UserId, CampaignId)> {
-    finished
-        .iter()
-        .filter_map(|one| match one.scope {
-            MessageScope::Campaign(id) => Some((one.outcome.user_id, id)),
-            _ => None,
-        })
-        .collect()
+/// The campaigns and sequences whose numbers changed, as hints for screens.
+pub(crate) fn progress_of(finished: &[Finished]) -> BTreeSet<(UserId, MessageScope)> {
+    let counted = finished.iter().filter(|one| one.scope.is_bulk());
+    counted.map(|one| (one.outcome.user_id, one.scope)).collect()
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::antispam::greeting::{Greeting, GreetingSet};
 use crate::antispam::render::{GreetingChoice, RenderError, RenderRequest, RenderScope, render};
-use crate::domain::campaign::Campaign;
+use crate::domain::campaign::{Campaign, Dressing};
 use crate::domain::content::{Content, Media, MergeValues, Template};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageState, Reason};
-use crate::domain::schedule::LocalTime;
+use crate::domain::schedule::{LocalTime, TimeZone};
 use crate::id::{CampaignId, LeadId};
 use crate::seed::Seed;
 use crate::store::DueMessage;
@@ -20,6 +20,28 @@ use crate::time::Timestamp;
 pub(crate) struct ParsedCampaign {
     pub(crate) campaign: Campaign,
     template: Option<Arc<Template>>,
+}
+
+impl ParsedCampaign {
+    /// What its messages without a content of their own are made from.
+    pub(crate) fn source(&self) -> ContentSource<'_> {
+        ContentSource {
+            template: self.template.as_deref(),
+            content: &self.campaign.content,
+            dressing: &self.campaign.dressing,
+            zone: self.campaign.time_zone,
+        }
+    }
+}
+
+/// What the messages of a campaign or step are made from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ContentSource<'a> {
+    /// `None` when the text cannot be parsed.
+    pub(crate) template: Option<&'a Template>,
+    pub(crate) content: &'a Content,
+    pub(crate) dressing: &'a Dressing,
+    pub(crate) zone: TimeZone,
 }
 
 /// The parsed texts of running campaigns, by content version.
@@ -57,7 +79,8 @@ impl ContentCache {
 /// What rendering needs beside the message.
 #[derive(Debug)]
 pub(crate) struct RenderContext<'a> {
-    pub(crate) campaign: Option<&'a ParsedCampaign>,
+    /// What its campaign or step says.
+    pub(crate) source: Option<ContentSource<'a>>,
     pub(crate) leads: &'a BTreeMap<LeadId, Lead>,
     pub(crate) seed: &'a Seed,
     pub(crate) now: Timestamp,
@@ -79,14 +102,14 @@ pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Rea
     }
     let values = values_of(message, context.leads).ok_or((MessageState::Skipped, Reason::LeadGone))?;
     let own;
-    let (template, content): (&Template, &Content) = match (&message.content, context.campaign) {
+    let (template, content): (&Template, &Content) = match (&message.content, context.source) {
         (Some(content), _) => {
             own = content.template().map_err(|_| (MessageState::Failed, Reason::Empty))?;
             (&own, content)
         }
-        (None, Some(parsed)) => {
-            let template = parsed.template.as_ref().ok_or((MessageState::Failed, Reason::Empty))?;
-            (template, &parsed.campaign.content)
+        (None, Some(source)) => {
+            let template = source.template.ok_or((MessageState::Failed, Reason::Empty))?;
+            (template, source.content)
         }
         (None, None) => return Err((MessageState::Failed, Reason::Empty)),
     };
@@ -95,9 +118,7 @@ pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Rea
         .previous_greeting
         .as_deref()
         .and_then(|text| Greeting::parse(text).ok());
-    let dressing = context
-        .campaign
-        .map(|parsed| (&parsed.campaign.dressing, parsed.campaign.time_zone));
+    let dressing = context.source.map(|source| (source.dressing, source.zone));
     let greeting = dressing
         .filter(|(dressing, _)| dressing.greeting)
         .and_then(|(dressing, zone)| {

@@ -16,8 +16,9 @@ use super::dispatch::{Dispatch, Finished};
 use super::node::{Candidate, Engine};
 use super::planning::{PlanReport, Question, progress_of};
 use super::unsettled::Unsettled;
+use crate::domain::message::MessageScope;
 use crate::event::EventKind;
-use crate::id::{CampaignId, UserId};
+use crate::id::UserId;
 use crate::store::StoreError;
 use crate::time::Monotonic;
 
@@ -91,7 +92,7 @@ pub struct Runner {
     in_flight: BTreeMap<Arc<str>, usize>,
     questions: VecDeque<Question>,
     unsettled: Unsettled,
-    progress: BTreeSet<(UserId, CampaignId)>,
+    progress: BTreeSet<(UserId, MessageScope)>,
     beginning: bool,
     look_at: Monotonic,
     looking: bool,
@@ -380,10 +381,16 @@ impl Runner {
         let core = Arc::clone(&self.core);
         self.under_way.push(
             async move {
-                let events: Vec<_> = progress
-                    .into_iter()
-                    .map(|(user, campaign_id)| core.event(user, EventKind::CampaignProgress { campaign_id }))
-                    .collect();
+                let hint = |(user, scope)| match scope {
+                    MessageScope::Campaign(campaign_id) => {
+                        Some(core.event(user, EventKind::CampaignProgress { campaign_id }))
+                    }
+                    MessageScope::Sequence(sequence_id) => {
+                        Some(core.event(user, EventKind::SequenceProgress { sequence_id }))
+                    }
+                    _ => None,
+                };
+                let events: Vec<_> = progress.into_iter().filter_map(hint).collect();
                 core.bus.publish(&events).await;
                 Done::Told
             }

@@ -238,7 +238,10 @@ pub enum Followed {
     /// Its next step.
     Advance(Box<Advance>),
     /// Nothing more: every step is settled.
-    Complete,
+    Complete {
+        /// Settled rows for steps that an edit removed before they were reached.
+        removed: Vec<Message>,
+    },
     /// It ends before its last step.
     End(EnrolmentReason),
 }
@@ -252,8 +255,22 @@ pub fn follow(enrolment: &Enrolment, end: StepEnd<'_>, course: Course<'_>, conte
     }
     let Course { sequence, from, to, .. } = course;
     let course = step_move(from, enrolment.step_id, to, course.passed);
+    let recipient = |device_id| Recipient {
+        lead_id: enrolment.lead_id,
+        phone: enrolment.phone,
+        person: enrolment.person,
+        name: end.message.name.clone(),
+        device_id,
+    };
+    // Steps that the edit took away were listed: their rows say why they never come.
+    let removed = course.removed.iter().filter_map(|id| from.step(*id)).map(|step| {
+        let mut gone = message(recipient(enrolment.device_id), enrolment, step, sequence, context);
+        settle_as(&mut gone, (MessageState::Cancelled, Reason::StepRemoved), context.now);
+        gone
+    });
+    let mut messages: Vec<Message> = removed.collect();
     let Some(next) = course.remaining.first().and_then(|id| to.step(*id)) else {
-        return Followed::Complete;
+        return Followed::Complete { removed: messages };
     };
     // The wait of the step as it was sent: a step that was reached keeps what it was.
     let wait = from.step(enrolment.step_id).map_or(Step::WAIT, |step| step.wait);
@@ -264,24 +281,6 @@ pub fn follow(enrolment: &Enrolment, end: StepEnd<'_>, course: Course<'_>, conte
         due_at,
         ..enrolment.clone()
     };
-    let recipient = |device_id| Recipient {
-        lead_id: enrolment.lead_id,
-        phone: enrolment.phone,
-        person: enrolment.person,
-        name: end.message.name.clone(),
-        device_id,
-    };
-    // Steps that the edit took away were listed: their rows say why they never come.
-    let mut messages: Vec<Message> = course
-        .removed
-        .iter()
-        .filter_map(|id| from.step(*id))
-        .map(|step| {
-            let mut gone = message(recipient(enrolment.device_id), enrolment, step, sequence, context);
-            settle_as(&mut gone, (MessageState::Cancelled, Reason::StepRemoved), context.now);
-            gone
-        })
-        .collect();
     let mut next_message = message(recipient(enrolment.device_id), &moved, next, sequence, context);
     if next_message.device_id.is_none() && !next_message.from_pool {
         settle_as(
@@ -337,29 +336,112 @@ pub fn end(enrolment: &Enrolment, reason: EnrolmentReason) -> ChangeSet {
     })
 }
 
+/// A sequence with its newest steps, where a lead may enter.
+pub type Candidate<'a> = (&'a Sequence, &'a SequenceSteps);
+
+/// Where a lead enters by a match: every active sequence among `candidates` that has an entry for it.
+pub fn matches<'a>(lead: &'a Lead, candidates: impl IntoIterator<Item = Candidate<'a>>) -> Vec<Entry<'a>> {
+    let entry = |(sequence, steps): Candidate<'a>| {
+        let (step_id, token) = sequence.entry_for(lead, steps)?;
+        Some(Entry {
+            sequence,
+            steps,
+            step_id,
+            token,
+        })
+    };
+    let takes = |(sequence, _): &Candidate<'a>| sequence.status.runs() && sequence.deleted_at.is_none();
+    candidates.into_iter().filter(takes).filter_map(entry).collect()
+}
+
+/// Where a trigger leads: the entry points that have exactly it.
+fn exact<'a>(lead: &Lead, trigger: &'a Token, candidates: &[Candidate<'a>]) -> Vec<Entry<'a>> {
+    let entry = |(sequence, steps): &Candidate<'a>| {
+        let (_, step_id) = steps.entry_points().find(|(token, _)| *token == trigger)?;
+        let takes = sequence.status.runs() && sequence.deleted_at.is_none();
+        let meant = sequence.user_id == lead.user_id && sequence.target.matches(lead.target_status);
+        (takes && meant).then_some(Entry {
+            sequence,
+            steps,
+            step_id,
+            token: Some(trigger),
+        })
+    };
+    candidates.iter().filter_map(entry).collect()
+}
+
+/// A completed enrolment, and what its completion is planned with.
+#[derive(Debug)]
+pub struct Completed<'a> {
+    /// The enrolment.
+    pub enrolment: &'a Enrolment,
+    /// Its last step: the wait as it was sent, the next trigger as the newest version has it.
+    pub last: &'a Step,
+    /// How that ended.
+    pub end: StepEnd<'a>,
+    /// Rows for steps that an edit removed.
+    pub removed: Vec<Message>,
+    /// Its lead as it stands; `None` when that is gone or has another number by now.
+    pub lead: Option<&'a Lead>,
+}
+
+/// The triggers that a completion takes from a lead and gives to it.
+fn exchange(enrolment: &Enrolment, last: &Step) -> (Option<Token>, Option<Token>) {
+    let (remove, add) = (enrolment.token.clone(), last.next_trigger.clone());
+    // One that comes back at once does not go.
+    (remove.filter(|token| Some(token) != add.as_ref()), add)
+}
+
+/// The lead of a completion as it is afterwards; `None` where no sequence follows.
+#[must_use]
+pub fn after_completion(enrolment: &Enrolment, last: &Step, lead: &Lead) -> Option<Lead> {
+    let (remove, add) = exchange(enrolment, last);
+    let add = add?;
+    let mut after = lead.clone();
+    let removed = remove.is_some_and(|token| after.triggers.remove(&token));
+    let added = after.triggers.insert(add).unwrap_or(false);
+    after.version += i64::from(removed || added);
+    Some(after)
+}
+
 /// The completion of an enrolment: its trigger goes from the lead, or is replaced by the last step's next trigger, by which the
-/// lead enters `next`, due the last step's wait after that was sent. One commit.
+/// lead enters every active sequence that has it as an entry point, its first step due the last step's wait after that was
+/// sent. One commit.
 ///
-/// `end` is how the last step ended, `last` that step as it was sent; `next` the active sequence that has its next trigger as an
-/// entry point, if there is one.
-pub fn complete(
-    enrolment: &Enrolment,
-    (last, end): (&Step, StepEnd<'_>),
-    lead: Option<&Lead>,
-    next: Option<Entry<'_>>,
-    context: EnrolmentContext<'_>,
-) -> ChangeSet {
+/// `candidates` are the sequences that [`after_completion`] may enter. All of them are matched here, and the lead's mark is
+/// cleared: what a chain is refused would else be entered by a match, as if the chain had never been there.
+pub fn complete(completed: Completed<'_>, candidates: &[Candidate<'_>], context: EnrolmentContext<'_>) -> ChangeSet {
+    let Completed {
+        enrolment,
+        last,
+        end,
+        removed,
+        lead,
+    } = completed;
     let chained = Chained {
         root_id: enrolment.root_id,
         planned_due_at: enrolment.due_at,
         sent_at: end.at,
         wait: last.wait,
     };
-    let follows = match (lead, next) {
-        (Some(lead), Some(next)) => Some(new_enrolment(lead, next, Some(chained), context)),
-        _ => None,
-    };
-    let reason = match (&last.next_trigger, lead, &follows) {
+    let (remove, add) = exchange(enrolment, last);
+    let after = lead.and_then(|lead| after_completion(enrolment, last, lead));
+    let mut enrolled = Vec::new();
+    let mut next_id = None;
+    if let (Some(after), Some(trigger)) = (&after, &last.next_trigger) {
+        let by_chain = exact(after, trigger, candidates);
+        let chains: BTreeSet<_> = by_chain.iter().map(|entry| entry.sequence.id).collect();
+        let chain = |entry| new_enrolment(after, entry, Some(chained), context);
+        enrolled.extend(by_chain.into_iter().map(chain));
+        next_id = enrolled.first().map(|one| one.enrolment.id);
+        let others = candidates.iter().filter(|(one, _)| !chains.contains(&one.id)).copied();
+        enrolled.extend(
+            matches(after, others)
+                .into_iter()
+                .map(|entry| enrol(after, entry, context)),
+        );
+    }
+    let reason = match (&last.next_trigger, lead, next_id) {
         (None, ..) | (Some(_), Some(_), Some(_)) => None,
         (Some(_), None, _) => Some(EnrolmentReason::LeadChanged),
         (Some(_), Some(_), None) => Some(EnrolmentReason::NobodyHasTrigger),
@@ -370,18 +452,28 @@ pub fn complete(
         step: Some(enrolment.step_id),
         state: EnrolmentState::Completed,
         reason,
-        next_id: follows.as_ref().map(|one| one.enrolment.id),
+        next_id,
     });
-    if enrolment.token.is_some() || last.next_trigger.is_some() {
+    if !removed.is_empty() {
+        set = set.and(Change::InsertMessages(removed));
+    }
+    if remove.is_some() || add.is_some() {
         set = set.and(Change::ReplaceTrigger {
             user_id: enrolment.user_id,
             lead_id: enrolment.lead_id,
-            remove: enrolment.token.clone(),
-            add: last.next_trigger.clone(),
+            remove,
+            add,
         });
     }
-    match follows {
-        Some(one) => set.and(Change::Enrol(vec![one])),
+    if !enrolled.is_empty() {
+        set = set.and(Change::Enrol(enrolled));
+    }
+    match after {
+        Some(after) => set.and(Change::Matched {
+            user_id: after.user_id,
+            lead_id: after.id,
+            version: after.version,
+        }),
         None => set,
     }
 }
