@@ -550,6 +550,7 @@ impl OutboxStore for SqliteStore {
                 user_id: c.key("user_id")?,
                 scope: crate::live::read_scope(c)?,
                 lead_device: c.opt_key("lead.device_id")?,
+                sticky: None,
                 person: c.key("person")?,
             })
         });

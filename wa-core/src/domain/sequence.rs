@@ -411,7 +411,11 @@ pub fn step_move(from: &SequenceSteps, at: StepId, to: &SequenceSteps, passed: &
         .filter(|id| *id != at && !passed.contains(id))
         .collect();
     StepMove {
-        removed: old.iter().filter(|id| !remaining.contains(id)).copied().collect(),
+        removed: old
+            .iter()
+            .filter(|id| !remaining.contains(id) && !passed.contains(id))
+            .copied()
+            .collect(),
         added: remaining.iter().filter(|id| !old.contains(id)).copied().collect(),
         remaining,
     }

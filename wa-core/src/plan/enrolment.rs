@@ -228,7 +228,7 @@ pub struct Course<'a> {
     pub from: &'a SequenceSteps,
     /// The newest version.
     pub to: &'a SequenceSteps,
-    /// The steps that the enrolment has had; needed only where the versions differ.
+    /// The steps that the enrolment has had; needed only where the sequence has had more than one version.
     pub passed: &'a BTreeSet<StepId>,
 }
 
@@ -281,7 +281,10 @@ pub fn follow(enrolment: &Enrolment, end: StepEnd<'_>, course: Course<'_>, conte
         due_at,
         ..enrolment.clone()
     };
-    let mut next_message = message(recipient(enrolment.device_id), &moved, next, sequence, context);
+    // Of a pool: it waits there until it is due, and goes to the device that the enrolment had, if that can send by then.
+    let is_pool = sequence.device_id.is_none() && sequence.routing.is_pool();
+    let device_id = enrolment.device_id.filter(|_| !is_pool);
+    let mut next_message = message(recipient(device_id), &moved, next, sequence, context);
     if next_message.device_id.is_none() && !next_message.from_pool {
         settle_as(
             &mut next_message,

@@ -28,7 +28,8 @@ pub struct RoutingContext<'a> {
 /// Gives devices to pool messages of one user, oldest first, until every online device holds `depth` ready.
 ///
 /// Balanced: the lead's own device while it has sent fewer than `prefer_own_below` this hour, else the lowest score of
-/// 0.7 x sent this hour + 0.3 x in flight. A message without a free device stays in the pool.
+/// 0.7 x sent this hour + 0.3 x in flight. A message without a free device stays in the pool. The flows of an enrolment keep
+/// its device in every kind of routing, as long as that may send.
 #[must_use]
 pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<Assignment> {
     context.devices.sort_by_key(|load| load.device_id);
@@ -77,6 +78,10 @@ pub fn take_turns(messages: Vec<PoolMessage>, turn: usize) -> Vec<PoolMessage> {
 
 fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>) -> Option<usize> {
     let free = |index: &usize| context.devices[*index].topped_up < context.depth;
+    // Whoever wrote to a lead before goes on writing to it while it can send.
+    if let Some(sticky) = message.sticky.and_then(|id| position(&context.devices, id)) {
+        return Some(sticky).filter(free);
+    }
     let all = 0..context.devices.len();
     match routing {
         Routing::RoundRobin => all.filter(free).min_by_key(|index| {
@@ -132,6 +137,7 @@ mod tests {
                 user_id: UserId::MIN,
                 scope,
                 lead_device: own.map(|index| devices[index]),
+                sticky: None,
                 person: PersonKey::from_slice(&[0; 16]).unwrap(),
             })
             .collect();

@@ -295,6 +295,8 @@ pub struct PoolMessage {
     pub scope: MessageScope,
     /// The device of its lead.
     pub lead_device: Option<DeviceId>,
+    /// Of a flow: the device that its enrolment was given before, if any.
+    pub sticky: Option<DeviceId>,
     /// The person.
     pub person: PersonKey,
 }
@@ -416,7 +418,8 @@ pub trait OutboxStore: Send + Sync {
     /// that this node owns; of each scope the first `limit`, so that none waits until another is done.
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError>;
 
-    /// Gives devices to pool messages that are still queued and without one; returns how many got one.
+    /// Gives devices to pool messages that are still queued and without one; returns how many got one. The enrolment of a flow
+    /// has that device from then on.
     async fn assign(&self, items: &[Assignment], now: Timestamp) -> Result<u64, StoreError>;
 
     /// Takes queued pool messages of a device back into the pool; returns how many.

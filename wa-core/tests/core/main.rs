@@ -1,5 +1,6 @@
 //! Integration tests of wa-core.
 
+mod sequences;
 mod simulation;
 mod smoke;
 mod store_conformance;

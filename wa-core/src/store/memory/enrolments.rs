@@ -14,7 +14,7 @@ use crate::domain::phone::PersonKey;
 use crate::domain::sequence::ReEntry;
 use crate::id::{DeviceId, EnrolmentId, LeadId, MessageId, SequenceId, StepId, UserId};
 use crate::plan::ScopeGate;
-use crate::store::{Advance, Committed, EnrolResult, NewEnrolment, StoreError};
+use crate::store::{Advance, Assignment, Committed, EnrolResult, NewEnrolment, StoreError};
 use crate::time::Timestamp;
 
 /// After every id that is given out: where a range of enrolments ends.
@@ -285,6 +285,14 @@ impl State {
         self.put_enrolment(row);
     }
 
+    /// Notes on the enrolment of a pool message which device writes to it from now on.
+    pub(super) fn stick(&mut self, item: &Assignment) {
+        let flow = self.messages.row(item.message_id).flow;
+        if let Some(flow) = flow {
+            self.change_enrolment(flow.enrolment_id, |row| row.enrolment.device_id = Some(item.device_id));
+        }
+    }
+
     fn enrolment_of(&self, user: UserId, id: EnrolmentId) -> Result<&Enrolment, StoreError> {
         self.enrolments
             .get(id)
@@ -321,6 +329,8 @@ impl State {
                 && (one.step_id, one.steps_version) == (advance.from, advance.from_version)
                 && advance.messages.iter().all(own_device)
         });
+        let known = |message: &Message| self.messages.by_key(message.key).is_some();
+        let stands = stands && !advance.messages.iter().any(known);
         stands && after && !advance.after.is_open() && (newest || self.flawed(Flaw::AdvanceIgnoresEdits))
     }
 

@@ -183,6 +183,9 @@ impl State {
                 user_id: message.user_id,
                 scope: message.scope,
                 lead_device: lead.and_then(|lead| lead.device_id),
+                sticky: message
+                    .flow
+                    .and_then(|flow| self.enrolments.get(flow.enrolment_id)?.device_id),
                 person: message.person,
             }
         })

@@ -192,6 +192,7 @@ impl State {
                     state.change_message("assign", item.message_id, |message| {
                         message.device_id = Some(item.device_id);
                     })?;
+                    state.stick(item);
                     assigned += 1;
                 }
             }
