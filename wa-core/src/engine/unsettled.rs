@@ -193,6 +193,7 @@ mod tests {
                     delivery: None,
                 },
                 detail: None,
+                advance: None,
             },
             effect: LaneEffect::Succeeded,
             scope: MessageScope::Direct,

@@ -1,5 +1,7 @@
 //! Sequences from end to end on the virtual clock: one node, the memory store, days that pass in a moment.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
