@@ -78,8 +78,12 @@ CREATE INDEX messages_held ON messages (device_id, id) WHERE state = 2;
 CREATE INDEX messages_open ON messages (scope_id, state, id) WHERE state < 5 AND scope_kind = 1;
 -- sweep of a sequence.
 CREATE INDEX messages_open_flows ON messages (scope_id, state, id) WHERE state < 5 AND scope_kind = 2;
+-- The messages of an enrolment, of one step of it, and the order in which its steps came.
+CREATE INDEX messages_flow ON messages (enrolment_id, step_id, round) WHERE enrolment_id IS NOT NULL;
 -- The gate of a flow's message: a step that is sent again comes before those after it.
 CREATE INDEX messages_resent ON messages (enrolment_id) WHERE state < 5 AND scope_kind = 2 AND round > 0;
+-- What waits for such a step, or for its sequence.
+CREATE INDEX messages_held_flows ON messages (enrolment_id) WHERE state = 2 AND scope_kind = 2;
 -- recent, of a campaign, a sequence and a device.
 CREATE INDEX messages_recent_scope ON messages (scope_id, settled_at, id) WHERE state IN (5, 6, 7) AND scope_kind = 1;
 CREATE INDEX messages_recent_sequence ON messages (scope_id, settled_at, id) WHERE state IN (5, 6, 7) AND scope_kind = 2;
@@ -90,7 +94,6 @@ CREATE INDEX messages_sent_to ON messages (device_id, phone) WHERE state = 5;
 CREATE INDEX messages_user ON messages (user_id, id);
 CREATE INDEX messages_scope ON messages (scope_id, id) WHERE scope_kind = 1;
 CREATE INDEX messages_sequence ON messages (scope_id, id) WHERE scope_kind = 2;
-CREATE INDEX messages_flow ON messages (enrolment_id, id) WHERE enrolment_id IS NOT NULL;
 CREATE INDEX messages_device ON messages (device_id, id) WHERE device_id IS NOT NULL;
 CREATE INDEX messages_lead ON messages (lead_id, id) WHERE lead_id IS NOT NULL;
 -- suppress, erase, persons_in, the greeting before this one.

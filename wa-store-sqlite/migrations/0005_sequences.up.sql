@@ -23,7 +23,6 @@ CREATE TABLE sequences (
     -- Set by a change of status and by the deletion until sweep has moved the last of its messages.
     sweep         INTEGER NOT NULL DEFAULT 0 CHECK (sweep IN (0, 1)),
     CHECK ((cursor_kind = 1) = (cursor_lead IS NOT NULL)),
-    CHECK (cursor_kind = 3 OR (status = 2 AND deleted_at IS NULL)),
     UNIQUE (user_id, id),
     FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, id)
 ) STRICT;
@@ -31,7 +30,7 @@ CREATE TABLE sequences (
 -- pool: those that run.
 CREATE INDEX sequences_active ON sequences (id) WHERE status = 2 AND deleted_at IS NULL;
 -- sequences_matching: those that still look for leads.
-CREATE INDEX sequences_matching ON sequences (id) WHERE cursor_kind <> 3;
+CREATE INDEX sequences_matching ON sequences (id) WHERE cursor_kind <> 3 AND status = 2 AND deleted_at IS NULL;
 CREATE INDEX sequences_sweep ON sequences (id) WHERE sweep = 1;
 CREATE INDEX sequences_device ON sequences (user_id, device_id) WHERE device_id IS NOT NULL;
 
@@ -78,11 +77,12 @@ CREATE TABLE enrolments (
     marked_at     INTEGER,
     CHECK ((state = 1) = (ended_at IS NULL)),
     CHECK (state = 1 OR marked_at IS NULL),
-    UNIQUE (user_id, id),
     FOREIGN KEY (user_id, sequence_id) REFERENCES sequences (user_id, id),
     FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, id)
 ) STRICT, WITHOUT ROWID;
 
+-- Lists; the parent of messages.
+CREATE UNIQUE INDEX enrolments_user ON enrolments (user_id, id);
 -- One open enrolment per sequence and person. sweep of a deleted sequence.
 CREATE UNIQUE INDEX enrolments_open ON enrolments (sequence_id, person) WHERE state = 1;
 -- to_advance.
@@ -93,6 +93,8 @@ CREATE INDEX enrolments_sequence ON enrolments (sequence_id, id);
 CREATE INDEX enrolments_lead ON enrolments (lead_id, id);
 -- Lists; re-entry, suppress, erase, replies.
 CREATE INDEX enrolments_person ON enrolments (person, id);
+-- Enrol: what a refused one was to follow.
+CREATE INDEX enrolments_next ON enrolments (next_id) WHERE next_id IS NOT NULL;
 
 -- How many enrolments of a sequence stand alike; x'' is the pool. Changed in the commit that moves them.
 CREATE TABLE enrolment_counts (
@@ -101,8 +103,10 @@ CREATE TABLE enrolment_counts (
     step_id       BLOB NOT NULL,
     device_id     BLOB NOT NULL,
     state         INTEGER NOT NULL,
+    -- 0 for none.
+    reason        INTEGER NOT NULL,
     count         INTEGER NOT NULL CHECK (count >= 0),
-    PRIMARY KEY (sequence_id, steps_version, step_id, device_id, state)
+    PRIMARY KEY (sequence_id, steps_version, step_id, device_id, state, reason)
 ) STRICT, WITHOUT ROWID;
 
 -- Numbers of a step per device; x'' is the pool. Changed in the commit that changes what they count.

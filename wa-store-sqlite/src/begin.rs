@@ -138,7 +138,7 @@ pub(crate) async fn item_messages<'a>(
 }
 
 const _: () = assert!(
-    LIVE_COLUMNS == 29,
+    LIVE_COLUMNS == 34,
     "statements that add columns to live! rely on its width"
 );
 

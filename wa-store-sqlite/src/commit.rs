@@ -12,10 +12,12 @@ use crate::campaigns::{
 use crate::commands::{answer_command, insert_command, insert_events};
 use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, replied, suppress};
 use crate::devices::{change_device, insert_device, live_device, mark_device, update_device};
+use crate::enrolments::{self, Ending};
 use crate::error::{Done, Fail};
-use crate::leads::{delete_lead, insert_leads, update_lead};
+use crate::leads::{delete_lead, insert_leads, matched, replace_trigger, update_lead};
 use crate::leases::check_node;
 use crate::row::{Columns, blob};
+use crate::sequences::{self, delete_sequence, insert_sequence, move_match_cursor, update_sequence};
 use crate::suppressions::remove_suppression;
 use crate::tallies::Tallies;
 
@@ -31,15 +33,29 @@ pub(crate) struct Commit<'c> {
 }
 
 pub(crate) async fn commit(connection: &mut SqliteConnection, set: ChangeSet, now: Timestamp) -> Done<Committed> {
-    let mut commit = Commit {
-        connection,
-        now,
-        done: Committed::default(),
-        tallies: Tallies::default(),
-    };
+    let mut commit = Commit::new(connection, now);
     let mut changes = set.changes.into_iter().peekable();
     let mut events = set.events;
     while let Some(change) = changes.next() {
+        if let Change::Matched {
+            user_id,
+            lead_id,
+            version,
+        } = change
+        {
+            // Marks that are cleared one after the other are one page.
+            let mut leads = vec![(user_id, lead_id, version)];
+            while let Some(Change::Matched {
+                user_id,
+                lead_id,
+                version,
+            }) = changes.next_if(|change| matches!(change, Change::Matched { .. }))
+            {
+                leads.push((user_id, lead_id, version));
+            }
+            matched(commit.connection, &leads).await?;
+            continue;
+        }
         let Change::InsertLead { lead, on_duplicate } = change else {
             let reply = matches!(change, Change::Replied { .. });
             commit.apply(change).await?;
@@ -71,6 +87,17 @@ pub(crate) async fn commit(connection: &mut SqliteConnection, set: ChangeSet, no
     done.wake.sort_unstable();
     done.wake.dedup();
     Ok(done)
+}
+
+impl<'c> Commit<'c> {
+    pub(crate) fn new(connection: &'c mut SqliteConnection, now: Timestamp) -> Self {
+        Self {
+            connection,
+            now,
+            done: Committed::default(),
+            tallies: Tallies::default(),
+        }
+    }
 }
 
 /// Whether an owner may write about a device.
@@ -171,8 +198,63 @@ impl Commit<'_> {
                 self.done.leads.extend(answers);
                 Ok(())
             }
-            Change::UpdateLead(lead) => update_lead(self.connection, *lead).await,
-            Change::DeleteLead { user_id, lead_id } => delete_lead(self.connection, user_id, lead_id).await,
+            Change::UpdateLead(lead) => {
+                let (id, device) = ((lead.user_id, lead.id), lead.device_id);
+                if update_lead(self.connection, *lead).await? {
+                    enrolments::follow_lead(self, id, device).await?;
+                }
+                Ok(())
+            }
+            Change::DeleteLead { user_id, lead_id } => {
+                delete_lead(self.connection, user_id, lead_id).await?;
+                enrolments::end_of_lead(self, user_id, lead_id).await
+            }
+            Change::ReplaceTrigger {
+                user_id,
+                lead_id,
+                remove,
+                add,
+            } => replace_trigger(self.connection, (user_id, lead_id), (remove, add), now).await,
+            Change::Matched {
+                user_id,
+                lead_id,
+                version,
+            } => matched(self.connection, &[(user_id, lead_id, version)]).await,
+            Change::InsertSequence { sequence, steps } => {
+                insert_sequence(self.connection, &sequence, steps.as_deref()).await
+            }
+            Change::UpdateSequence { sequence, steps } => {
+                update_sequence(self.connection, *sequence, steps.as_deref()).await
+            }
+            Change::DeleteSequence { user_id, sequence_id } => {
+                delete_sequence(self.connection, user_id, sequence_id, now).await
+            }
+            Change::SetSequenceStatus {
+                user_id,
+                sequence_id,
+                from,
+                to,
+                reason,
+            } => sequences::set_status(self.connection, (user_id, sequence_id), from, (to, reason), now).await,
+            Change::MoveMatchCursor {
+                sequence_id,
+                steps_version,
+                from,
+                to,
+            } => move_match_cursor(self.connection, (sequence_id, steps_version), from, to).await,
+            Change::Enrol(all) => enrolments::enrol(self, all).await,
+            Change::AdvanceEnrolment(advance) => enrolments::advance(self, *advance).await,
+            Change::EndEnrolment {
+                user_id,
+                enrolment_id,
+                step,
+                state,
+                reason,
+                next_id,
+            } => {
+                let ending = Ending { state, reason, next_id };
+                enrolments::end(self, (user_id, enrolment_id), step, ending).await
+            }
             Change::InsertCampaign(campaign) => insert_campaign(self.connection, &campaign).await,
             Change::UpdateCampaign(campaign) => update_campaign(self.connection, *campaign).await,
             Change::DeleteCampaign { user_id, campaign_id } => {
@@ -210,10 +292,10 @@ impl Commit<'_> {
                 user_id,
                 device_id,
                 phone,
-                person: _,
+                person,
                 provider_id,
                 at,
-            } => replied(self, (user_id, device_id), phone, &provider_id, at).await,
+            } => replied(self, (user_id, device_id), (phone, person), &provider_id, at).await,
             Change::InsertSavedText(saved) => insert_saved_text(self.connection, &saved).await,
             Change::UpdateSavedText(saved) => update_saved_text(self.connection, *saved).await,
             Change::DeleteSavedText { user_id, template_id } => {

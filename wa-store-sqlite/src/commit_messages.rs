@@ -6,11 +6,12 @@ use std::sync::LazyLock;
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::delivery::Delivery;
+use wa_core::domain::enrolment::{EnrolmentReason, FlowRef};
 use wa_core::domain::message::{Attempt, IdempotencyKey, Message, MessageScope, MessageState, Reason};
 use wa_core::domain::phone::{PersonKey, Phone};
 use wa_core::domain::suppression::Suppression;
-use wa_core::id::{AttemptId, CampaignId, DeviceId, LeadId, MessageId, UserId};
-use wa_core::plan::Suppressed;
+use wa_core::id::{AttemptId, CampaignId, DeviceId, EnrolmentId, LeadId, MessageId, StepId, UserId};
+use wa_core::plan::{ScopeGate, Suppressed};
 use wa_core::time::Timestamp;
 use wa_core::transport::{MessageRef, TransportMessageId};
 
@@ -18,6 +19,7 @@ use crate::campaigns::erase_entries;
 use crate::commit::Commit;
 use crate::devices::{change_device, device_of};
 use crate::error::{Done, Fail};
+use crate::flows::{FlowFacts, Settlements};
 use crate::insert::{Bound, Rows};
 use crate::leads::{erase_leads, touch_leads};
 use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
@@ -25,6 +27,7 @@ use crate::message_row::kept_ours;
 use crate::row::{Columns, Key, blob, custom_json, hex_list, opt_blob, opt_json, read_all, word};
 use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
+use crate::{enrolments, flows};
 
 /// `InsertMessages`: keys that are known, by the unique index of keys.
 pub(crate) const KNOWN: &str = "
@@ -106,6 +109,7 @@ struct Facts {
     devices: HashMap<DeviceId, (UserId, bool)>,
     campaigns: HashMap<CampaignId, (UserId, CampaignStatus)>,
     leads: HashMap<LeadId, UserId>,
+    flows: HashMap<(EnrolmentId, StepId), FlowFacts>,
     suppressed: HashSet<(UserId, PersonKey)>,
 }
 
@@ -131,6 +135,28 @@ const fn campaign_of(scope: &MessageScope) -> Option<&CampaignId> {
     match scope {
         MessageScope::Campaign(id) => Some(id),
         _ => None,
+    }
+}
+
+/// Devices belong to their users.
+pub(crate) async fn check_devices(connection: &mut SqliteConnection, all: Vec<(UserId, DeviceId)>) -> Done<()> {
+    let ids = all.iter().map(|(_, id)| id).collect();
+    let found: HashMap<DeviceId, UserId> =
+        read_list(connection, DEVICES, ids, |c| Ok((c.key("id")?, c.key("user_id")?))).await?;
+    match all.iter().all(|(user, id)| found.get(id) == Some(user)) {
+        true => Ok(()),
+        false => Err(Fail::not_found("device")),
+    }
+}
+
+/// Leads belong to their users.
+pub(crate) async fn check_leads(connection: &mut SqliteConnection, all: Vec<(UserId, LeadId)>) -> Done<()> {
+    let ids = all.iter().map(|(_, id)| id).collect();
+    let found: HashMap<LeadId, UserId> =
+        read_list(connection, LEADS, ids, |c| Ok((c.key("id")?, c.key("user_id")?))).await?;
+    match all.iter().all(|(user, id)| found.get(id) == Some(user)) {
+        true => Ok(()),
+        false => Err(Fail::not_found("lead")),
     }
 }
 
@@ -167,6 +193,7 @@ impl Facts {
             devices,
             campaigns,
             leads,
+            flows: flows::gates(connection, messages.iter().filter_map(|m| m.flow.as_ref())).await?,
             suppressed,
         })
     }
@@ -178,6 +205,16 @@ impl Facts {
             && self.campaigns.get(id).is_none_or(|(of, _)| *of != user)
         {
             return Err(Fail::not_found("campaign"));
+        }
+        if let MessageScope::Sequence(id) = message.scope {
+            let facts = message
+                .flow
+                .and_then(|flow| self.flows.get(&(flow.enrolment_id, flow.step_id)));
+            if facts.is_none_or(|facts| (facts.user_id, facts.sequence_id) != (user, id)) {
+                return Err(Fail::not_found("enrolment"));
+            }
+        } else if message.flow.is_some() {
+            return Err(Fail::conflict("message"));
         }
         if let Some(id) = &message.device_id
             && self.devices.get(id).is_none_or(|(of, _)| *of != user)
@@ -202,13 +239,19 @@ impl Facts {
                 return Ok(());
             }
         }
-        // Nobody would ever give it a device: only messages of campaigns wait in the pool.
-        let pooled = message.from_pool && campaign_of(&message.scope).is_some();
+        // Nobody would ever give it a device: only messages of campaigns and sequences wait in the pool.
+        let pooled = message.from_pool && message.scope.is_bulk();
         if message.device_id.is_none() && !pooled {
             return Err(Fail::conflict("message"));
         }
         let status = campaign_of(&message.scope).and_then(|id| self.campaigns.get(id));
-        let gate = gate_of(message.scope, status.map(|(_, status)| *status));
+        let gate = match message.flow {
+            Some(flow) => {
+                let facts = self.flows.get(&(flow.enrolment_id, flow.step_id));
+                facts.map_or(ScopeGate::Ended, |facts| facts.gate)
+            }
+            None => gate_of(message.scope, status.map(|(_, status)| *status)),
+        };
         let listed = self.suppressed.contains(&(message.user_id, message.person));
         let suppressed = if listed && !overrides(message.scope, message.override_suppression) {
             Suppressed::Yes
@@ -292,6 +335,7 @@ fn counted(m: &Message) -> Counted {
     Counted {
         user_id: m.user_id,
         scope: m.scope,
+        step_id: m.flow.map(|flow| flow.step_id),
         device_id: m.device_id,
         state: m.state,
         delivery: m.delivery,
@@ -327,6 +371,7 @@ async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) ->
 pub(crate) async fn insert_messages(commit: &mut Commit<'_>, messages: Vec<Message>) -> Done<()> {
     let mut facts = Facts::read(commit.connection, &messages).await?;
     let mut rows = Vec::with_capacity(messages.len());
+    let mut settled = Settlements::default();
     for mut message in messages {
         if let Some((known, user)) = facts.known.get(&message.key) {
             // A key names its user, so another's is no repetition but a mistake, and must tell nothing of theirs.
@@ -335,6 +380,11 @@ pub(crate) async fn insert_messages(commit: &mut Commit<'_>, messages: Vec<Messa
             }
             commit.done.duplicates.push((message.key, *known));
             continue;
+        }
+        if let (Some(_), Some(flow)) = (message.supersedes, &message.flow) {
+            // Others of this page may send earlier steps again.
+            write_messages(commit, &mut rows).await?;
+            facts.flows.extend(flows::gates(commit.connection, [flow]).await?);
         }
         facts.check_owners(&message)?;
         facts.place(&mut message, commit.now)?;
@@ -345,13 +395,17 @@ pub(crate) async fn insert_messages(commit: &mut Commit<'_>, messages: Vec<Messa
             supersede(commit, &message, earlier).await?;
         }
         commit.tallies.add(counted(&message));
+        if let (Some(flow), Some(at), 0) = (&message.flow, message.settled_at, message.round) {
+            settled.mark(flow.enrolment_id, flow.step_id, at);
+        }
         commit.done.messages_inserted += 1;
         if message.state == MessageState::Queued {
             commit.done.wake.extend(message.device_id);
         }
         rows.push(message);
     }
-    write_messages(commit, &mut rows).await
+    write_messages(commit, &mut rows).await?;
+    settled.write(commit.connection, &mut commit.tallies).await
 }
 
 async fn message_of(commit: &mut Commit<'_>, user: UserId, id: MessageId) -> Done<Live> {
@@ -371,6 +425,15 @@ async fn change(commit: &mut Commit<'_>, live: Live, change: impl FnOnce(&mut Li
 
 async fn supersede(commit: &mut Commit<'_>, by: &Message, id: MessageId) -> Done<()> {
     let earlier = message_of(commit, by.user_id, id).await?;
+    let step_of = |flow: &FlowRef| (flow.enrolment_id, flow.step_id);
+    if earlier.flow.as_ref().map(step_of) != by.flow.as_ref().map(step_of) {
+        return Err(Fail::conflict("message"));
+    }
+    if let Some(flow) = &by.flow
+        && flows::later_has_begun(commit.connection, flow).await?
+    {
+        return Err(Fail::conflict("message"));
+    }
     if earlier.scope != by.scope || earlier.superseded || !earlier.state.may_be_resent() {
         return Err(Fail::conflict("message"));
     }
@@ -499,7 +562,9 @@ async fn stop(commit: &mut Commit<'_>, user: UserId, person: PersonKey, why: Rea
 /// A person must not be written to any more.
 pub(crate) async fn suppress(commit: &mut Commit<'_>, suppression: &Suppression) -> Done<()> {
     put_suppression(commit.connection, suppression).await?;
-    stop(commit, suppression.user_id, suppression.person, Reason::Suppressed).await
+    let (user, person) = (suppression.user_id, suppression.person);
+    stop(commit, user, person, Reason::Suppressed).await?;
+    enrolments::end_of_person(commit, (user, person), EnrolmentReason::Suppressed).await
 }
 
 /// Erases a person.
@@ -507,6 +572,7 @@ pub(crate) async fn erase_person(commit: &mut Commit<'_>, user: UserId, person: 
     erase_leads(commit.connection, user, phone).await?;
     erase_entries(commit.connection, user, phone).await?;
     stop(commit, user, person, Reason::Erased).await?;
+    enrolments::erase(commit, user, person).await?;
     for sql in [ERASE, ERASE_ATTEMPTS] {
         sqlx::query(sql)
             .bind(blob(&person).to_vec())
@@ -521,7 +587,7 @@ pub(crate) async fn erase_person(commit: &mut Commit<'_>, user: UserId, person: 
 pub(crate) async fn replied(
     commit: &mut Commit<'_>,
     (user, device): (UserId, DeviceId),
-    phone: Phone,
+    (phone, person): (Phone, PersonKey),
     provider_id: &TransportMessageId,
     at: Timestamp,
 ) -> Done<()> {
@@ -553,5 +619,5 @@ pub(crate) async fn replied(
             .await?;
         }
     }
-    Ok(())
+    enrolments::end_by_reply(commit, user, person).await
 }

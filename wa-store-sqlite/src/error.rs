@@ -35,6 +35,15 @@ impl Fail {
         Self::Refused(StoreErrorKind::Conflict, entity)
     }
 
+    /// Whether it says that something does not fit, and not that the database failed.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Refused(..) => true,
+            Self::Sql(error) => matches!(kind_of(error), StoreErrorKind::NotFound | StoreErrorKind::Conflict),
+            _ => false,
+        }
+    }
+
     /// The node has no authority.
     pub(crate) const fn fenced() -> Self {
         Self::Refused(StoreErrorKind::Fenced, "node")

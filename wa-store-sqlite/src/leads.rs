@@ -12,7 +12,9 @@ use wa_core::domain::lead::{Consent, Lead, LeadIdentity, TargetStatus};
 use wa_core::domain::phone::Phone;
 use wa_core::domain::token::{Token, TokenSet};
 use wa_core::id::{DeviceId, LeadId, UserId};
-use wa_core::store::{LeadFilter, LeadInsert, LeadStore, OnDuplicate, PAGE_MAX, Page, PageRequest, StoreError};
+use wa_core::store::{
+    LeadFilter, LeadInsert, LeadStore, OnDuplicate, PAGE_MAX, Page, PageRequest, StoreError, StoreErrorKind,
+};
 use wa_core::time::Timestamp;
 
 use crate::SqliteStore;
@@ -68,6 +70,16 @@ pub(crate) const UPDATE: &str = "
         target_status = ?, journey = ?, pipeline_status = ?, custom = ?, consent_source = ?, consent_at = ?,
         last_interaction_at = ?, created_at = ?, updated_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
+/// `commit`: leaves the mark for `leads_to_match`. By the unique index of ids.
+pub(crate) const MARK: &str = "UPDATE leads SET to_match = 1 WHERE id = ?";
+/// `Matched`: takes it away. By the unique index of ids.
+pub(crate) const MATCHED: &str = "
+    UPDATE leads SET to_match = 0 FROM (VALUES (?,?,?)) AS v
+    WHERE leads.id = v.column1 AND leads.user_id = v.column2 AND leads.version = v.column3 AND leads.to_match = 1";
+pub(crate) static ALL_MATCHED: LazyLock<Rows> = LazyLock::new(|| Rows::of(MATCHED));
+/// `leads_to_match`, by the partial index of that name.
+pub(crate) const TO_MATCH: &str =
+    lead!("FROM leads l INDEXED BY leads_to_match WHERE l.to_match = 1 ORDER BY l.id LIMIT ?");
 /// `commit`: the words a lead gets, by the primary key.
 pub(crate) const ADD_TOKENS: &str = "
     INSERT INTO lead_tokens (user_id, kind, token, lead_id, spelling)
@@ -88,8 +100,8 @@ static INSERT: LazyLock<Rows> = LazyLock::new(|| {
     Rows::insert(
         "INSERT INTO leads (device_id, name, name_key, phone, niches, niches_spelled, triggers, tags, target_status, journey,
             pipeline_status, custom, consent_source, consent_at, last_interaction_at, created_at, updated_at, version,
-            id, user_id)",
-        20,
+            id, user_id, to_match)",
+        21,
         "",
     )
 });
@@ -215,6 +227,16 @@ async fn put_lead(connection: &mut SqliteConnection, old: &Lead, new: &Lead) -> 
     let (had, has) = (tokens(old), tokens(new));
     let kept: HashSet<(u8, &str)> = has.iter().map(|(kind, word, _)| (*kind, *word)).collect();
     let lost = had.iter().filter(|(kind, word, _)| !kept.contains(&(*kind, *word)));
+    // Another spelling is no other word.
+    let gained = has.iter().any(|(kind, word, _)| {
+        *kind != Kind::Tag as u8 && !had.iter().any(|(other, known, _)| (other, known) == (kind, word))
+    });
+    if gained || old.target_status != new.target_status {
+        sqlx::query(MARK)
+            .bind(blob(&new.id).to_vec())
+            .execute(&mut *connection)
+            .await?;
+    }
     for (sql, changed) in [
         (REMOVE_TOKENS, lost.collect::<Vec<_>>()),
         (ADD_TOKENS, has.difference(&had).collect()),
@@ -287,7 +309,11 @@ pub(crate) async fn insert_leads(
         .filter_map(|identity| known.remove(identity))
         .map(|(lead, _)| lead)
         .collect();
-    INSERT.run(connection, &new, bind).await?;
+    INSERT
+        .run(connection, &new, |statement, lead| {
+            bind(statement, lead).bind(!(lead.niches.is_empty() && lead.triggers.is_empty()))
+        })
+        .await?;
     let words: Vec<_> = new
         .iter()
         .flat_map(|lead| tokens(lead).into_iter().map(move |word| (lead, word)))
@@ -320,8 +346,8 @@ async fn lead_of(connection: &mut SqliteConnection, user: UserId, id: LeadId) ->
     read_lead(&mut Columns::of(&row))
 }
 
-/// Replaces a lead; a taken identity is refused by the unique index.
-pub(crate) async fn update_lead(connection: &mut SqliteConnection, lead: Lead) -> Done<()> {
+/// Replaces a lead; a taken identity is refused by the unique index. Says whether its device changed.
+pub(crate) async fn update_lead(connection: &mut SqliteConnection, lead: Lead) -> Done<bool> {
     let old = lead_of(connection, lead.user_id, lead.id).await?;
     if old.version != lead.version {
         return Err(Fail::conflict("lead"));
@@ -335,7 +361,48 @@ pub(crate) async fn update_lead(connection: &mut SqliteConnection, lead: Lead) -
     if let Some(device) = new.device_id.filter(|_| new.device_id != old.device_id) {
         live_device(connection, new.user_id, device).await?;
     }
+    put_lead(connection, &old, &new).await?;
+    Ok(new.device_id != old.device_id)
+}
+
+/// Removes one trigger of a lead and adds another; nothing happens to a lead that is gone.
+pub(crate) async fn replace_trigger(
+    connection: &mut SqliteConnection,
+    (user, id): (UserId, LeadId),
+    (remove, add): (Option<Token>, Option<Token>),
+    now: Timestamp,
+) -> Done<()> {
+    let old = match lead_of(connection, user, id).await {
+        Err(Fail::Refused(StoreErrorKind::NotFound, _)) => return Ok(()),
+        found => found?,
+    };
+    let mut new = old.clone();
+    if let Some(token) = remove {
+        new.triggers.remove(&token);
+    }
+    if let Some(token) = add {
+        // A full set takes no more.
+        let _ = new.triggers.insert(token);
+    }
+    if new.triggers == old.triggers {
+        return Ok(());
+    }
+    new.version += 1;
+    new.updated_at = now;
     put_lead(connection, &old, &new).await
+}
+
+/// Clears the marks of leads that were matched in these versions.
+pub(crate) async fn matched(connection: &mut SqliteConnection, leads: &[(UserId, LeadId, i64)]) -> Done<()> {
+    ALL_MATCHED
+        .run(connection, leads, |statement, (user, lead, version)| {
+            statement
+                .bind(blob(lead).to_vec())
+                .bind(blob(user).to_vec())
+                .bind(*version)
+        })
+        .await?;
+    Ok(())
 }
 
 async fn remove(connection: &mut SqliteConnection, lead: &Lead) -> Done<()> {

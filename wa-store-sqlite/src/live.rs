@@ -7,13 +7,16 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::Epoch;
+use wa_core::domain::enrolment::FlowRef;
 use wa_core::domain::message::{InDoubt, MessageScope, MessageState, Reason};
-use wa_core::id::{AttemptId, DeviceId, MessageId, UserId};
+use wa_core::id::{AttemptId, DeviceId, MessageId, StepId, UserId};
 use wa_core::plan::{DeviceGate, ScopeGate, Suppressed, requeue};
 use wa_core::time::Timestamp;
 
 use crate::error::{Done, Fail};
+use crate::flows::Settlements;
 use crate::insert::{Bound, Rows};
+use crate::message_row::read_flow;
 use crate::row::{Columns, json, opt_blob, word};
 use crate::tallies::{Counted, Tallies};
 
@@ -26,6 +29,9 @@ macro_rules! live {
                 m.refusal_count, m.attempt_id, m.epoch, m.doubt_since_at, m.doubt_cause, m.next_check_at,
                 m.not_found_count, m.resend_count, m.delivery, m.delivery_at, m.settled_at,
                 (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id),
+                m.enrolment_id, m.step_id, m.steps_version, m.round, (SELECT ",
+            crate::flows::gate!("m.step_id"),
+            " FROM enrolments fe CROSS JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id),
                 EXISTS (SELECT 1 FROM suppressions s WHERE s.user_id = m.user_id AND s.person = m.person),
                 (SELECT d.deleted_at IS NOT NULL FROM devices d WHERE d.id = m.device_id) ",
             $from
@@ -35,7 +41,7 @@ macro_rules! live {
 pub(crate) use live;
 
 /// How many columns [`live!`] selects before those that a statement adds.
-pub(crate) const LIVE_COLUMNS: usize = 29;
+pub(crate) const LIVE_COLUMNS: usize = 34;
 
 /// A message as far as it may change, with what decides where it goes.
 #[derive(Debug, Clone)]
@@ -44,6 +50,8 @@ pub(crate) struct Live {
     pub(crate) id: MessageId,
     pub(crate) user_id: UserId,
     pub(crate) scope: MessageScope,
+    pub(crate) flow: Option<FlowRef>,
+    pub(crate) round: u16,
     pub(crate) device_id: Option<DeviceId>,
     pub(crate) from_pool: bool,
     pub(crate) override_suppression: bool,
@@ -104,6 +112,8 @@ impl Live {
             id: c.key("id")?,
             user_id: c.key("user_id")?,
             scope: read_scope(c)?,
+            flow: None,
+            round: 0,
             device_id: c.opt_key("device_id")?,
             from_pool: c.flag()?,
             override_suppression: c.flag()?,
@@ -126,7 +136,13 @@ impl Live {
             device_gone: false,
         };
         let status = c.opt_kind("status", CampaignStatus::from_u8)?;
-        live.gate = gate_of(live.scope, status);
+        live.flow = read_flow(c)?;
+        live.round = c.small("round")?;
+        let flow_gate = c.opt_int()?;
+        live.gate = match live.scope {
+            MessageScope::Sequence(_) => crate::flows::gate_from(flow_gate),
+            scope => gate_of(scope, status),
+        };
         live.listed = c.flag()?;
         live.device_gone = c.opt_int()?.unwrap_or(0) != 0;
         Ok(live)
@@ -140,10 +156,18 @@ impl Live {
         Counted {
             user_id: self.user_id,
             scope: self.scope,
+            step_id: self.step_id(),
             device_id: self.device_id,
             state: self.state,
             delivery: self.delivery,
             superseded: self.superseded,
+        }
+    }
+
+    const fn step_id(&self) -> Option<StepId> {
+        match &self.flow {
+            Some(flow) => Some(flow.step_id),
+            None => None,
         }
     }
 
@@ -288,8 +312,10 @@ impl Batch {
             return Ok(());
         }
         let mut to_pool = Vec::new();
+        let mut settled = Settlements::default();
         for (was, live) in &self.changed {
             tallies.change(*was, live.counted());
+            settled.see(was.state, live);
             if was.device_id.is_some() && live.device_id.is_none() {
                 to_pool.push(live.seq);
             }
@@ -303,7 +329,7 @@ impl Batch {
                 .execute(&mut *connection)
                 .await?;
         }
-        Ok(())
+        settled.write(connection, tallies).await
     }
 }
 

@@ -8,7 +8,7 @@ use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::Epoch;
 use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
-use wa_core::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
+use wa_core::id::{DeviceId, Incarnation, MessageId, UserId};
 use wa_core::store::{
     Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueMessage, Expired, LaneDue, LaneHistory, LaneLook,
     MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
@@ -20,6 +20,7 @@ use crate::error::{Done, Fail};
 use crate::insert::Bound;
 use crate::message_row::{message, read_attempt, read_message};
 use crate::row::{Columns, blob, device_list, hex, hex_list, int, json, number_list, read_all};
+use crate::sequences::check_sequence;
 use crate::{Op, SqliteStore, begin, settle, sweep};
 
 /// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
@@ -61,18 +62,24 @@ pub(crate) const SENDING: &str = "
     CROSS JOIN messages m INDEXED BY messages_sending ON m.device_id = d.id AND m.state = 3
     WHERE d.owner = ? ORDER BY m.id LIMIT 10000";
 /// `doubts`: by `devices_owner` and `messages_doubt`; those of paused scopes wait.
-pub(crate) const DOUBTS: &str = message!(
-    "FROM devices d INDEXED BY devices_owner
-    CROSS JOIN messages m INDEXED BY messages_doubt ON m.device_id = d.id AND m.state = 4 AND m.next_check_at <= ?2
-    LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE d.owner = ?1
-        AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), 1)
+pub(crate) const DOUBTS: &str = concat!(
+    message!(
+        "FROM devices d INDEXED BY devices_owner
+        CROSS JOIN messages m INDEXED BY messages_doubt ON m.device_id = d.id AND m.state = 4 AND m.next_check_at <= ?2
+        LEFT JOIN attempts a ON a.id = m.attempt_id
+        WHERE d.owner = ?1
+            AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), 1)
+            AND coalesce((SELECT "
+    ),
+    crate::flows::gate!("m.step_id"),
+    " <> 2 FROM enrolments fe CROSS JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id), 1)
     ORDER BY m.next_check_at, m.id LIMIT ?3"
 );
-/// `pool`: the running campaigns by `campaigns_running`, of each its oldest by `messages_pool`; the users by the unique index of
+/// `pool`: the running campaigns by `campaigns_running`, the sequences by `sequences_active`, of each its oldest by `messages_pool`; the users by the unique index of
 /// user and id of devices.
 pub(crate) const POOL: &str = "
-    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = m.lead_id), m.person
+    SELECT id, user_id, scope_kind, scope_id, (SELECT l.device_id FROM leads l WHERE l.id = lead_id), person FROM (
+    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.lead_id, m.person, m.due_at
     FROM campaigns c INDEXED BY campaigns_running CROSS JOIN messages m ON m.seq IN (
         SELECT q.seq FROM messages q INDEXED BY messages_pool
         WHERE q.scope_kind = 1 AND q.scope_id = c.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= ?2
@@ -80,7 +87,16 @@ pub(crate) const POOL: &str = "
     )
     WHERE c.status = 3
         AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = c.user_id AND d.owner = ?1 AND d.deleted_at IS NULL)
-    ORDER BY m.due_at, m.id";
+    UNION ALL
+    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.lead_id, m.person, m.due_at
+    FROM sequences w INDEXED BY sequences_active CROSS JOIN messages m ON m.seq IN (
+        SELECT q.seq FROM messages q INDEXED BY messages_pool
+        WHERE q.scope_kind = 2 AND q.scope_id = w.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= ?2
+        ORDER BY q.due_at, q.id LIMIT ?3
+    )
+    WHERE w.status = 2 AND w.deleted_at IS NULL
+        AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = w.user_id AND d.owner = ?1 AND d.deleted_at IS NULL)
+    ) ORDER BY due_at, id";
 /// `loads`: by the unique index of user and id of devices, `attempts_device`, `messages_queue`, `messages_sending` and
 /// `messages_topped_up`.
 pub(crate) const LOADS: &str = "
@@ -156,6 +172,12 @@ pub(crate) const COUNT_CAMPAIGN: &str = "
     WHERE m.scope_kind = 1 AND m.user_id = ?1 AND m.scope_id = ?2 AND m.superseded = 0
         AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
     GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
+/// `count` of a sequence, by `messages_sequence`.
+pub(crate) const COUNT_SEQUENCE: &str = "
+    SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_sequence
+    WHERE m.scope_kind = 2 AND m.user_id = ?1 AND m.scope_id = ?2 AND m.superseded = 0
+        AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
+    GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
 /// `count` of the other scopes, by `messages_user`.
 pub(crate) const COUNT_OTHER: &str = "
     SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_user
@@ -178,16 +200,20 @@ struct Head {
     due_at: Timestamp,
 }
 
+/// The priority of messages of sequences.
+const SEQUENCES: i64 = 1;
+
 /// Chooses what a lane may send next from the heads of its groups, in order of priority and campaign.
 fn choose(look: &LaneLook, heads: &[Head], now: Timestamp) -> (Vec<i64>, Option<Timestamp>) {
     let mut chosen = Vec::new();
     let mut next_due_at: Option<Timestamp> = None;
     for group in heads.chunk_by(|a, b| a.priority == b.priority) {
         let mut due = group.iter().filter(|head| head.due_at <= now).peekable();
-        let follows = |head: &&Head| {
-            look.served
-                .is_none_or(|served: CampaignId| head.turn.as_slice() > served.as_bytes().as_slice())
+        let served = match group.first() {
+            Some(head) if head.priority == SEQUENCES => look.served_sequence.map(|id| *id.as_bytes()),
+            _ => look.served.map(|id| *id.as_bytes()),
         };
+        let follows = |head: &&Head| served.is_none_or(|served| head.turn.as_slice() > served.as_slice());
         let first = due.peek().map(|head| head.seq);
         match due.find(follows).map(|head| head.seq).or(first) {
             Some(seq) => chosen.push(seq),
@@ -250,18 +276,23 @@ async fn due(connection: &mut SqliteConnection, due: &Due) -> Done<Vec<LaneDue>>
 fn read_numbers(c: &mut Columns<'_>) -> Done<DeviceNumbers> {
     Ok(DeviceNumbers {
         device_id: c.opt_key("device_id")?,
-        numbers: Numbers {
-            done: c.count()?,
-            failed: c.count()?,
-            skipped: c.count()?,
-            unknown: c.count()?,
-            cancelled: c.count()?,
-            remaining: c.count()?,
-            delivered: c.count()?,
-            undelivered: c.count()?,
-            read: c.count()?,
-            replied: c.count()?,
-        },
+        numbers: read_sums(c)?,
+    })
+}
+
+/// Reads the ten columns of numbers.
+pub(crate) fn read_sums(c: &mut Columns<'_>) -> Done<Numbers> {
+    Ok(Numbers {
+        done: c.count()?,
+        failed: c.count()?,
+        skipped: c.count()?,
+        unknown: c.count()?,
+        cancelled: c.count()?,
+        remaining: c.count()?,
+        delivered: c.count()?,
+        undelivered: c.count()?,
+        read: c.count()?,
+        replied: c.count()?,
     })
 }
 
@@ -272,9 +303,11 @@ pub(crate) fn page_statement(
     page: &PageRequest<MessageId>,
 ) -> QueryBuilder<Sqlite> {
     let index = match (filter.person, filter.lead_id, filter.scope, filter.device_id) {
+        _ if filter.enrolment_id.is_some() => "messages_flow",
         (Some(_), ..) => "messages_person",
         (None, Some(_), ..) => "messages_lead",
         (None, None, Some(MessageScope::Campaign(_)), _) => "messages_scope",
+        (None, None, Some(MessageScope::Sequence(_)), _) => "messages_sequence",
         (None, None, _, Some(_)) => "messages_device",
         _ => "messages_user",
     };
@@ -292,6 +325,10 @@ pub(crate) fn page_statement(
         sql.push(" AND m.lead_id = ").push_bind(blob(lead).to_vec());
     }
     match &filter.scope {
+        Some(MessageScope::Sequence(id)) => {
+            sql.push(" AND m.scope_kind = 2 AND m.scope_id = ")
+                .push_bind(blob(id).to_vec());
+        }
         Some(MessageScope::Campaign(id)) => {
             sql.push(" AND m.scope_kind = 1 AND m.scope_id = ")
                 .push_bind(blob(id).to_vec());
@@ -300,6 +337,12 @@ pub(crate) fn page_statement(
             sql.push(" AND m.scope_kind = ").push_bind(scope.kind());
         }
         None => {}
+    }
+    if let Some(enrolment) = &filter.enrolment_id {
+        sql.push(" AND m.enrolment_id = ").push_bind(blob(enrolment).to_vec());
+    }
+    if let Some(step) = &filter.step_id {
+        sql.push(" AND m.step_id = ").push_bind(blob(step).to_vec());
     }
     if let Some(device) = &filter.device_id {
         sql.push(" AND m.device_id = ").push_bind(blob(device).to_vec());
@@ -341,8 +384,12 @@ impl SqliteStore {
         read_all(&statement.fetch_all(&mut *reader).await?, read)
     }
 
-    /// A campaign's numbers are those of its user's; the other scopes are the user's own.
+    /// A campaign's and a sequence's numbers are those of its user's; the other scopes are the user's own.
     async fn check_scope(&self, scope: &RequestScope, of: MessageScope) -> Done<()> {
+        if let MessageScope::Sequence(id) = of {
+            let mut reader = self.reader().await?;
+            return check_sequence(&mut reader, scope.user_id, id).await;
+        }
         let MessageScope::Campaign(id) = of else { return Ok(()) };
         let statement = sqlx::query(CAMPAIGN_OF_USER)
             .bind(blob(&id).to_vec())
@@ -366,6 +413,7 @@ impl SqliteStore {
         let user = blob(&scope.user_id).to_vec();
         let statement = match of {
             MessageScope::Campaign(id) => sqlx::query(COUNT_CAMPAIGN).bind(user).bind(blob(&id).to_vec()),
+            MessageScope::Sequence(id) => sqlx::query(COUNT_SEQUENCE).bind(user).bind(blob(&id).to_vec()),
             _ => sqlx::query(COUNT_OTHER).bind(user).bind(of.kind()),
         };
         let rows = self
@@ -431,7 +479,8 @@ impl SqliteStore {
     }
 }
 
-fn times(one: Numbers, count: u64) -> Numbers {
+/// The numbers of so many messages that count alike.
+pub(crate) fn times(one: Numbers, count: u64) -> Numbers {
     Numbers {
         done: one.done * count,
         failed: one.failed * count,

@@ -8,11 +8,15 @@ use sqlx::{AssertSqlSafe, Row};
 use wa_core::domain::access::RequestScope;
 use wa_core::domain::audience::TargetFilter;
 use wa_core::domain::campaign::CampaignStatus;
+use wa_core::domain::enrolment::EnrolmentState;
 use wa_core::domain::message::{MessageScope, MessageState};
 use wa_core::domain::phone::{PersonKey, Phone};
+use wa_core::domain::sequence::SequenceStatus;
 use wa_core::domain::token::Token;
-use wa_core::id::{CampaignId, DeviceId, LeadId, MessageId, UserId};
-use wa_core::store::{CampaignFilter, LeadFilter, MessageFilter, PageRequest, WriteClass};
+use wa_core::id::{CampaignId, DeviceId, EnrolmentId, LeadId, MessageId, SequenceId, StepId, UserId};
+use wa_core::store::{
+    CampaignFilter, EnrolmentFilter, LeadFilter, MessageFilter, PageRequest, SequenceFilter, WriteClass,
+};
 use wa_core::time::Timestamp;
 
 use crate::leads::Wanted;
@@ -35,14 +39,17 @@ statements! {
     commit { OWNER }
     commit_messages { KNOWN, DEVICES, CAMPAIGNS, LEADS, ONE, OPEN_TO, ERASE, ERASE_ATTEMPTS, BY_ATTEMPT, BY_OURS, BY_PROVIDER, SENT_TO, HEAR }
     devices { VISIBLE, PAGE, BY_HOOK, OWNED, OWNED_BY, USERS, ONE, INSERT, UPDATE, HOOK_TAKEN, MARK }
-    leads { VISIBLE, BY_ID, BY_IDENTITY, NICHES, NICHES_OF_DEVICES, ONE, WITH_PHONE, UPDATE, ADD_TOKENS, REMOVE_TOKENS, DELETE, TOUCH }
+    enrolments { VISIBLE, BY_ID, MARKED, SETTLED_BY, EARLIER, KNOWN, FOLLOWED_BY, UNCHAIN, STANDS, MOVE, END, OPEN_OF_PERSON, OPEN_OF_LEAD, OPEN_OF_SEQUENCE, SET_DEVICE, ERASE, STEP_NUMBERS, COUNTS, COUNT_STEPS, COUNT_ENROLMENTS }
+    flows { GATES, LATER_BEGUN, MARK, HELD, STOPPED }
+    leads { VISIBLE, BY_ID, BY_IDENTITY, NICHES, NICHES_OF_DEVICES, ONE, WITH_PHONE, UPDATE, MARK, MATCHED, TO_MATCH, ADD_TOKENS, REMOVE_TOKENS, DELETE, TOUCH }
     leases { NODE, PUT_SEED, SEED, JOIN, BEAT, NODES, TARGET, OTHERS, OWNED_IDS, FENCE, END_PLANNER, DISOWN, UNOWNED, CLAIM, RELEASABLE, TAKE_PLAN, PLANNER, FORGET, LEAVE }
     live { SAVE, TO_POOL }
-    outbox { HEADS, CHOSEN, SENDING, DOUBTS, POOL, LOADS, HISTORY, ENDS, RECENT_OF_CAMPAIGN, RECENT_OF_SEQUENCE, RECENT_OF_DEVICE, VISIBLE, ATTEMPTS, NUMBERS, DEVICE_NUMBERS, DEVICE_OF_USER, CAMPAIGN_OF_USER, COUNT_CAMPAIGN, COUNT_OTHER, BACKLOG }
+    outbox { HEADS, CHOSEN, SENDING, DOUBTS, POOL, LOADS, HISTORY, ENDS, RECENT_OF_CAMPAIGN, RECENT_OF_SEQUENCE, RECENT_OF_DEVICE, VISIBLE, ATTEMPTS, NUMBERS, DEVICE_NUMBERS, DEVICE_OF_USER, CAMPAIGN_OF_USER, COUNT_CAMPAIGN, COUNT_SEQUENCE, COUNT_OTHER, BACKLOG }
+    sequences { VISIBLE, BY_ID, STEPS, BY_ENTRY, MATCHING, NEWEST_STEPS, OF_USER, ONE, INSERT, UPDATE, INSERT_STEPS, CLEAR_ENTRIES, ADD_ENTRIES, MOVE_CURSOR, EXISTS, HAS_OPEN, MARK }
     settle { MESSAGES, SENT, COUNT_SENT, PROVIDER_IDS, SENDING_ON }
     suppressions { AMONG, PAGE, PUT, REMOVE }
-    sweep { MARKED_CAMPAIGNS, MARKED_DEVICES, OF_CAMPAIGN, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
-    tallies { ADD, CHANGE }
+    sweep { MARKED_CAMPAIGNS, MARKED_SEQUENCES, MARKED_DEVICES, OF_CAMPAIGN, OF_SEQUENCE, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_SEQUENCE, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
+    tallies { ADD, CHANGE, ADD_STEP, CHANGE_STEP, ADD_COUNT, LOWER_COUNT }
 }
 
 /// What may be walked from end to end: it is short by its nature.
@@ -67,6 +74,11 @@ const SHORT: &[&str] = &[
     "INDEX campaigns_scheduled",
     "INDEX campaigns_sweep",
     "INDEX devices_sweep",
+    "INDEX sequences_active",
+    "INDEX sequences_matching",
+    "INDEX sequences_sweep",
+    "INDEX enrolments_marked",
+    "INDEX leads_to_match",
     "INDEX devices_unowned",
     "INDEX imports_running",
 ];
@@ -94,6 +106,13 @@ const FILL: &[&str] = &[
     FROM generate",
     "INSERT INTO campaigns (id, user_id, title_key, body, status, status_at, cursor_kind, created_at, updated_at, version)
     SELECT randomblob(16), unhex('09090909090909090909090909090909'), '', '{}', 3, 0, 3, 0, 0, 1 FROM generate",
+    "INSERT INTO sequences (id, user_id, name_key, body, status, status_at, steps_version, cursor_kind, created_at, updated_at,
+        version)
+    SELECT randomblob(16), unhex('09090909090909090909090909090909'), '', '{}', 2, 0, 1, 3, 0, 0, 1 FROM generate",
+    "INSERT INTO enrolments (id, user_id, sequence_id, lead_id, person, root_id, entry_step_id, steps_version, step_id, due_at,
+        state, created_at)
+    SELECT randomblob(16), user_id, id, randomblob(16), randomblob(16), randomblob(16), randomblob(16), 1, randomblob(16), 0, 1, 0
+    FROM sequences",
     "INSERT INTO leads (id, user_id, device_id, name, name_key, phone, niches, triggers, tags, target_status, journey,
         pipeline_status, created_at, updated_at, version)
     SELECT randomblob(16), user_id, id, '', '', '+6012' || (1000000 + rowid_of), '', '', '', 1, '', '', 0, 0, 1
@@ -151,6 +170,11 @@ async fn no_statement_over_given_rows_walks_a_whole_table() {
         &crate::live::SAVES,
         &crate::settle::SENDS,
         &crate::tallies::CHANGES,
+        &crate::tallies::STEP_CHANGES,
+        &crate::tallies::COUNTS_LOWERED,
+        &crate::enrolments::MOVES,
+        &crate::flows::MARKS,
+        &crate::leads::ALL_MATCHED,
     ];
     for rows in changes {
         assert_eq!(walks(&mut reader, rows.two()).await, [""; 0], "{}", rows.two());
@@ -234,6 +258,18 @@ fn lists() -> Vec<String> {
                 lists.push(statement.sql().as_str().to_owned());
             }
         }
+        for filter in enrolment_filters() {
+            for page in [PageRequest::first(10), PageRequest::after(EnrolmentId::MIN, 10)] {
+                let statement = crate::enrolments::page_statement(scope, &filter, &page);
+                lists.push(statement.sql().as_str().to_owned());
+            }
+        }
+        for filter in sequence_filters() {
+            for page in [PageRequest::first(10), PageRequest::after(SequenceId::MIN, 10)] {
+                let statement = crate::sequences::page_statement(scope, &filter, &page);
+                lists.push(statement.sql().as_str().to_owned());
+            }
+        }
         for filter in campaign_filters() {
             for page in [PageRequest::first(10), PageRequest::after(CampaignId::MIN, 10)] {
                 let statement = crate::campaigns::page_statement(scope, &filter, &page);
@@ -290,6 +326,15 @@ fn message_filters() -> Vec<MessageFilter> {
             ..any()
         },
         MessageFilter {
+            scope: Some(MessageScope::Sequence(SequenceId::MIN)),
+            step_id: Some(StepId::MIN),
+            ..any()
+        },
+        MessageFilter {
+            enrolment_id: Some(EnrolmentId::MIN),
+            ..any()
+        },
+        MessageFilter {
             scope: Some(MessageScope::Direct),
             ..any()
         },
@@ -309,6 +354,36 @@ fn message_filters() -> Vec<MessageFilter> {
             states: MessageState::ALL.to_vec(),
             with_superseded: true,
             ..any()
+        },
+    ]
+}
+
+fn enrolment_filters() -> Vec<EnrolmentFilter> {
+    let any = EnrolmentFilter::default;
+    vec![
+        any(),
+        EnrolmentFilter {
+            sequence_id: Some(SequenceId::MIN),
+            ..any()
+        },
+        EnrolmentFilter {
+            lead_id: Some(LeadId::MIN),
+            ..any()
+        },
+        EnrolmentFilter {
+            person: PersonKey::from_slice(&[0; 16]),
+            states: EnrolmentState::ALL.to_vec(),
+            ..any()
+        },
+    ]
+}
+
+fn sequence_filters() -> Vec<SequenceFilter> {
+    vec![
+        SequenceFilter::default(),
+        SequenceFilter {
+            statuses: SequenceStatus::ALL.to_vec(),
+            search: Some("a".to_owned()),
         },
     ]
 }

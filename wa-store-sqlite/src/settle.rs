@@ -7,11 +7,12 @@ use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::message::{InDoubt, Message, MessageState, Reason};
 use wa_core::id::{DeviceId, MessageId};
-use wa_core::store::{Outcome, Settle, Settled, Verdict};
+use wa_core::store::{Advance, Outcome, Settle, Settled, Verdict};
 use wa_core::time::Timestamp;
 use wa_core::transport::TransportMessageId;
 
 use crate::begin::item_devices;
+use crate::enrolments;
 use crate::error::Done;
 use crate::insert::Rows;
 use crate::leases::check_node;
@@ -132,6 +133,7 @@ async fn settle_each(connection: &mut SqliteConnection, settle: &Settle, outcome
     }
     let mut seen = HashSet::new();
     let mut facts = Facts::default();
+    let mut advances = Vec::new();
     let mut answers = Vec::with_capacity(outcomes.len());
     for ((outcome, device), message) in outcomes.iter().zip(devices).zip(messages) {
         let owns = device.is_some_and(|device| device.is_owned_by(settle.incarnation, &outcome.user_id, outcome.epoch));
@@ -147,7 +149,12 @@ async fn settle_each(connection: &mut SqliteConnection, settle: &Settle, outcome
                     && of == Some(outcome.device_id) =>
             {
                 if seen.insert(live.seq) {
-                    facts.take(outcome, live, owns, settle.now)?.unwrap_or(nothing)
+                    let advance = outcome.advance.as_deref().filter(|advance| follows(&live, advance));
+                    let answer = facts.take(outcome, live, owns, settle.now)?.unwrap_or(nothing);
+                    if matches!(answer, Settled::Yes(_) | Settled::Lost(true)) {
+                        advances.extend(advance);
+                    }
+                    answer
                 } else {
                     Settled::Already
                 }
@@ -157,7 +164,14 @@ async fn settle_each(connection: &mut SqliteConnection, settle: &Settle, outcome
         answers.push(answer);
     }
     facts.write(connection).await?;
+    enrolments::follow(connection, &advances, settle.now).await?;
     Ok(answers)
+}
+
+/// Whether a move is of the enrolment and step of a message.
+fn follows(live: &Live, advance: &Advance) -> bool {
+    let flow = live.flow.filter(|_| live.round == 0);
+    flow.is_some_and(|flow| (flow.enrolment_id, flow.step_id) == (advance.enrolment_id, advance.from))
 }
 
 /// What the outcomes of one settle come to.

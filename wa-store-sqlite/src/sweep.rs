@@ -3,11 +3,14 @@
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::message::{MessageScope, MessageState, Reason};
-use wa_core::id::{CampaignId, DeviceId, UserId};
+use wa_core::domain::sequence::SequenceStatus;
+use wa_core::id::{CampaignId, DeviceId, SequenceId, UserId};
 use wa_core::plan::ScopeGate;
 use wa_core::store::{Assignment, Expired, Swept};
 use wa_core::time::Timestamp;
 
+use crate::commit::Commit;
+use crate::enrolments::end_of_sequence;
 use crate::error::Done;
 use crate::live::{Batch, Live, gate_of, live};
 use crate::row::{Columns, blob, hex, int, json};
@@ -16,6 +19,18 @@ use crate::tallies::Tallies;
 /// `sweep`: the marked campaigns, by `campaigns_sweep`.
 pub(crate) const MARKED_CAMPAIGNS: &str =
     "SELECT id, status FROM campaigns INDEXED BY campaigns_sweep WHERE sweep = 1 ORDER BY id";
+/// `sweep`: the marked sequences, by `sequences_sweep`.
+pub(crate) const MARKED_SEQUENCES: &str = "
+    SELECT id, status, deleted_at IS NOT NULL FROM sequences INDEXED BY sequences_sweep WHERE sweep = 1 ORDER BY id";
+/// `sweep`: open messages of a sequence in a state, by `messages_open_flows`; those that another holds up stay held.
+pub(crate) const OF_SEQUENCE: &str = concat!(
+    live!("FROM messages m INDEXED BY messages_open_flows WHERE m.scope_kind = 2 AND m.state < 5 AND m.scope_id = ?"),
+    " AND m.state = ?
+    AND (m.state <> 2 OR (SELECT ",
+    crate::flows::gate!("m.step_id"),
+    " FROM enrolments fe CROSS JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id) <> 2)
+    ORDER BY m.id LIMIT ?"
+);
 /// `sweep`: the marked devices, by `devices_sweep`.
 pub(crate) const MARKED_DEVICES: &str =
     "SELECT id, owner IS NOT NULL FROM devices INDEXED BY devices_sweep WHERE sweep = 1 ORDER BY id";
@@ -39,11 +54,13 @@ pub(crate) const DOUBTS_OF_DEVICE: &str =
     live!("FROM messages m INDEXED BY messages_doubt WHERE m.device_id = ? AND m.state = 4 ORDER BY m.id LIMIT ?");
 /// `sweep`: nothing is left to move. By the primary keys.
 pub(crate) const FORGET_CAMPAIGN: &str = "UPDATE campaigns SET sweep = 0 WHERE id = ?";
+pub(crate) const FORGET_SEQUENCE: &str = "UPDATE sequences SET sweep = 0 WHERE id = ?";
 pub(crate) const FORGET_DEVICE: &str = "UPDATE devices SET sweep = 0 WHERE id = ?";
 
 /// Something whose messages have to be moved.
 enum Mark {
     Campaign(CampaignId, ScopeGate),
+    Sequence(SequenceId, ScopeGate),
     Device { id: DeviceId, owned: bool },
 }
 
@@ -52,9 +69,11 @@ impl Mark {
     fn states(&self) -> &'static [MessageState] {
         use MessageState::{Held, InDoubt, Queued};
         match self {
-            Self::Campaign(_, ScopeGate::Open) => &[Held],
-            Self::Campaign(_, ScopeGate::Paused) => &[Queued],
+            Self::Campaign(_, ScopeGate::Open) | Self::Sequence(_, ScopeGate::Open) => &[Held],
+            Self::Campaign(_, ScopeGate::Paused) | Self::Sequence(_, ScopeGate::Paused) => &[Queued],
             Self::Campaign(_, ScopeGate::Ended) => &[Queued, Held, InDoubt],
+            // Their enrolments end with them.
+            Self::Sequence(_, ScopeGate::Ended) => &[],
             // Without an owner nobody asks the gateway any more, so what is in doubt there would stay so for ever.
             Self::Device { owned: false, .. } => &[Queued, Held, InDoubt],
             Self::Device { owned: true, .. } => &[Queued, Held],
@@ -64,6 +83,7 @@ impl Mark {
     async fn page(&self, connection: &mut SqliteConnection, state: MessageState, limit: u64) -> Done<Vec<Live>> {
         let statement = match self {
             Self::Campaign(id, _) => sqlx::query(OF_CAMPAIGN).bind(blob(id).to_vec()).bind(state as u8),
+            Self::Sequence(id, _) => sqlx::query(OF_SEQUENCE).bind(blob(id).to_vec()).bind(state as u8),
             Self::Device { id, .. } => {
                 let sql = match state {
                     MessageState::Queued => QUEUED_OF_DEVICE,
@@ -79,6 +99,7 @@ impl Mark {
     async fn forget(&self, connection: &mut SqliteConnection) -> Done<()> {
         let statement = match self {
             Self::Campaign(id, _) => sqlx::query(FORGET_CAMPAIGN).bind(blob(id).to_vec()),
+            Self::Sequence(id, _) => sqlx::query(FORGET_SEQUENCE).bind(blob(id).to_vec()),
             Self::Device { id, .. } => sqlx::query(FORGET_DEVICE).bind(blob(id).to_vec()),
         };
         statement.execute(connection).await?;
@@ -94,12 +115,23 @@ async fn marks(connection: &mut SqliteConnection) -> Done<Vec<Mark>> {
         let status = c.kind("status", CampaignStatus::from_u8)?;
         marks.push(Mark::Campaign(id, gate_of(MessageScope::Campaign(id), Some(status))));
     }
-    for row in sqlx::query(MARKED_DEVICES).fetch_all(connection).await? {
+    for row in sqlx::query(MARKED_DEVICES).fetch_all(&mut *connection).await? {
         let mut c = Columns::of(&row);
         marks.push(Mark::Device {
             id: c.key("id")?,
             owned: c.flag()?,
         });
+    }
+    for row in sqlx::query(MARKED_SEQUENCES).fetch_all(connection).await? {
+        let mut c = Columns::of(&row);
+        let id = c.key("id")?;
+        let runs = c.kind("status", SequenceStatus::from_u8)?.runs();
+        let gate = match (c.flag()?, runs) {
+            (true, _) => ScopeGate::Ended,
+            (false, true) => ScopeGate::Open,
+            (false, false) => ScopeGate::Paused,
+        };
+        marks.push(Mark::Sequence(id, gate));
     }
     Ok(marks)
 }
@@ -109,9 +141,19 @@ pub(crate) async fn sweep(connection: &mut SqliteConnection, limit: u32, now: Ti
     let mut swept = Swept::default();
     for mark in marks(connection).await? {
         let mut left = false;
+        if let Mark::Sequence(id, ScopeGate::Ended) = mark {
+            let mut commit = Commit::new(&mut *connection, now);
+            let (moved, more) = end_of_sequence(&mut commit, id, limit.saturating_sub(swept.moved)).await?;
+            commit.tallies.write(commit.connection).await?;
+            swept.moved += moved;
+            if more {
+                swept.more = true;
+                continue;
+            }
+        }
         for state in mark.states() {
             // One more than may be moved tells whether something is left.
-            let room = limit - swept.moved;
+            let room = limit.saturating_sub(swept.moved);
             let mut page = mark.page(connection, *state, room + 1).await?;
             if page.len() as u64 > room {
                 page.truncate(usize::try_from(room).unwrap_or(usize::MAX));
@@ -142,7 +184,8 @@ pub(crate) async fn sweep(connection: &mut SqliteConnection, limit: u32, now: Ti
     Ok(swept)
 }
 
-fn move_one(batch: &mut Batch, live: Live, now: Timestamp) -> Done<()> {
+/// Moves a message where the one rule wants it.
+pub(crate) fn move_one(batch: &mut Batch, live: Live, now: Timestamp) -> Done<()> {
     if live.state == MessageState::InDoubt {
         let reason = if live.doubt_has_ended() {
             Reason::EndedInDoubt

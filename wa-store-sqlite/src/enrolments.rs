@@ -1,0 +1,822 @@
+//! Enrolments: who runs through a sequence, and where they stand.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::LazyLock;
+
+use sqlx::sqlite::SqliteConnection;
+use sqlx::{QueryBuilder, Sqlite};
+use wa_core::domain::access::RequestScope;
+use wa_core::domain::campaign::Routing;
+use wa_core::domain::delivery::Delivery;
+use wa_core::domain::enrolment::{
+    Enrolment, EnrolmentCount, EnrolmentReason, EnrolmentState, FlowRef, StepNumbers, ToAdvance,
+};
+use wa_core::domain::message::{Message, MessageState};
+use wa_core::domain::phone::PersonKey;
+use wa_core::domain::sequence::{ReEntry, Sequence};
+use wa_core::domain::summary::Numbers;
+use wa_core::id::{DeviceId, EnrolmentId, LeadId, SequenceId, StepId, UserId};
+use wa_core::store::{Advance, EnrolResult, EnrolmentFilter, NewEnrolment, PageRequest, SequenceCounts, Span};
+use wa_core::time::Timestamp;
+
+use crate::commit::Commit;
+use crate::commit_messages::{check_devices, check_leads, insert_messages};
+use crate::error::{Done, Fail};
+use crate::insert::{Bound, Rows};
+use crate::message_row::{message, read_message, read_opt_phone};
+use crate::outbox::{read_sums, times};
+use crate::row::{Columns, blob, device_list, hex_list, int, number_list, opt_blob, read_all};
+use crate::sequences::{check_sequence, sequences_among};
+use crate::tallies::Standing;
+use crate::{flows, suppressions};
+
+macro_rules! enrolment {
+    ($from:literal) => {
+        concat!(
+            "SELECT e.id, e.user_id, e.sequence_id, e.lead_id, e.phone, e.person, e.device_id, e.token, e.root_id,
+                e.entry_step_id, e.steps_version, e.step_id, e.due_at, e.state, e.reason, e.next_id, e.created_at,
+                e.ended_at ",
+            $from
+        )
+    };
+}
+
+/// `enrolment`, by the primary key.
+pub(crate) const VISIBLE: &str = enrolment!(
+    "FROM enrolments e WHERE e.id = ?1 AND e.user_id = ?2
+    AND (?3 IS NULL OR e.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
+);
+/// `enrolments_by_id`, by the primary key, in the order asked.
+pub(crate) const BY_ID: &str =
+    enrolment!("FROM json_each(?) j CROSS JOIN enrolments e ON e.id = unhex(j.value) ORDER BY j.key");
+/// `to_advance`, by `enrolments_marked`.
+pub(crate) const MARKED: &str = enrolment!(
+    "FROM enrolments e INDEXED BY enrolments_marked WHERE e.marked_at IS NOT NULL ORDER BY e.marked_at, e.id LIMIT ?"
+);
+/// `to_advance`: the message of the active step of each, by `messages_flow`.
+pub(crate) const SETTLED_BY: &str = message!(
+    "FROM json_each(?) j CROSS JOIN enrolments e ON e.id = unhex(j.value)
+    CROSS JOIN messages m INDEXED BY messages_flow ON m.enrolment_id = e.id AND m.step_id = e.step_id AND m.round = 0
+    LEFT JOIN attempts a ON a.id = m.attempt_id"
+);
+
+/// `Enrol`: enrolments of these persons, oldest first, by `enrolments_person`.
+pub(crate) const EARLIER: &str = "
+    SELECT e.sequence_id, e.person, e.id, e.state, e.root_id
+    FROM json_each(?) j CROSS JOIN enrolments e INDEXED BY enrolments_person ON e.person = unhex(j.value) ORDER BY e.id";
+/// `Enrol`: ids that are known, by the primary key.
+pub(crate) const KNOWN: &str = "
+    SELECT e.id, e.user_id FROM json_each(?) j CROSS JOIN enrolments e ON e.id = unhex(j.value)";
+/// `Enrol`: the rows.
+static INSERT: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
+        "INSERT INTO enrolments (id, user_id, sequence_id, lead_id, phone, person, device_id, token, root_id,
+            entry_step_id, steps_version, step_id, due_at, state, reason, next_id, created_at, ended_at)",
+        18,
+        "",
+    )
+});
+/// `Enrol`: completed ones that no one follows after all, by `enrolments_next`.
+pub(crate) const FOLLOWED_BY: &str =
+    enrolment!("FROM json_each(?) j CROSS JOIN enrolments e INDEXED BY enrolments_next ON e.next_id = unhex(j.value)");
+/// `Enrol`: by the primary key.
+pub(crate) const UNCHAIN: &str = "
+    UPDATE enrolments SET next_id = NULL, reason = ?1 WHERE id IN (SELECT unhex(value) FROM json_each(?2))";
+/// `AdvanceEnrolment`: where enrolments stand, by the primary keys; how their step ended, by `messages_flow`.
+pub(crate) const STANDS: &str = "
+    SELECT e.id, e.user_id, e.sequence_id, e.state, e.step_id, e.steps_version, e.device_id,
+        CASE WHEN q.deleted_at IS NULL THEN q.steps_version END,
+        (SELECT m.state FROM messages m INDEXED BY messages_flow
+            WHERE m.enrolment_id = e.id AND m.step_id = e.step_id AND m.round = 0)
+    FROM json_each(?) j CROSS JOIN enrolments e ON e.id = unhex(j.value) CROSS JOIN sequences q ON q.id = e.sequence_id";
+/// `AdvanceEnrolment`: by the primary key.
+pub(crate) const MOVE: &str = "
+    UPDATE enrolments SET step_id = v.column2, steps_version = v.column3, due_at = v.column4, marked_at = NULL
+    FROM (VALUES (?,?,?,?)) AS v WHERE enrolments.id = v.column1";
+pub(crate) static MOVES: LazyLock<Rows> = LazyLock::new(|| Rows::of(MOVE));
+/// `EndEnrolment` and what else ends enrolments, by the primary key.
+pub(crate) const END: &str = "
+    UPDATE enrolments SET state = ?1, reason = ?2, next_id = ?3, ended_at = ?4, marked_at = NULL
+    WHERE id IN (SELECT unhex(value) FROM json_each(?5))";
+/// `commit`: open enrolments of a person, by `enrolments_person`.
+pub(crate) const OPEN_OF_PERSON: &str = enrolment!(
+    "FROM enrolments e INDEXED BY enrolments_person WHERE e.person = ? AND e.user_id = ? AND e.state = 1 ORDER BY e.id"
+);
+/// `commit`: open enrolments of a lead, by `enrolments_lead`.
+pub(crate) const OPEN_OF_LEAD: &str = enrolment!(
+    "FROM enrolments e INDEXED BY enrolments_lead WHERE e.lead_id = ? AND e.user_id = ? AND e.state = 1 ORDER BY e.id"
+);
+/// `sweep`: open enrolments of a deleted sequence, by `enrolments_open`, whose order is not that of ids.
+pub(crate) const OPEN_OF_SEQUENCE: &str = enrolment!(
+    "FROM enrolments e WHERE e.id IN (
+        SELECT o.id FROM enrolments o INDEXED BY enrolments_open WHERE o.sequence_id = ? AND o.state = 1
+        ORDER BY o.id LIMIT ?
+    ) ORDER BY e.id"
+);
+/// `UpdateLead`: by the primary key.
+pub(crate) const SET_DEVICE: &str =
+    "UPDATE enrolments SET device_id = ?1 WHERE id IN (SELECT unhex(value) FROM json_each(?2))";
+/// `ErasePerson`: by `enrolments_person`.
+pub(crate) const ERASE: &str = "
+    UPDATE enrolments SET phone = NULL WHERE id IN (
+        SELECT e.id FROM enrolments e INDEXED BY enrolments_person WHERE e.person = ?1 AND e.user_id = ?2)";
+
+/// `sequence_counts`: numbers of steps, by the primary key; the pool comes first.
+pub(crate) const STEP_NUMBERS: &str = "
+    SELECT step_id, device_id, done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied
+    FROM step_tallies WHERE sequence_id = ?1
+        AND done + failed + skipped + unknown + cancelled + remaining > 0
+        AND (?2 IS NULL OR device_id IN (SELECT unhex(value) FROM json_each(?2)))
+    ORDER BY step_id, device_id";
+/// `sequence_counts`: enrolments, by the primary key; the pool comes first.
+pub(crate) const COUNTS: &str = "
+    SELECT steps_version, step_id, device_id, state, reason, count FROM enrolment_counts
+    WHERE sequence_id = ?1 AND count > 0 AND (?2 IS NULL OR device_id IN (SELECT unhex(value) FROM json_each(?2)))
+    ORDER BY steps_version, step_id, device_id, state, reason";
+/// `sequence_counts` in a span, `recount_sequence`: the messages of a sequence, by `messages_sequence`.
+pub(crate) const COUNT_STEPS: &str = "
+    SELECT m.step_id, m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_sequence
+    WHERE m.scope_kind = 2 AND m.scope_id = ?1 AND m.superseded = 0
+        AND (?2 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?2)))
+        AND (m.state < 5 OR ((?3 IS NULL OR m.settled_at >= ?3) AND (?4 IS NULL OR m.settled_at < ?4)))
+    GROUP BY m.step_id, m.device_id, m.state, m.delivery ORDER BY m.step_id, m.device_id";
+/// `sequence_counts` in a span, `recount_sequence`: the enrolments of a sequence, by `enrolments_sequence`.
+pub(crate) const COUNT_ENROLMENTS: &str = "
+    SELECT e.steps_version, e.step_id, e.device_id, e.state, coalesce(e.reason, 0), count(*) FROM enrolments e INDEXED BY enrolments_sequence
+    WHERE e.sequence_id = ?1 AND (?2 IS NULL OR e.device_id IN (SELECT unhex(value) FROM json_each(?2)))
+        AND (e.state = 1 OR ((?3 IS NULL OR e.ended_at >= ?3) AND (?4 IS NULL OR e.ended_at < ?4)))
+    GROUP BY e.steps_version, e.step_id, e.device_id, e.state, e.reason
+    ORDER BY e.steps_version, e.step_id, e.device_id, e.state, e.reason";
+
+/// Reads the columns of an enrolment.
+pub(crate) fn read_enrolment(c: &mut Columns<'_>) -> Done<Enrolment> {
+    Ok(Enrolment {
+        id: c.key("id")?,
+        user_id: c.key("user_id")?,
+        sequence_id: c.key("sequence_id")?,
+        lead_id: c.key("lead_id")?,
+        phone: read_opt_phone(c)?,
+        person: c.key("person")?,
+        device_id: c.opt_key("device_id")?,
+        token: c
+            .opt_str()?
+            .map(|token| token.parse().map_err(|_| Fail::Unreadable("token")))
+            .transpose()?,
+        root_id: c.key("root_id")?,
+        entry_step_id: c.key("entry_step_id")?,
+        steps_version: c.small("steps_version")?,
+        step_id: c.key("step_id")?,
+        due_at: c.at()?,
+        state: c.kind("state", EnrolmentState::from_u8)?,
+        reason: c.opt_kind("reason", EnrolmentReason::from_u8)?,
+        next_id: c.opt_key("next_id")?,
+        created_at: c.at()?,
+        ended_at: c.opt_at()?,
+    })
+}
+
+fn bind<'q>(statement: Bound<'q>, e: &Enrolment) -> Bound<'q> {
+    statement
+        .bind(blob(&e.id).to_vec())
+        .bind(blob(&e.user_id).to_vec())
+        .bind(blob(&e.sequence_id).to_vec())
+        .bind(blob(&e.lead_id).to_vec())
+        .bind(e.phone.map(|phone| phone.as_e164().to_owned()))
+        .bind(blob(&e.person).to_vec())
+        .bind(opt_blob(e.device_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(e.token.as_ref().map(|token| token.spelling().to_owned()))
+        .bind(blob(&e.root_id).to_vec())
+        .bind(blob(&e.entry_step_id).to_vec())
+        .bind(e.steps_version)
+        .bind(blob(&e.step_id).to_vec())
+        .bind(e.due_at.as_millis())
+        .bind(e.state as u8)
+        .bind(e.reason.map(|reason| reason as u8))
+        .bind(opt_blob(e.next_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(e.created_at.as_millis())
+        .bind(e.ended_at.map(Timestamp::as_millis))
+}
+
+const fn standing(e: &Enrolment) -> Standing {
+    Standing {
+        sequence_id: e.sequence_id,
+        steps_version: e.steps_version,
+        step_id: e.step_id,
+        device_id: e.device_id,
+        state: e.state,
+        reason: e.reason,
+    }
+}
+
+/// What was there of the persons of a page before it.
+#[derive(Default)]
+struct Earlier {
+    known: HashMap<EnrolmentId, UserId>,
+    /// Of a person in a sequence, oldest first.
+    runs: HashMap<(SequenceId, PersonKey), BTreeMap<EnrolmentId, (EnrolmentState, EnrolmentId)>>,
+    suppressed: HashSet<(UserId, PersonKey)>,
+}
+
+impl Earlier {
+    async fn read(connection: &mut SqliteConnection, all: &[NewEnrolment]) -> Done<Self> {
+        let mut earlier = Self::default();
+        let ids = hex_list(all.iter().map(|one| &one.enrolment.id));
+        let rows = sqlx::query(KNOWN).bind(ids).fetch_all(&mut *connection).await?;
+        earlier.known = read_all(&rows, |c| Ok((c.key("id")?, c.key("user_id")?)))?
+            .into_iter()
+            .collect();
+        let mut persons: HashMap<UserId, BTreeSet<&PersonKey>> = HashMap::new();
+        for NewEnrolment { enrolment, .. } in all {
+            persons.entry(enrolment.user_id).or_default().insert(&enrolment.person);
+        }
+        for (user, persons) in persons {
+            let list = hex_list(persons.iter().copied());
+            for row in sqlx::query(EARLIER).bind(list).fetch_all(&mut *connection).await? {
+                let mut c = Columns::of(&row);
+                let run = (c.key("sequence_id")?, c.key("person")?);
+                let id = c.key("id")?;
+                let state = c.kind("state", EnrolmentState::from_u8)?;
+                earlier
+                    .runs
+                    .entry(run)
+                    .or_default()
+                    .insert(id, (state, c.key("root_id")?));
+            }
+            let listed = suppressions::suppressed_among(connection, user, persons).await?;
+            earlier
+                .suppressed
+                .extend(listed.into_iter().map(|row| (user, row.person)));
+        }
+        Ok(earlier)
+    }
+
+    /// Why a sequence does not take a person now.
+    fn refusal(&self, new: &Enrolment, re_entry: ReEntry) -> Option<EnrolResult> {
+        if self.suppressed.contains(&(new.user_id, new.person)) {
+            return Some(EnrolResult::Suppressed);
+        }
+        let runs = self.runs.get(&(new.sequence_id, new.person))?;
+        let open = runs.iter().find(|(_, (state, _))| *state == EnrolmentState::Open);
+        if let Some((id, _)) = open {
+            return Some(EnrolResult::AlreadyIn(*id));
+        }
+        let refused = match re_entry {
+            ReEntry::Never => !runs.is_empty(),
+            ReEntry::AfterCompletion => {
+                let newest = runs.values().next_back();
+                newest.is_some_and(|(state, _)| *state == EnrolmentState::Ended)
+                    || runs.values().any(|(_, root)| *root == new.root_id)
+            }
+            ReEntry::Always => false,
+        };
+        refused.then_some(EnrolResult::ReEntryRefused)
+    }
+
+    fn add(&mut self, new: &Enrolment) {
+        self.known.insert(new.id, new.user_id);
+        let runs = self.runs.entry((new.sequence_id, new.person)).or_default();
+        runs.insert(new.id, (new.state, new.root_id));
+    }
+}
+
+/// Enrols leads, a page in few statements.
+pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Done<()> {
+    let ids: BTreeSet<SequenceId> = all.iter().map(|one| one.enrolment.sequence_id).collect();
+    let sequences = sequences_among(commit.connection, &ids).await?;
+    let mut earlier = Earlier::read(commit.connection, &all).await?;
+    let mut rows = Vec::with_capacity(all.len());
+    let mut firsts = Vec::with_capacity(all.len());
+    let mut refused = Vec::new();
+    for NewEnrolment { enrolment, first } in all {
+        if let Some(user) = earlier.known.get(&enrolment.id) {
+            // As with keys of messages: another user's is a mistake, and must tell nothing of theirs.
+            if *user != enrolment.user_id {
+                return Err(Fail::conflict("enrolment"));
+            }
+            commit.done.enrolments.push(EnrolResult::AlreadyIn(enrolment.id));
+            continue;
+        }
+        let sequence = sequences
+            .get(&enrolment.sequence_id)
+            .filter(|sequence| sequence.user_id == enrolment.user_id && sequence.deleted_at.is_none())
+            .ok_or(Fail::not_found("sequence"))?;
+        let fits = enrolment.steps_version == sequence.steps_version && first.flow == Some(flow_of(&enrolment));
+        let result = match earlier.refusal(&enrolment, sequence.re_entry) {
+            Some(refusal) => {
+                refused.push(enrolment.id);
+                refusal
+            }
+            None => {
+                earlier.add(&enrolment);
+                commit.tallies.enrolled(standing(&enrolment));
+                firsts.push(first);
+                EnrolResult::Enrolled(enrolment.id)
+            }
+        };
+        commit.done.enrolments.push(result);
+        rows.push((enrolment, fits, matches!(result, EnrolResult::Enrolled(_))));
+    }
+    // Device and lead are checked of those that are refused, too.
+    let devices = rows.iter().filter_map(|(e, ..)| Some((e.user_id, e.device_id?)));
+    check_devices(commit.connection, devices.collect()).await?;
+    let leads = rows.iter().map(|(e, ..)| (e.user_id, e.lead_id));
+    check_leads(commit.connection, leads.collect()).await?;
+    if rows.iter().any(|(_, fits, _)| !fits) {
+        return Err(Fail::conflict("enrolment"));
+    }
+    rows.retain(|(.., enrolled)| *enrolled);
+    INSERT
+        .run(commit.connection, &rows, |statement, (enrolment, ..)| {
+            bind(statement, enrolment)
+        })
+        .await?;
+    if !refused.is_empty() {
+        unchain(commit, &refused).await?;
+    }
+    insert_messages(commit, firsts).await
+}
+
+/// Completed enrolments are not followed by those that were refused.
+async fn unchain(commit: &mut Commit<'_>, refused: &[EnrolmentId]) -> Done<()> {
+    let rows = sqlx::query(FOLLOWED_BY)
+        .bind(hex_list(refused))
+        .fetch_all(&mut *commit.connection)
+        .await?;
+    let before = read_all(&rows, read_enrolment)?;
+    let reason = EnrolmentReason::ReEntryRefused;
+    for enrolment in &before {
+        let from = standing(enrolment);
+        let to = Standing {
+            reason: Some(reason),
+            ..from
+        };
+        commit.tallies.moved(from, to);
+    }
+    sqlx::query(UNCHAIN)
+        .bind(reason as u8)
+        .bind(hex_list(before.iter().map(|enrolment| &enrolment.id)))
+        .execute(&mut *commit.connection)
+        .await?;
+    Ok(())
+}
+
+/// The flow in which an enrolment stands.
+const fn flow_of(enrolment: &Enrolment) -> FlowRef {
+    FlowRef {
+        enrolment_id: enrolment.id,
+        step_id: enrolment.step_id,
+        steps_version: enrolment.steps_version,
+    }
+}
+
+/// Where an enrolment stands, and how its step ended.
+struct Stand {
+    user_id: UserId,
+    standing: Standing,
+    /// `None` of a sequence that is deleted.
+    newest_version: Option<i32>,
+    ended: Option<MessageState>,
+}
+
+impl Stand {
+    fn fits(&self, advance: &Advance) -> bool {
+        let at = &self.standing;
+        let own_device = |message: &Message| message.from_pool || message.device_id == at.device_id;
+        at.state == EnrolmentState::Open
+            && (self.user_id, at.sequence_id) == (advance.user_id, advance.sequence_id)
+            && (at.step_id, at.steps_version) == (advance.from, advance.from_version)
+            && self.newest_version == Some(advance.to_version)
+            && self.ended == Some(advance.after)
+            && !advance.after.is_open()
+            && advance.messages.iter().all(own_device)
+    }
+}
+
+async fn stands(
+    connection: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &EnrolmentId>,
+) -> Done<HashMap<EnrolmentId, Stand>> {
+    let rows = sqlx::query(STANDS).bind(hex_list(ids)).fetch_all(connection).await?;
+    let found = read_all(&rows, |c| {
+        let (id, user_id) = (c.key("id")?, c.key("user_id")?);
+        let sequence_id = c.key("sequence_id")?;
+        let state = c.kind("state", EnrolmentState::from_u8)?;
+        let step_id = c.key("step_id")?;
+        let steps_version = c.small("steps_version")?;
+        let device_id = c.opt_key("device_id")?;
+        let newest = c.opt_int()?.map(i32::try_from).transpose();
+        let stand = Stand {
+            user_id,
+            standing: Standing {
+                sequence_id,
+                steps_version,
+                step_id,
+                device_id,
+                state,
+                reason: None,
+            },
+            newest_version: newest.map_err(|_| Fail::Unreadable("steps_version"))?,
+            ended: c.opt_kind("state", MessageState::from_u8)?,
+        };
+        Ok((id, stand))
+    })?;
+    Ok(found.into_iter().collect())
+}
+
+/// Moves one enrolment to its next step.
+pub(crate) async fn advance(commit: &mut Commit<'_>, advance: Advance) -> Done<()> {
+    let stands = stands(commit.connection, [&advance.enrolment_id]).await?;
+    let stand = stands
+        .get(&advance.enrolment_id)
+        .filter(|stand| stand.user_id == advance.user_id)
+        .ok_or(Fail::not_found("enrolment"))?;
+    if !stand.fits(&advance) {
+        return Err(Fail::conflict("enrolment"));
+    }
+    move_on(commit, &[(&advance, stand)]).await
+}
+
+async fn move_on(commit: &mut Commit<'_>, all: &[(&Advance, &Stand)]) -> Done<()> {
+    for (advance, stand) in all {
+        let to = Standing {
+            steps_version: advance.to_version,
+            step_id: advance.to,
+            ..stand.standing
+        };
+        commit.tallies.moved(stand.standing, to);
+    }
+    MOVES
+        .run(commit.connection, all, |statement, (advance, _)| {
+            statement
+                .bind(blob(&advance.enrolment_id).to_vec())
+                .bind(blob(&advance.to).to_vec())
+                .bind(advance.to_version)
+                .bind(advance.due_at.as_millis())
+        })
+        .await?;
+    let messages = all.iter().flat_map(|(advance, _)| advance.messages.iter().cloned());
+    insert_messages(commit, messages.collect()).await
+}
+
+/// Moves the enrolments of messages that were just settled to their next steps, where that fits. Whatever cannot be made
+/// leaves nothing behind but the mark, from which it is planned again: outcomes are facts and stay.
+pub(crate) async fn follow(connection: &mut SqliteConnection, all: &[&Advance], now: Timestamp) -> Done<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    let stands = stands(connection, all.iter().map(|advance| &advance.enrolment_id)).await?;
+    let mut seen = HashSet::new();
+    let fitting: Vec<(&Advance, &Stand)> = all
+        .iter()
+        .filter_map(|advance| Some((*advance, stands.get(&advance.enrolment_id)?)))
+        .filter(|(advance, stand)| stand.fits(advance) && seen.insert(advance.enrolment_id))
+        .collect();
+    if fitting.is_empty() || try_move_on(connection, &fitting, now).await? {
+        return Ok(());
+    }
+    for one in &fitting {
+        try_move_on(connection, std::slice::from_ref(one), now).await?;
+    }
+    Ok(())
+}
+
+/// Moves enrolments on, all or none; whether it could be done.
+async fn try_move_on(connection: &mut SqliteConnection, all: &[(&Advance, &Stand)], now: Timestamp) -> Done<bool> {
+    sqlx::query("SAVEPOINT follow").execute(&mut *connection).await?;
+    let mut commit = Commit::new(connection, now);
+    let moved = match move_on(&mut commit, all).await {
+        Ok(()) => commit.tallies.write(commit.connection).await,
+        Err(fail) => Err(fail),
+    };
+    let (moved, end) = match moved {
+        Ok(()) => (true, "RELEASE follow"),
+        Err(fail) if fail.is_refusal() => (false, "ROLLBACK TO follow; RELEASE follow"),
+        Err(fail) => return Err(fail),
+    };
+    sqlx::raw_sql(end).execute(connection).await?;
+    Ok(moved)
+}
+
+/// How enrolments end.
+#[derive(Clone, Copy)]
+pub(crate) struct Ending {
+    pub(crate) state: EnrolmentState,
+    pub(crate) reason: Option<EnrolmentReason>,
+    pub(crate) next_id: Option<EnrolmentId>,
+}
+
+impl Ending {
+    pub(crate) const fn by(reason: EnrolmentReason) -> Self {
+        Self {
+            state: EnrolmentState::Ended,
+            reason: Some(reason),
+            next_id: None,
+        }
+    }
+}
+
+/// Ends open enrolments with their open messages.
+async fn end_all(commit: &mut Commit<'_>, all: &[Enrolment], ending: Ending) -> Done<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    for enrolment in all {
+        let from = standing(enrolment);
+        let to = Standing {
+            state: ending.state,
+            reason: ending.reason,
+            ..from
+        };
+        commit.tallies.moved(from, to);
+    }
+    let ids: Vec<EnrolmentId> = all.iter().map(|enrolment| enrolment.id).collect();
+    sqlx::query(END)
+        .bind(ending.state as u8)
+        .bind(ending.reason.map(|reason| reason as u8))
+        .bind(opt_blob(ending.next_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(commit.now.as_millis())
+        .bind(hex_list(&ids))
+        .execute(&mut *commit.connection)
+        .await?;
+    flows::stop(commit.connection, &mut commit.tallies, &ids, commit.now).await
+}
+
+/// Completes or ends one enrolment.
+pub(crate) async fn end(
+    commit: &mut Commit<'_>,
+    (user, id): (UserId, EnrolmentId),
+    step: Option<StepId>,
+    ending: Ending,
+) -> Done<()> {
+    let rows = sqlx::query(BY_ID)
+        .bind(hex_list([&id]))
+        .fetch_all(&mut *commit.connection)
+        .await?;
+    let found = read_all(&rows, read_enrolment)?;
+    let enrolment = found
+        .first()
+        .filter(|enrolment| enrolment.user_id == user)
+        .ok_or(Fail::not_found("enrolment"))?;
+    let stands = enrolment.state == EnrolmentState::Open && step.is_none_or(|step| step == enrolment.step_id);
+    if !stands || !enrolment.state.can_become(ending.state) {
+        return Err(Fail::conflict("enrolment"));
+    }
+    end_all(commit, &found, ending).await
+}
+
+async fn open_of<K: crate::row::Key>(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    user: UserId,
+    key: &K,
+) -> Done<Vec<Enrolment>> {
+    let statement = sqlx::query(sql).bind(blob(key).to_vec()).bind(blob(&user).to_vec());
+    read_all(&statement.fetch_all(connection).await?, read_enrolment)
+}
+
+/// Ends the open enrolments of a person.
+pub(crate) async fn end_of_person(
+    commit: &mut Commit<'_>,
+    (user, person): (UserId, PersonKey),
+    reason: EnrolmentReason,
+) -> Done<()> {
+    let open = open_of(commit.connection, OPEN_OF_PERSON, user, &person).await?;
+    end_all(commit, &open, Ending::by(reason)).await
+}
+
+/// Ends the open enrolments of a person and takes the number out of all of theirs.
+pub(crate) async fn erase(commit: &mut Commit<'_>, user: UserId, person: PersonKey) -> Done<()> {
+    end_of_person(commit, (user, person), EnrolmentReason::Erased).await?;
+    sqlx::query(ERASE)
+        .bind(blob(&person).to_vec())
+        .bind(blob(&user).to_vec())
+        .execute(&mut *commit.connection)
+        .await?;
+    Ok(())
+}
+
+/// Ends the open enrolments of a person in sequences that a reply ends.
+pub(crate) async fn end_by_reply(commit: &mut Commit<'_>, user: UserId, person: PersonKey) -> Done<()> {
+    let exits = |sequence: &Sequence| sequence.exit_on_reply;
+    let open = open_of(commit.connection, OPEN_OF_PERSON, user, &person).await?;
+    let open = where_sequence(commit, open, exits).await?;
+    end_all(commit, &open, Ending::by(EnrolmentReason::Replied)).await
+}
+
+/// Those whose sequence is such.
+async fn where_sequence(
+    commit: &mut Commit<'_>,
+    mut all: Vec<Enrolment>,
+    such: impl Fn(&Sequence) -> bool,
+) -> Done<Vec<Enrolment>> {
+    if !all.is_empty() {
+        let ids: BTreeSet<SequenceId> = all.iter().map(|enrolment| enrolment.sequence_id).collect();
+        let sequences = sequences_among(commit.connection, &ids).await?;
+        all.retain(|enrolment| sequences.get(&enrolment.sequence_id).is_some_and(&such));
+    }
+    Ok(all)
+}
+
+/// Ends the open enrolments of a lead that is deleted.
+pub(crate) async fn end_of_lead(commit: &mut Commit<'_>, user: UserId, lead: LeadId) -> Done<()> {
+    let open = open_of(commit.connection, OPEN_OF_LEAD, user, &lead).await?;
+    end_all(commit, &open, Ending::by(EnrolmentReason::LeadGone)).await
+}
+
+/// Gives the open enrolments of a lead its new device, where their sequence sends by the lead's own.
+pub(crate) async fn follow_lead(
+    commit: &mut Commit<'_>,
+    (user, lead): (UserId, LeadId),
+    device: Option<DeviceId>,
+) -> Done<()> {
+    let by_own = |sequence: &Sequence| sequence.device_id.is_none() && sequence.routing == Routing::OwnDevice;
+    let open = open_of(commit.connection, OPEN_OF_LEAD, user, &lead).await?;
+    let open = where_sequence(commit, open, by_own).await?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    for enrolment in &open {
+        let from = standing(enrolment);
+        let to = Standing {
+            device_id: device,
+            ..from
+        };
+        commit.tallies.moved(from, to);
+    }
+    sqlx::query(SET_DEVICE)
+        .bind(opt_blob(device.as_ref()).map(<[u8]>::to_vec))
+        .bind(hex_list(open.iter().map(|enrolment| &enrolment.id)))
+        .execute(&mut *commit.connection)
+        .await?;
+    Ok(())
+}
+
+/// Ends a page of the open enrolments of a sequence that is deleted; gives how many, and whether some are left.
+pub(crate) async fn end_of_sequence(commit: &mut Commit<'_>, sequence: SequenceId, limit: u64) -> Done<(u64, bool)> {
+    let statement = sqlx::query(OPEN_OF_SEQUENCE)
+        .bind(blob(&sequence).to_vec())
+        .bind(int(limit + 1));
+    let mut page = read_all(&statement.fetch_all(&mut *commit.connection).await?, read_enrolment)?;
+    let left = page.len() as u64 > limit;
+    page.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    end_all(commit, &page, Ending::by(EnrolmentReason::SequenceDeleted)).await?;
+    Ok((page.len() as u64, left))
+}
+
+/// One enrolment within a request's scope.
+pub(crate) async fn visible(
+    connection: &mut SqliteConnection,
+    scope: &RequestScope,
+    id: EnrolmentId,
+) -> Done<Enrolment> {
+    let row = sqlx::query(VISIBLE)
+        .bind(blob(&id).to_vec())
+        .bind(blob(&scope.user_id).to_vec())
+        .bind(device_list(scope))
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Fail::not_found("enrolment"))?;
+    read_enrolment(&mut Columns::of(&row))
+}
+
+/// Marked enrolments with the messages that settled their steps.
+pub(crate) async fn to_advance(connection: &mut SqliteConnection, limit: u32) -> Done<Vec<ToAdvance>> {
+    let rows = sqlx::query(MARKED).bind(limit).fetch_all(&mut *connection).await?;
+    let marked = read_all(&rows, read_enrolment)?;
+    let ids = hex_list(marked.iter().map(|enrolment| &enrolment.id));
+    let rows = sqlx::query(SETTLED_BY).bind(ids).fetch_all(connection).await?;
+    let mut messages: HashMap<EnrolmentId, Message> = read_all(&rows, read_message)?
+        .into_iter()
+        .filter_map(|message| Some((message.flow?.enrolment_id, message)))
+        .collect();
+    let told = marked.into_iter().filter_map(|enrolment| {
+        let message = messages.remove(&enrolment.id)?;
+        Some(ToAdvance { enrolment, message })
+    });
+    // Between the two reads one may have been moved on.
+    Ok(told.filter(|one| !one.message.state.is_open()).collect())
+}
+
+/// The statement of a page of enrolments, by id: the most selective key that is asked for leads the way.
+pub(crate) fn page_statement(
+    scope: &RequestScope,
+    filter: &EnrolmentFilter,
+    page: &PageRequest<EnrolmentId>,
+) -> QueryBuilder<Sqlite> {
+    let index = match (filter.person, filter.lead_id, filter.sequence_id) {
+        (Some(_), ..) => "enrolments_person",
+        (None, Some(_), _) => "enrolments_lead",
+        (None, None, Some(_)) => "enrolments_sequence",
+        (None, None, None) => "enrolments_user",
+    };
+    let mut sql = QueryBuilder::new(enrolment!("FROM enrolments e INDEXED BY "));
+    sql.push(index)
+        .push(" WHERE e.user_id = ")
+        .push_bind(blob(&scope.user_id).to_vec());
+    if let Some(after) = &page.after {
+        sql.push(" AND e.id > ").push_bind(blob(after).to_vec());
+    }
+    if let Some(person) = &filter.person {
+        sql.push(" AND e.person = ").push_bind(blob(person).to_vec());
+    }
+    if let Some(lead) = &filter.lead_id {
+        sql.push(" AND e.lead_id = ").push_bind(blob(lead).to_vec());
+    }
+    if let Some(sequence) = &filter.sequence_id {
+        sql.push(" AND e.sequence_id = ").push_bind(blob(sequence).to_vec());
+    }
+    if let Some(devices) = device_list(scope) {
+        sql.push(" AND e.device_id IN (SELECT unhex(value) FROM json_each(")
+            .push_bind(devices)
+            .push("))");
+    }
+    if !filter.states.is_empty() {
+        let states = number_list(filter.states.iter().map(|state| *state as u8));
+        sql.push(" AND e.state IN (SELECT value FROM json_each(")
+            .push_bind(states)
+            .push("))");
+    }
+    sql.push(" ORDER BY e.id LIMIT ")
+        .push_bind(int(page.clamped() as u64 + 1));
+    sql
+}
+
+fn read_count(c: &mut Columns<'_>) -> Done<EnrolmentCount> {
+    Ok(EnrolmentCount {
+        steps_version: c.small("steps_version")?,
+        step_id: c.key("step_id")?,
+        device_id: c.opt_key("device_id")?,
+        state: c.kind("state", EnrolmentState::from_u8)?,
+        reason: match c.small::<u8>("reason")? {
+            0 => None,
+            number => Some(EnrolmentReason::from_u8(number).ok_or(Fail::Unreadable("reason"))?),
+        },
+        count: c.count()?,
+    })
+}
+
+/// The counts of a sequence from the tallies.
+pub(crate) async fn tallied(
+    connection: &mut SqliteConnection,
+    scope: &RequestScope,
+    id: SequenceId,
+) -> Done<SequenceCounts> {
+    check_sequence(connection, scope.user_id, id).await?;
+    let list = |sql: &'static str| sqlx::query(sql).bind(blob(&id).to_vec()).bind(device_list(scope));
+    let steps = list(STEP_NUMBERS).fetch_all(&mut *connection).await?;
+    let enrolments = list(COUNTS).fetch_all(connection).await?;
+    Ok(SequenceCounts {
+        steps: read_all(&steps, |c| {
+            Ok(StepNumbers {
+                step_id: c.key("step_id")?,
+                device_id: c.opt_key("device_id")?,
+                numbers: read_sums(c)?,
+            })
+        })?,
+        enrolments: read_all(&enrolments, read_count)?,
+    })
+}
+
+/// The counts of a sequence in a span, from its rows.
+pub(crate) async fn counted(
+    connection: &mut SqliteConnection,
+    scope: &RequestScope,
+    id: SequenceId,
+    span: &Span,
+) -> Done<SequenceCounts> {
+    check_sequence(connection, scope.user_id, id).await?;
+    let list = |sql: &'static str| {
+        sqlx::query(sql)
+            .bind(blob(&id).to_vec())
+            .bind(device_list(scope))
+            .bind(span.from.map(Timestamp::as_millis))
+            .bind(span.until.map(Timestamp::as_millis))
+    };
+    let mut steps: Vec<StepNumbers> = Vec::new();
+    for row in list(COUNT_STEPS).fetch_all(&mut *connection).await? {
+        let mut c = Columns::of(&row);
+        let step_id = c.key("step_id")?;
+        let device_id = c.opt_key("device_id")?;
+        let state = c.kind("state", MessageState::from_u8)?;
+        let delivery = c.opt_kind("delivery", Delivery::from_u8)?;
+        let mut one = Numbers::default();
+        one.count(state, delivery);
+        if steps
+            .last()
+            .is_none_or(|last| (last.step_id, last.device_id) != (step_id, device_id))
+        {
+            steps.push(StepNumbers {
+                step_id,
+                device_id,
+                numbers: Numbers::default(),
+            });
+        }
+        let last = steps.last_mut().expect("the numbers of this step were just added");
+        last.numbers += times(one, c.count()?);
+    }
+    let rows = list(COUNT_ENROLMENTS).fetch_all(connection).await?;
+    Ok(SequenceCounts {
+        steps,
+        enrolments: read_all(&rows, read_count)?,
+    })
+}
