@@ -11,7 +11,7 @@ use wa_core::domain::delivery::Delivery;
 use wa_core::domain::enrolment::{
     Enrolment, EnrolmentCount, EnrolmentReason, EnrolmentState, FlowRef, StepNumbers, ToAdvance,
 };
-use wa_core::domain::message::{Message, MessageState};
+use wa_core::domain::message::{IdempotencyKey, Message, MessageState};
 use wa_core::domain::phone::PersonKey;
 use wa_core::domain::sequence::{ReEntry, Sequence};
 use wa_core::domain::summary::Numbers;
@@ -20,14 +20,14 @@ use wa_core::store::{Advance, EnrolResult, EnrolmentFilter, NewEnrolment, PageRe
 use wa_core::time::Timestamp;
 
 use crate::commit::Commit;
-use crate::commit_messages::{check_devices, check_leads, insert_messages};
+use crate::commit_messages::{KNOWN as KNOWN_KEYS, check_devices, check_leads, insert_messages};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, Rows};
 use crate::message_row::{message, read_message, read_opt_phone};
 use crate::outbox::{read_sums, times};
-use crate::row::{Columns, blob, device_list, hex_list, int, number_list, opt_blob, read_all};
+use crate::row::{Columns, blob, device_list, hex, hex_list, int, json, number_list, opt_blob, read_all};
 use crate::sequences::{check_sequence, sequences_among};
-use crate::tallies::Standing;
+use crate::tallies::{Standing, Tallies};
 use crate::{flows, suppressions};
 
 macro_rules! enrolment {
@@ -116,6 +116,10 @@ pub(crate) const OPEN_OF_SEQUENCE: &str = enrolment!(
 /// `UpdateLead`: by the primary key.
 pub(crate) const SET_DEVICE: &str =
     "UPDATE enrolments SET device_id = ?1 WHERE id IN (SELECT unhex(value) FROM json_each(?2))";
+/// `assign`: by the primary key.
+pub(crate) const STICK: &str = "
+    UPDATE enrolments SET device_id = unhex(v.d) FROM (SELECT value->>0 AS e, value->>1 AS d FROM json_each(?)) AS v
+    WHERE enrolments.id = unhex(v.e)";
 /// `ErasePerson`: by `enrolments_person`.
 pub(crate) const ERASE: &str = "
     UPDATE enrolments SET phone = NULL WHERE id IN (
@@ -379,7 +383,8 @@ struct Stand {
 }
 
 impl Stand {
-    fn fits(&self, advance: &Advance) -> bool {
+    /// Whether a move is of an enrolment as it stands; a step that it has had does not come again.
+    fn fits(&self, advance: &Advance, known: &HashSet<IdempotencyKey>) -> bool {
         let at = &self.standing;
         let own_device = |message: &Message| message.from_pool || message.device_id == at.device_id;
         at.state == EnrolmentState::Open
@@ -389,7 +394,19 @@ impl Stand {
             && self.ended == Some(advance.after)
             && !advance.after.is_open()
             && advance.messages.iter().all(own_device)
+            && !advance.messages.iter().any(|message| known.contains(&message.key))
     }
+}
+
+/// Which messages of these moves are there already.
+async fn known_keys(
+    connection: &mut SqliteConnection,
+    of: impl IntoIterator<Item = &Advance>,
+) -> Done<HashSet<IdempotencyKey>> {
+    let keys = of.into_iter().flat_map(|advance| &advance.messages);
+    let list = hex_list(keys.map(|message| &message.key));
+    let rows = sqlx::query(KNOWN_KEYS).bind(list).fetch_all(connection).await?;
+    Ok(read_all(&rows, |c| c.key("key"))?.into_iter().collect())
 }
 
 async fn stands(
@@ -430,7 +447,8 @@ pub(crate) async fn advance(commit: &mut Commit<'_>, advance: Advance) -> Done<(
         .get(&advance.enrolment_id)
         .filter(|stand| stand.user_id == advance.user_id)
         .ok_or(Fail::not_found("enrolment"))?;
-    if !stand.fits(&advance) {
+    let known = known_keys(commit.connection, [&advance]).await?;
+    if !stand.fits(&advance, &known) {
         return Err(Fail::conflict("enrolment"));
     }
     move_on(commit, &[(&advance, stand)]).await
@@ -465,11 +483,12 @@ pub(crate) async fn follow(connection: &mut SqliteConnection, all: &[&Advance], 
         return Ok(());
     }
     let stands = stands(connection, all.iter().map(|advance| &advance.enrolment_id)).await?;
+    let known = known_keys(connection, all.iter().copied()).await?;
     let mut seen = HashSet::new();
     let fitting: Vec<(&Advance, &Stand)> = all
         .iter()
         .filter_map(|advance| Some((*advance, stands.get(&advance.enrolment_id)?)))
-        .filter(|(advance, stand)| stand.fits(advance) && seen.insert(advance.enrolment_id))
+        .filter(|(advance, stand)| stand.fits(advance, &known) && seen.insert(advance.enrolment_id))
         .collect();
     if fitting.is_empty() || try_move_on(connection, &fitting, now).await? {
         return Ok(());
@@ -648,6 +667,40 @@ pub(crate) async fn follow_lead(
         .bind(hex_list(open.iter().map(|enrolment| &enrolment.id)))
         .execute(&mut *commit.connection)
         .await?;
+    Ok(())
+}
+
+/// Notes on the enrolments of pool messages which device writes to them from now on.
+pub(crate) async fn stick(
+    connection: &mut SqliteConnection,
+    tallies: &mut Tallies,
+    given: &[(EnrolmentId, DeviceId)],
+) -> Done<()> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    let rows = sqlx::query(BY_ID)
+        .bind(hex_list(given.iter().map(|(id, _)| id)))
+        .fetch_all(&mut *connection)
+        .await?;
+    let devices: HashMap<EnrolmentId, DeviceId> = given.iter().copied().collect();
+    let found: BTreeMap<EnrolmentId, Enrolment> = read_all(&rows, read_enrolment)?
+        .into_iter()
+        .map(|enrolment| (enrolment.id, enrolment))
+        .collect();
+    for (id, enrolment) in &found {
+        let from = standing(enrolment);
+        let to = Standing {
+            device_id: devices.get(id).copied(),
+            ..from
+        };
+        tallies.moved(from, to);
+    }
+    let list: Vec<(String, String)> = devices
+        .iter()
+        .map(|(id, device)| (hex(id.as_bytes()), hex(device.as_bytes())))
+        .collect();
+    sqlx::query(STICK).bind(json(&list)).execute(connection).await?;
     Ok(())
 }
 

@@ -78,8 +78,9 @@ pub(crate) const DOUBTS: &str = concat!(
 /// `pool`: the running campaigns by `campaigns_running`, the sequences by `sequences_active`, of each its oldest by `messages_pool`; the users by the unique index of
 /// user and id of devices.
 pub(crate) const POOL: &str = "
-    SELECT id, user_id, scope_kind, scope_id, (SELECT l.device_id FROM leads l WHERE l.id = lead_id), person FROM (
-    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.lead_id, m.person, m.due_at
+    SELECT id, user_id, scope_kind, scope_id, (SELECT l.device_id FROM leads l WHERE l.id = lead_id),
+        (SELECT e.device_id FROM enrolments e WHERE e.id = enrolment_id), person FROM (
+    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.lead_id, m.enrolment_id, m.person, m.due_at
     FROM campaigns c INDEXED BY campaigns_running CROSS JOIN messages m ON m.seq IN (
         SELECT q.seq FROM messages q INDEXED BY messages_pool
         WHERE q.scope_kind = 1 AND q.scope_id = c.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= ?2
@@ -88,7 +89,7 @@ pub(crate) const POOL: &str = "
     WHERE c.status = 3
         AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = c.user_id AND d.owner = ?1 AND d.deleted_at IS NULL)
     UNION ALL
-    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.lead_id, m.person, m.due_at
+    SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.lead_id, m.enrolment_id, m.person, m.due_at
     FROM sequences w INDEXED BY sequences_active CROSS JOIN messages m ON m.seq IN (
         SELECT q.seq FROM messages q INDEXED BY messages_pool
         WHERE q.scope_kind = 2 AND q.scope_id = w.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= ?2
@@ -599,7 +600,7 @@ impl OutboxStore for SqliteStore {
                 user_id: c.key("user_id")?,
                 scope: crate::live::read_scope(c)?,
                 lead_device: c.opt_key("lead.device_id")?,
-                sticky: None,
+                sticky: c.opt_key("sticky")?,
                 person: c.key("person")?,
             })
         });

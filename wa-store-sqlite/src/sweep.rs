@@ -10,7 +10,7 @@ use wa_core::store::{Assignment, Expired, Swept};
 use wa_core::time::Timestamp;
 
 use crate::commit::Commit;
-use crate::enrolments::end_of_sequence;
+use crate::enrolments::{end_of_sequence, stick};
 use crate::error::Done;
 use crate::live::{Batch, Live, gate_of, live};
 use crate::row::{Columns, blob, hex, int, json};
@@ -274,6 +274,7 @@ pub(crate) async fn assign(connection: &mut SqliteConnection, items: &[Assignmen
     let mut tallies = Tallies::default();
     let mut seen = std::collections::HashSet::new();
     let mut rows = Vec::new();
+    let mut flows = Vec::new();
     for row in sqlx::query(ASSIGNABLE)
         .bind(json(&list))
         .fetch_all(&mut *connection)
@@ -287,10 +288,12 @@ pub(crate) async fn assign(connection: &mut SqliteConnection, items: &[Assignmen
             to.device_id = Some(device);
             tallies.change(live.counted(), to);
             rows.push((live.seq, hex(device.as_bytes())));
+            flows.extend(live.flow.map(|flow| (flow.enrolment_id, device)));
         }
     }
     if !rows.is_empty() {
         sqlx::query(ASSIGN).bind(json(&rows)).execute(&mut *connection).await?;
+        stick(connection, &mut tallies, &flows).await?;
         tallies.write(connection).await?;
     }
     Ok(crate::row::count(rows.len()))
