@@ -420,3 +420,6 @@ pub fn step_move(from: &SequenceSteps, at: StepId, to: &SequenceSteps, passed: &
         remaining,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -228,7 +228,8 @@ pub struct Course<'a> {
     pub from: &'a SequenceSteps,
     /// The newest version.
     pub to: &'a SequenceSteps,
-    /// The steps that the enrolment has had; needed only where the sequence has had more than one version.
+    /// The steps that the enrolment has had, those recorded as removed too; needed only where the sequence has had more than one
+    /// version.
     pub passed: &'a BTreeSet<StepId>,
 }
 
@@ -480,3 +481,6 @@ pub fn complete(completed: Completed<'_>, candidates: &[Candidate<'_>], context:
         None => set,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -392,9 +392,9 @@ pub struct NewEnrolment {
 /// To ensure correctness: applied only when the enrolment is open, stands at `from` in `from_version`, the first message of
 /// that step (round 0) is settled in state `after`, `to_version` is the newest version of the sequence's steps, which is not
 /// deleted, the messages that are not of a pool are for the device that the enrolment has, and none of their keys is known (a
-/// step that the enrolment has had does not come again); else `Conflict`, and inside a
-/// settlement nothing happens and the mark stays. It sets step, version and planned due time, inserts the messages (through
-/// `requeue`, as every insert) and takes the mark away. An enrolment that is not the user's is `NotFound`.
+/// step that the enrolment has had does not come again); else `Conflict`, and inside a settlement nothing happens and the mark stays. It sets step, version and planned due time, inserts the messages (through
+/// `requeue`, as every insert) and takes the mark away; where the next step is skipped from the start,
+/// the enrolment is marked again. An enrolment that is not the user's is `NotFound`.
 #[derive(Debug, Clone)]
 pub struct Advance {
     /// Its owner.

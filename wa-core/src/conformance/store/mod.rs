@@ -29,6 +29,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed check of a suite is a panic")]
 
+mod drip;
 mod factory;
 mod report;
 mod sound;
@@ -58,6 +59,12 @@ mod paging;
 mod pool;
 mod receipts;
 mod round_trip;
+mod sequences_ending;
+mod sequences_enrolling;
+mod sequences_flow;
+mod sequences_matching;
+mod sequences_numbers;
+mod sequences_rows;
 mod suppression;
 mod sweep;
 mod time;

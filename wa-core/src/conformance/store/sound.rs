@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::domain::access::RequestScope;
 use crate::domain::campaign::Campaign;
 use crate::domain::device::Device;
+use crate::domain::enrolment::{Enrolment, EnrolmentState};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::sequence::{Sequence, SequenceSteps};
 use crate::domain::summary::{DeviceNumbers, Numbers};
-use crate::id::{DeviceId, UserId};
-use crate::store::{AppStore, CampaignFilter, LeadFilter, MessageFilter, PAGE_MAX, PageRequest};
+use crate::id::{DeviceId, SequenceId, UserId};
+use crate::store::{
+    AppStore, CampaignFilter, EnrolmentFilter, LeadFilter, MessageFilter, PAGE_MAX, PageRequest, SequenceFilter, Span,
+};
 
 /// Counts all tallies and looks at every message of every user.
 ///
@@ -27,6 +31,9 @@ pub(super) struct Rows {
     devices: Vec<Device>,
     leads: Vec<Lead>,
     campaigns: Vec<Campaign>,
+    sequences: Vec<Sequence>,
+    steps: Vec<SequenceSteps>,
+    enrolments: Vec<Enrolment>,
     messages: Vec<Message>,
 }
 
@@ -39,7 +46,12 @@ pub(super) async fn everything(store: &dyn AppStore) -> Vec<Rows> {
         let leads = store.leads(&scope, &leads, &PageRequest::first(PAGE_MAX)).await;
         let campaigns = store.campaigns(&scope, &campaigns, &PageRequest::first(PAGE_MAX)).await;
         let devices = store.devices(&scope, &PageRequest::first(PAGE_MAX)).await;
+        let sequences = sequences(store, &scope).await;
+        let newest: Vec<_> = sequences.iter().map(|one| (one.id, one.steps_version)).collect();
         all.push(Rows {
+            steps: store.steps(&newest).await.unwrap(),
+            sequences,
+            enrolments: enrolments(store, &scope).await,
             devices: devices.unwrap().rows,
             leads: leads.unwrap().rows,
             campaigns: campaigns.unwrap().rows,
@@ -88,6 +100,19 @@ async fn user_is_sound(store: &dyn AppStore, user: UserId) {
         let Some(next) = got.next else { break };
         page.after = Some(next);
     }
+    scopes.extend(messages.iter().filter_map(|message| match message.scope {
+        MessageScope::Sequence(_) => Some(message.scope),
+        _ => None,
+    }));
+    scopes.extend(
+        sequences(store, &scope)
+            .await
+            .iter()
+            .map(|one| MessageScope::Sequence(one.id)),
+    );
+    scopes.sort_unstable();
+    scopes.dedup();
+    enrolments_are_sound(store, &scope, &messages).await;
     let mut per_device: BTreeMap<DeviceId, Numbers> = BTreeMap::new();
     for of in scopes {
         let tallies = by_device(store.numbers(&scope, of).await.unwrap());
@@ -95,6 +120,9 @@ async fn user_is_sound(store: &dyn AppStore, user: UserId) {
         let expected = rows_of(&messages, of);
         assert_eq!(counted, expected, "count() of {of:?} is not what its rows say");
         assert_eq!(tallies, expected, "the tallies of {of:?} are not what its rows say");
+        if let MessageScope::Sequence(id) = of {
+            steps_are_sound(store, &scope, id, &expected).await;
+        }
         for (device, numbers) in expected {
             if let Some(device) = device {
                 *per_device.entry(device).or_default() += numbers;
@@ -130,6 +158,105 @@ async fn messages(store: &dyn AppStore, scope: &RequestScope) -> Vec<Message> {
         let Some(next) = got.next else { return messages };
         page.after = Some(next);
     }
+}
+
+async fn sequences(store: &dyn AppStore, scope: &RequestScope) -> Vec<Sequence> {
+    let mut sequences = Vec::new();
+    let mut page = PageRequest::first(100);
+    loop {
+        let got = store.sequences(scope, &SequenceFilter::default(), &page).await.unwrap();
+        sequences.extend(got.rows);
+        let Some(next) = got.next else { return sequences };
+        page.after = Some(next);
+    }
+}
+
+async fn enrolments(store: &dyn AppStore, scope: &RequestScope) -> Vec<Enrolment> {
+    let mut enrolments = Vec::new();
+    let mut page = PageRequest::first(500);
+    loop {
+        let got = store
+            .enrolments(scope, &EnrolmentFilter::default(), &page)
+            .await
+            .unwrap();
+        enrolments.extend(got.rows);
+        let Some(next) = got.next else { return enrolments };
+        page.after = Some(next);
+    }
+}
+
+/// Enrolments stand where their messages do: one that is open has a message of its step, which is open or else marks it.
+async fn enrolments_are_sound(store: &dyn AppStore, scope: &RequestScope, messages: &[Message]) {
+    let marked: BTreeSet<_> = store
+        .to_advance(PAGE_MAX)
+        .await
+        .unwrap()
+        .iter()
+        .map(|one| one.enrolment.id)
+        .collect();
+    let active: BTreeMap<_, _> = messages
+        .iter()
+        .filter(|message| message.round == 0)
+        .filter_map(|message| Some(((message.flow?.enrolment_id, message.flow?.step_id), message)))
+        .collect();
+    let mut open = BTreeSet::new();
+    for one in enrolments(store, scope).await {
+        let is_open = one.state == EnrolmentState::Open;
+        assert_eq!(
+            is_open,
+            one.ended_at.is_none(),
+            "an enrolment has ended_at exactly when it is not open: {one:?}"
+        );
+        let message = active.get(&(one.id, one.step_id));
+        let settled = message.is_some_and(|message| !message.state.is_open());
+        assert!(message.is_some(), "an enrolment has a message of its step: {one:?}");
+        assert_eq!(
+            marked.contains(&one.id),
+            is_open && settled,
+            "an enrolment is marked exactly when it is open and its step is settled: {one:?}"
+        );
+        let alone = !is_open || open.insert((one.sequence_id, one.person));
+        assert!(alone, "a person is in a sequence once at a time: {one:?}");
+        let waits = messages.iter().find(|message| {
+            message.flow.is_some_and(|flow| flow.enrolment_id == one.id)
+                && matches!(message.state, MessageState::Queued | MessageState::Held)
+        });
+        assert!(
+            is_open || waits.is_none(),
+            "nothing waits of an enrolment that ended: {waits:?}"
+        );
+        if let Some(next) = one.next_id {
+            let found = store.enrolments_by_id(&[next]).await.unwrap();
+            assert_eq!(found.len(), 1, "what follows an enrolment exists: {one:?}");
+        }
+    }
+}
+
+/// The counts of a sequence are what its rows say, and the numbers of its steps add up to its own.
+async fn steps_are_sound(
+    store: &dyn AppStore,
+    scope: &RequestScope,
+    id: SequenceId,
+    expected: &BTreeMap<Option<DeviceId>, Numbers>,
+) {
+    let counts = store.sequence_counts(scope, id, &Span::default()).await.unwrap();
+    let counted = store.recount_sequence(scope, id).await.unwrap();
+    assert_eq!(counts, counted, "the counts of {id:?} are not what its rows say");
+    let mut sums: BTreeMap<Option<DeviceId>, Numbers> = BTreeMap::new();
+    for step in counts.steps {
+        *sums.entry(step.device_id).or_default() += step.numbers;
+    }
+    assert_eq!(&sums, expected, "the steps of {id:?} do not add up to it");
+    let of_sequence = enrolments(store, scope)
+        .await
+        .into_iter()
+        .filter(|one| one.sequence_id == id);
+    let counted: u64 = counts.enrolments.iter().map(|row| row.count).sum();
+    assert_eq!(
+        counted,
+        of_sequence.count() as u64,
+        "every enrolment of {id:?} is counted once"
+    );
 }
 
 /// Numbers by device, without those of devices that have none.
