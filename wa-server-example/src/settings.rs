@@ -205,7 +205,12 @@ impl Settings {
                 read.problem(format!("DASHBOARD_PASSWORD {problem}"));
             }
         }
-        read.finish().map(|()| settings)
+        read.finish()?;
+        // Only once every setting by itself is right: what is left is between two of them.
+        settings.engine.check().map_err(|problem| SettingsError {
+            problems: vec![problem.to_string()],
+        })?;
+        Ok(settings)
     }
 
     /// Whether cookies may only travel over https.

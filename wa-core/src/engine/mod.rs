@@ -16,7 +16,7 @@ pub mod timers;
 mod unsettled;
 pub mod wake;
 
-pub use self::core::{Core, EngineBuilder, Transports};
+pub use self::core::{Core, EngineBuilder, OpenError, Transports};
 pub use self::dispatch::{Dispatch, Finished};
 pub use self::lane::{LanePhase, LaneStatus};
 pub use self::node::{Candidate, Engine, EngineStatus};

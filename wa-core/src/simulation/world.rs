@@ -29,7 +29,7 @@ use crate::domain::schedule::{LocalTime, QuietHours};
 use crate::domain::summary::Numbers;
 use crate::domain::suppression::{Suppression, SuppressionReason};
 use crate::engine::config::EngineConfig;
-use crate::engine::{Core, Ended, Engine, EngineBuilder, Runner};
+use crate::engine::{Core, Ended, Engine, EngineBuilder, OpenError, Runner};
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, MessageId, UserId};
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::{
@@ -801,7 +801,10 @@ impl NodeParts {
         for kind in GatewayKind::ALL {
             builder = builder.transport(Arc::new(SimTransport::new(kind, Arc::clone(&self.gateways))));
         }
-        let made = builder.open().await?;
+        let made = builder.open().await.map_err(|error| match error {
+            OpenError::Store(error) => error,
+            OpenError::Config(error) => panic!("scenarios draw a configuration within limits: {error}"),
+        })?;
         Engine::start(Arc::clone(core.insert(made))).await
     }
 }
