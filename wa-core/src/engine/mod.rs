@@ -1,5 +1,6 @@
 //! The engine: plain operations over the ports, which say when there is next something to do.
 
+mod askable;
 pub mod config;
 pub mod core;
 mod dispatch;
