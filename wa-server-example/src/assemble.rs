@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use wa_core::engine::core::{Core, EngineBuilder, Transports};
 use wa_core::engine::handle::Handle;
 use wa_core::engine::settings::AccessSettings;
-use wa_core::engine::{Ended, Engine, Runner};
+use wa_core::engine::{Ended, Engine, OpenError, Runner};
 use wa_core::store::{AccessStore, AppStore, Store, StoreError};
 use wa_core::time::{Clock, SystemClock};
 use wa_core::transport::Transport;
@@ -52,6 +52,15 @@ pub enum StartError {
     /// Something else that the settings ask for cannot be had.
     #[error("{0}")]
     Unusable(String),
+}
+
+impl From<OpenError> for StartError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Store(error) => Self::Store(error),
+            other => Self::Unusable(other.to_string()),
+        }
+    }
 }
 
 /// What a server runs on.

@@ -1,5 +1,6 @@
-//! Imports of leads: a file is read in the background, in batches, with its progress kept in the store.
+//! Imports of leads and of campaign recipients: a file is read in the background, in batches, with its progress kept in the store.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,11 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use wa_core::domain::access::RequestScope;
 use wa_core::engine::handle::{Handle, HandleError, LeadRow};
-use wa_core::id::{DeviceId, ImportId};
+use wa_core::id::{CampaignId, ImportId};
+use wa_core::plan::{EntryDraft, FieldError, LeadDraft};
 use wa_core::store::{AppStore, ImportRecord, ImportRefusal, ImportState, StoreError};
 use wa_core::time::{Clock, Timestamp};
 
-use crate::lead_csv::{LeadReader, Row};
+use crate::csv_file::Row;
+use crate::entry_csv::EntryReader;
+use crate::lead_csv::{LeadDevice, LeadReader};
 
 /// Rows that are committed together.
 pub const BATCH: usize = 500;
@@ -20,18 +24,34 @@ pub const REASON_CHARS_MAX: usize = 300;
 /// Longest name of an import, in characters.
 pub const NAME_CHARS_MAX: usize = 200;
 
+/// What the rows of a file become.
+#[derive(Debug, Clone, Copy)]
+pub enum Target {
+    /// Leads.
+    Leads(LeadDevice),
+    /// Recipients of a draft campaign.
+    Entries {
+        /// The campaign.
+        campaign_id: CampaignId,
+        /// The position of the first row that can be read; a position that is there already is left alone.
+        first_position: u32,
+    },
+}
+
 /// What an import works with.
 pub struct Import {
-    /// Where leads go.
+    /// Where rows go.
     pub handle: Handle,
     /// Where the record is kept.
     pub store: Arc<dyn AppStore>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// Whose leads.
+    /// Whose rows.
     pub scope: RequestScope,
-    /// The device of leads whose row names none.
-    pub device: Option<DeviceId>,
+    /// What they become.
+    pub target: Target,
+    /// Most bytes of one row.
+    pub row_bytes_max: usize,
     /// The file.
     pub path: PathBuf,
     /// Set to end it after the batch under way.
@@ -58,9 +78,22 @@ pub fn record(id: ImportId, scope: &RequestScope, name: &str, bytes_total: u64, 
     }
 }
 
+/// One row as what it is to become.
+enum Draft {
+    Lead(LeadDraft),
+    Entry(EntryDraft),
+}
+
 struct Batch {
     bytes_read: u64,
-    rows: Vec<Row>,
+    rows: Vec<Row<Draft>>,
+}
+
+/// What became of one row.
+enum Taken {
+    Inserted,
+    Duplicate,
+    Refused(Vec<FieldError>),
 }
 
 impl Import {
@@ -76,9 +109,10 @@ impl Import {
     ) -> Result<ImportRecord, StoreError> {
         // One batch waits while another is committed, so that memory does not grow with the file.
         let (sender, mut batches) = tokio::sync::mpsc::channel::<Result<Batch, String>>(1);
-        let (path, device) = (self.path.clone(), self.device);
-        let reading = tokio::task::spawn_blocking(move || read(&path, device, &sender));
+        let (path, target, row_bytes_max) = (self.path.clone(), self.target, self.row_bytes_max);
+        let reading = tokio::task::spawn_blocking(move || read(&path, target, row_bytes_max, &sender));
         let mut end = ImportState::Done;
+        let mut tried = 0;
         while let Some(batch) = batches.recv().await {
             if self.cancel.load(Ordering::Relaxed) {
                 end = ImportState::Cancelled;
@@ -88,11 +122,14 @@ impl Import {
                 Ok(batch) => {
                     record.bytes_read = batch.bytes_read;
                     record.rows += batch.rows.len() as u64;
-                    match self.take(batch, &mut record).await {
+                    match self.take(batch, &mut tried, &mut record).await {
                         Ok(refusals) => refusals,
                         Err(error) => {
+                            record.message = Some(match &error {
+                                HandleError::Store(_) => "the database did not take the rows; run it again".to_owned(),
+                                _ => error.to_string(),
+                            });
                             tracing::error!(%error, import = %record.id, "an import could not go on");
-                            record.message = Some("the database did not take the rows; run it again".to_owned());
                             end = ImportState::Failed;
                             break;
                         }
@@ -127,25 +164,44 @@ impl Import {
         Ok(record)
     }
 
-    async fn take(&self, batch: Batch, record: &mut ImportRecord) -> Result<Vec<ImportRefusal>, HandleError> {
+    async fn take(
+        &self,
+        batch: Batch,
+        tried: &mut u64,
+        record: &mut ImportRecord,
+    ) -> Result<Vec<ImportRefusal>, HandleError> {
         let mut refusals = Vec::new();
         let mut lines = Vec::new();
-        let mut drafts = Vec::new();
+        let (mut leads, mut entries) = (Vec::new(), Vec::new());
         for row in batch.rows {
             match row.draft {
-                Ok(draft) => {
-                    lines.push(row.line);
-                    drafts.push(draft);
+                Ok(Draft::Lead(draft)) => leads.push(draft),
+                Ok(Draft::Entry(draft)) => entries.push(draft),
+                Err((field, reason)) => {
+                    refusals.push(refusal(row.line, field, &reason));
+                    continue;
                 }
-                Err((field, reason)) => refusals.push(refusal(row.line, field, &reason)),
             }
+            lines.push(row.line);
         }
-        let rows = self.handle.create_leads(&self.scope, &drafts).await?;
-        for (line, row) in lines.into_iter().zip(rows) {
-            match row {
-                LeadRow::Created(_) => record.inserted += 1,
-                LeadRow::Duplicate { .. } => record.duplicates += 1,
-                LeadRow::Refused(errors) => {
+        let taken = match self.target {
+            Target::Leads(_) => self.take_leads(&leads).await?,
+            Target::Entries {
+                campaign_id,
+                first_position,
+            } => {
+                // Rows that cannot be read have no position, so that the next batch starts after those that were tried.
+                let first = u64::from(first_position) + *tried;
+                let first = u32::try_from(first).unwrap_or(u32::MAX);
+                self.take_entries(campaign_id, first, &entries).await?
+            }
+        };
+        *tried += taken.len() as u64;
+        for (line, taken) in lines.into_iter().zip(taken) {
+            match taken {
+                Taken::Inserted => record.inserted += 1,
+                Taken::Duplicate => record.duplicates += 1,
+                Taken::Refused(errors) => {
                     let field = errors.first().map(|error| error.field.to_string()).unwrap_or_default();
                     let reason = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
                     refusals.push(refusal(line, field, &reason));
@@ -155,6 +211,34 @@ impl Import {
         refusals.sort_by_key(|refusal| refusal.line);
         record.refused += refusals.len() as u64;
         Ok(refusals)
+    }
+
+    async fn take_leads(&self, drafts: &[LeadDraft]) -> Result<Vec<Taken>, HandleError> {
+        let rows = self.handle.create_leads(&self.scope, drafts).await?;
+        let taken = rows.into_iter().map(|row| match row {
+            LeadRow::Created(_) => Taken::Inserted,
+            LeadRow::Duplicate { .. } => Taken::Duplicate,
+            LeadRow::Refused(errors) => Taken::Refused(errors),
+        });
+        Ok(taken.collect())
+    }
+
+    async fn take_entries(
+        &self,
+        campaign: CampaignId,
+        first: u32,
+        drafts: &[EntryDraft],
+    ) -> Result<Vec<Taken>, HandleError> {
+        let uploaded = self.handle.upload_entries(&self.scope, campaign, first, drafts).await?;
+        let mut refused: BTreeMap<u32, Vec<FieldError>> = uploaded.refused.into_iter().collect();
+        let taken = (first..)
+            .zip(drafts)
+            .map(|(position, _)| match refused.remove(&position) {
+                Some(errors) => Taken::Refused(errors),
+                None if uploaded.known.contains(&position) => Taken::Duplicate,
+                None => Taken::Inserted,
+            });
+        Ok(taken.collect())
     }
 }
 
@@ -169,31 +253,48 @@ fn refusal(line: u64, field: String, reason: &str) -> ImportRefusal {
 /// Reads the file on a thread that may block; gives the names of columns that were left out.
 fn read(
     path: &std::path::Path,
-    device: Option<DeviceId>,
+    target: Target,
+    row_bytes_max: usize,
     batches: &tokio::sync::mpsc::Sender<Result<Batch, String>>,
 ) -> Vec<String> {
     let opened = File::open(path).map_err(|error| format!("the file cannot be read: {error}"));
-    let mut reader = match opened.and_then(|file| LeadReader::new(file, device)) {
-        Ok(reader) => reader,
-        Err(message) => {
-            let _ = batches.blocking_send(Err(message));
-            return Vec::new();
+    let done = opened.and_then(|file| match target {
+        Target::Leads(device) => {
+            let mut reader = LeadReader::new(file, device, row_bytes_max)?;
+            pass_on(|| Some(reader.next_row()?.map(Draft::Lead)), batches);
+            Ok(reader.left_out())
         }
-    };
+        Target::Entries { .. } => {
+            let mut reader = EntryReader::new(file, row_bytes_max)?;
+            pass_on(|| Some(reader.next_row()?.map(Draft::Entry)), batches);
+            Ok(reader.left_out())
+        }
+    });
+    done.unwrap_or_else(|message| {
+        let _ = batches.blocking_send(Err(message));
+        Vec::new()
+    })
+}
+
+/// Sends all rows on, batch by batch.
+fn pass_on(
+    mut next_row: impl FnMut() -> Option<Row<Draft>>,
+    batches: &tokio::sync::mpsc::Sender<Result<Batch, String>>,
+) {
     loop {
         let mut batch = Batch {
             bytes_read: 0,
             rows: Vec::with_capacity(BATCH),
         };
         while batch.rows.len() < BATCH
-            && let Some(row) = reader.next_row()
+            && let Some(row) = next_row()
         {
             batch.bytes_read = row.bytes_read;
             batch.rows.push(row);
         }
         // Nobody listens any more when the import was ended.
         if batch.rows.is_empty() || batches.blocking_send(Ok(batch)).is_err() {
-            return reader.left_out;
+            return;
         }
     }
 }

@@ -104,6 +104,8 @@ pub struct Settings {
     pub api_per_minute: u32,
     /// `IMPORT_BYTES_MAX`
     pub import_bytes_max: u64,
+    /// `IMPORT_ROW_BYTES_MAX`
+    pub import_row_bytes_max: usize,
     /// `MEDIA_BYTES_MAX`
     pub media_bytes_max: u64,
     /// `IMAGE_COMPRESSION`
@@ -187,6 +189,7 @@ impl Settings {
             lead_webhook_per_minute: read.number("LEAD_WEBHOOK_PER_MINUTE", 0..=u32::MAX),
             api_per_minute: read.number("API_PER_MINUTE", 0..=u32::MAX),
             import_bytes_max: read.number("IMPORT_BYTES_MAX", 1..=u64::MAX),
+            import_row_bytes_max: read.number("IMPORT_ROW_BYTES_MAX", 1_024..=16 << 20),
             media_bytes_max: read.number("MEDIA_BYTES_MAX", 1..=1 << 30),
             image_compression: read.flag("IMAGE_COMPRESSION"),
             stop_timeout: read.duration("STOP_TIMEOUT"),
@@ -202,7 +205,12 @@ impl Settings {
                 read.problem(format!("DASHBOARD_PASSWORD {problem}"));
             }
         }
-        read.finish().map(|()| settings)
+        read.finish()?;
+        // Only once every setting by itself is right: what is left is between two of them.
+        settings.engine.check().map_err(|problem| SettingsError {
+            problems: vec![problem.to_string()],
+        })?;
+        Ok(settings)
     }
 
     /// Whether cookies may only travel over https.

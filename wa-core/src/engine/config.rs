@@ -22,6 +22,24 @@ impl Default for ErrorRateLimit {
     }
 }
 
+/// A field of a configuration is out of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field} of the engine's configuration must be {expected}")]
+pub struct ConfigError {
+    /// The field.
+    pub field: &'static str,
+    /// What is expected of it.
+    pub expected: &'static str,
+}
+
+fn require(field: &'static str, holds: bool, expected: &'static str) -> Result<(), ConfigError> {
+    if holds {
+        Ok(())
+    } else {
+        Err(ConfigError { field, expected })
+    }
+}
+
 /// How an engine behaves.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -46,7 +64,7 @@ pub struct EngineConfig {
     pub begin_to_send_max: Duration,
     /// How long one send may take; 30 s.
     pub send_timeout: Duration,
-    /// Most sends under way per gateway host; 64.
+    /// Most sends under way per gateway host, 1 to 100,000; 64.
     pub in_flight_max: usize,
     /// How long after an attempt its gateway is asked about it first; 90 s.
     pub reconcile_after: Duration,
@@ -68,7 +86,7 @@ pub struct EngineConfig {
     pub enrol_page: u32,
     /// How many messages one page of a sweep or an expiry moves, 1 to 1,000; 500.
     pub sweep_page: u32,
-    /// How many pool messages an online device holds ready; 3.
+    /// How many pool messages an online device holds ready, 1 to 1,000; 3.
     pub pool_depth: u32,
     /// Until how many sent in the last hour a lead's own device is preferred in balanced routing; 50.
     pub prefer_own_below: u32,
@@ -111,10 +129,109 @@ impl EngineConfig {
         }
     }
 
+    /// Whether an engine can run with it.
+    ///
+    /// # Errors
+    /// The first field that is out of its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let name = self.node_name.chars().count();
+        require("node_name", (1..=100).contains(&name), "1 to 100 characters")?;
+        for (field, span) in [
+            ("lease_for", self.lease_for),
+            ("lease_margin", self.lease_margin),
+            ("beat_every", self.beat_every),
+            ("look_every", self.look_every),
+            ("plan_every", self.plan_every),
+            ("refresh_every", self.refresh_every),
+            ("begin_to_send_max", self.begin_to_send_max),
+            ("send_timeout", self.send_timeout),
+            ("reconcile_after", self.reconcile_after),
+            ("reconcile_every", self.reconcile_every),
+            ("doubt_max", self.doubt_max),
+            ("events_kept_for", self.events_kept_for),
+        ] {
+            let fits = (Self::SPAN_MIN..=Self::SPAN_MAX).contains(&span);
+            require(field, fits, "1 millisecond to 10 years")?;
+        }
+        // Both are at most ten years, so their sum is no overflow.
+        let beats = self.lease_margin + self.beat_every < self.lease_for;
+        require("lease_for", beats, "longer than lease_margin and beat_every together")?;
+        let asked = self.reconcile_after < self.doubt_max;
+        require("doubt_max", asked, "longer than reconcile_after")?;
+        require("late_grace", self.late_grace <= Self::SPAN_MAX, "at most 10 years")?;
+        require("not_found_needed", self.not_found_needed > 0, "at least 1")?;
+        require("error_rate.percent", self.error_rate.percent <= 100, "0 to 100")?;
+        let window = (1..=10_000).contains(&self.error_rate.window);
+        require("error_rate.window", window, "1 to 10,000")?;
+        for (field, number, most, range) in [
+            ("in_flight_max", self.in_flight_max, 100_000, "1 to 100,000"),
+            ("expand_page", self.expand_page as usize, 1_000, "1 to 1,000"),
+            ("sweep_page", self.sweep_page as usize, 1_000, "1 to 1,000"),
+            ("pool_depth", self.pool_depth as usize, 1_000, "1 to 1,000"),
+            ("batch_max", self.batch_max, 1_000, "1 to 1,000"),
+        ] {
+            require(field, (1..=most).contains(&number), range)?;
+        }
+        Ok(())
+    }
+
+    /// The shortest interval or limit of time.
+    pub const SPAN_MIN: Duration = Duration::from_millis(1);
+    /// The longest interval or limit of time.
+    pub const SPAN_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+
     /// Sets delays and caps.
     #[must_use]
     pub fn pacing(mut self, pacing: PacingPolicy) -> Self {
         self.pacing = pacing;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_run_with() {
+        assert_eq!(EngineConfig::new("node-1").check(), Ok(()));
+    }
+
+    #[test]
+    fn what_an_engine_would_spin_or_hang_with_is_refused_by_name() {
+        type Edit = fn(&mut EngineConfig);
+        let edits: &[(&str, Edit)] = &[
+            ("node_name", |c| c.node_name.clear()),
+            ("node_name", |c| c.node_name = "x".repeat(101)),
+            ("lease_for", |c| c.lease_for = Duration::ZERO),
+            ("lease_for", |c| c.lease_for = c.beat_every + c.lease_margin),
+            ("lease_margin", |c| c.lease_margin = Duration::ZERO),
+            ("beat_every", |c| c.beat_every = Duration::ZERO),
+            ("look_every", |c| c.look_every = Duration::ZERO),
+            ("plan_every", |c| c.plan_every = Duration::ZERO),
+            ("refresh_every", |c| c.refresh_every = Duration::MAX),
+            ("begin_to_send_max", |c| c.begin_to_send_max = Duration::ZERO),
+            ("send_timeout", |c| c.send_timeout = Duration::ZERO),
+            ("reconcile_after", |c| c.reconcile_after = Duration::ZERO),
+            ("reconcile_every", |c| c.reconcile_every = Duration::ZERO),
+            ("doubt_max", |c| c.doubt_max = c.reconcile_after),
+            ("events_kept_for", |c| c.events_kept_for = Duration::ZERO),
+            ("late_grace", |c| c.late_grace = Duration::MAX),
+            ("not_found_needed", |c| c.not_found_needed = 0),
+            ("error_rate.percent", |c| c.error_rate.percent = 101),
+            ("error_rate.window", |c| c.error_rate.window = 0),
+            ("in_flight_max", |c| c.in_flight_max = 0),
+            ("expand_page", |c| c.expand_page = 0),
+            ("sweep_page", |c| c.sweep_page = 1_001),
+            ("pool_depth", |c| c.pool_depth = 0),
+            ("batch_max", |c| c.batch_max = 0),
+        ];
+        for (field, edit) in edits {
+            let mut config = EngineConfig::new("node-1");
+            edit(&mut config);
+            let error = config.check().expect_err(field);
+            assert_eq!(error.field, *field);
+            assert!(error.to_string().starts_with(field), "{error}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 
-use super::config::EngineConfig;
+use super::config::{ConfigError, EngineConfig};
 use super::dispatch::Finished;
 use super::settings::{SameSettings, UserSettingsSource};
 use super::wake::Wake;
@@ -18,7 +18,7 @@ use crate::event::{Event, EventBus, EventKind, NoBus};
 use crate::id::{EventId, IdSource, UserId};
 use crate::media::{MediaStore, UrlMedia};
 use crate::seed::Seed;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::time::{Clock, Timestamp};
 use crate::transport::Transport;
 
@@ -121,6 +121,18 @@ impl fmt::Debug for Core {
     }
 }
 
+/// An engine could not be assembled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The configuration has to be changed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Assembles an engine from its ports.
 #[derive(Debug)]
 #[must_use]
@@ -183,8 +195,9 @@ impl EngineBuilder {
     /// Reads the seed of the database and makes what engine and handle share.
     ///
     /// # Errors
-    /// The store did not give its seed.
-    pub async fn open(self) -> Result<Arc<Core>, crate::store::StoreError> {
+    /// The configuration cannot be run with, or the store did not give its seed.
+    pub async fn open(self) -> Result<Arc<Core>, OpenError> {
+        self.config.check()?;
         let seed = self.store.seed(&Seed::from_entropy()).await?;
         let anchor = Anchor::new(self.clock.wall(), self.clock.monotonic());
         let core = Core {

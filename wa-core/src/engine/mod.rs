@@ -1,5 +1,6 @@
 //! The engine: plain operations over the ports, which say when there is next something to do.
 
+mod askable;
 pub mod config;
 pub mod core;
 mod dispatch;
@@ -18,7 +19,7 @@ pub mod timers;
 mod unsettled;
 pub mod wake;
 
-pub use self::core::{Core, EngineBuilder, Transports};
+pub use self::core::{Core, EngineBuilder, OpenError, Transports};
 pub use self::dispatch::{Dispatch, Finished};
 pub use self::lane::{LanePhase, LaneStatus};
 pub use self::node::{Candidate, Engine, EngineStatus};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use serde::Serialize;
 
+use super::askable::Askable;
 use super::core::Core;
 use super::dispatch::{Dispatch, Finished, GRACE, Ticket};
 use super::flow::{FlowSource, StepsCache};
@@ -73,6 +74,7 @@ pub(crate) struct State {
     pub(crate) fenced: bool,
     /// Whose turn it is among the campaigns of a pool.
     pub(crate) pool_turn: usize,
+    pub(crate) askable: Askable,
     pub(crate) in_doubt_live: HashSet<crate::id::MessageId>,
     pub(crate) commands_live: HashSet<crate::id::CommandId>,
 }
@@ -1193,6 +1195,7 @@ impl Engine {
             timers,
             live,
             follow_ups,
+            askable,
             in_doubt_live,
             ..
         } = &mut *state;
@@ -1206,6 +1209,13 @@ impl Engine {
             } = one.outcome;
             live.remove(&attempt_id);
             in_doubt_live.remove(&message_id);
+            match (answer, one.begun_at) {
+                (Settled::Yes(MessageState::InDoubt), Some(begun_at)) => {
+                    askable.set(attempt_id, begun_at + self.core.config.reconcile_after);
+                }
+                (Settled::Yes(MessageState::InDoubt), None) => {}
+                _ => askable.forget(attempt_id),
+            }
             if let Settled::Yes(MessageState::Failed | MessageState::Unknown) = answer {
                 follow_ups.ask_of_scope(user_id, one.scope);
                 follow_ups.ask(FollowUp::DeviceErrors(user_id, device_id));

@@ -103,6 +103,10 @@ impl Question {
             None => failed("no answer in time"),
         };
         let (verdict, detail) = reconciled(answer, &doubt, &limits, core.now());
+        if let Verdict::InDoubt { .. } = verdict {
+            let again_at = core.lane_now().at() + limits.reconcile_every;
+            self.engine.state().askable.set(attempt.id, again_at);
+        }
         about(&self.message, self.epoch, verdict, detail)
     }
 }
@@ -637,6 +641,7 @@ impl Engine {
             lanes,
             timers,
             live,
+            askable,
             in_doubt_live,
             ..
         } = &mut *state;
@@ -654,7 +659,14 @@ impl Engine {
             let transport = self.core.transports.get(&lane.device.platform);
             let policy = transport.map_or(DoubtPolicy::Unknown, |transport| transport.capabilities().doubt());
             let on_doubt: OnDoubt = lane.on_doubt;
-            match doubt_step(&doubt, attempt.attempted_at, policy, on_doubt, &limits, now) {
+            let mut step = doubt_step(&doubt, attempt.attempted_at, policy, on_doubt, &limits, now);
+            if step == DoubtStep::Ask {
+                let at = askable.at(attempt.id, limits.reconcile_after, lane_now);
+                if at > lane_now {
+                    step = DoubtStep::Wait(now + at.since(lane_now));
+                }
+            }
+            match step {
                 DoubtStep::Wait(next_check_at) => {
                     let verdict = Verdict::InDoubt {
                         cause: doubt.cause.unwrap_or(crate::transport::MaybeSentCause::Interrupted),

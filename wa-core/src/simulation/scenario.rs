@@ -160,7 +160,7 @@ impl Scenario {
         let (store_faults, gateway_faults) = if calm {
             (StoreFaults::default(), GatewayFaults::NONE)
         } else {
-            (store_faults(rng), gateway_faults(rng, wall_faults))
+            (store_faults(rng), gateway_faults(rng))
         };
         let mut scenario = Self {
             seed,
@@ -314,7 +314,7 @@ fn store_faults(rng: &mut ChaCha8Rng) -> StoreFaults {
     }
 }
 
-fn gateway_faults(rng: &mut ChaCha8Rng, wall_faults: bool) -> GatewayFaults {
+fn gateway_faults(rng: &mut ChaCha8Rng) -> GatewayFaults {
     let mut rate = |choices: &[u32]| choices[(rng.next_u32() as usize) % choices.len()];
     let doubt = rate(&[0, 50, 200, 400]);
     GatewayFaults {
@@ -323,18 +323,9 @@ fn gateway_faults(rng: &mut ChaCha8Rng, wall_faults: bool) -> GatewayFaults {
         deaf: rate(&[0, 100, 500]),
         dead: rate(&[0, 50, 200]),
         latency_max: Duration::from_millis(rate(&[50, 500, 2_500]).into()),
-        // Together less than the 20 s after which the engine of a simulation asks. A wall clock that jumps shortens that
-        // wait, so there gateways tell at once.
-        late_max: Duration::from_millis(if wall_faults {
-            0
-        } else {
-            rate(&[0, 2_000, 9_000]).into()
-        }),
-        report_lag_max: Duration::from_millis(if wall_faults {
-            0
-        } else {
-            rate(&[0, 1_000, 6_000]).into()
-        }),
+        // Together less than the 20 s after which the engine of a simulation asks, whatever its wall clock does.
+        late_max: Duration::from_millis(rate(&[0, 2_000, 9_000]).into()),
+        report_lag_max: Duration::from_millis(rate(&[0, 1_000, 6_000]).into()),
         receipts: rate(&[0, 500, 1_000]),
     }
 }

@@ -29,7 +29,7 @@ use crate::domain::schedule::{LocalTime, QuietHours};
 use crate::domain::summary::Numbers;
 use crate::domain::suppression::{Suppression, SuppressionReason};
 use crate::engine::config::EngineConfig;
-use crate::engine::{Core, Ended, Engine, EngineBuilder, Runner};
+use crate::engine::{Core, Ended, Engine, EngineBuilder, OpenError, Runner};
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, MessageId, UserId};
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::{
@@ -271,11 +271,16 @@ impl World {
             for (number, kind) in kinds.iter().enumerate() {
                 let id = DeviceId::new(&ids, START);
                 let mut device = Device::new(id, user, format!("d{number}"), kind.platform(), START);
-                device.link_state = if self.scenario.offline == Some(cast.devices.len()) {
-                    LinkState::Disconnected
-                } else {
-                    LinkState::Ready
-                };
+                device.link_state = LinkState::Ready;
+                if self.scenario.offline == Some(cast.devices.len()) {
+                    // Gateway devices count as online whatever their link says, so it is also on hold.
+                    device.link_state = LinkState::Disconnected;
+                    device.hold = Some(Hold {
+                        reason: HoldReason::ByPerson,
+                        since_at: START,
+                        detail: None,
+                    });
+                }
                 cast.devices.push((user, id));
                 self.facts.kinds.insert(id, *kind);
                 self.facts.owners.insert(id, user);
@@ -554,6 +559,7 @@ impl World {
                 self.nodes[node].wall_shift.fetch_add(millis, Ordering::Relaxed);
             }
             Deed::Outage(_) => self.switch.set_outage(true),
+            Deed::Release(device) if self.scenario.offline == Some(device) => {}
             person => self.spawn_person(person),
         }
     }
@@ -619,6 +625,7 @@ impl World {
         for device in self
             .devices()
             .into_iter()
+            .filter(|device| !self.is_offline(device.id))
             .filter(|device| device.hold.is_some() || device.restriction.is_some())
         {
             self.history.add(What::Held(device.id, false));
@@ -635,6 +642,11 @@ impl World {
             });
             let _ = self.raw(self.ground.store.commit(set, WriteClass::Api, now));
         }
+    }
+
+    fn is_offline(&self, id: DeviceId) -> bool {
+        let offline = self.scenario.offline.and_then(|place| self.cast.devices.get(place));
+        offline.is_some_and(|(_, device)| *device == id)
     }
 
     fn campaigns(&self) -> Vec<Campaign> {
@@ -801,7 +813,10 @@ impl NodeParts {
         for kind in GatewayKind::ALL {
             builder = builder.transport(Arc::new(SimTransport::new(kind, Arc::clone(&self.gateways))));
         }
-        let made = builder.open().await?;
+        let made = builder.open().await.map_err(|error| match error {
+            OpenError::Store(error) => error,
+            OpenError::Config(error) => panic!("scenarios draw a configuration within limits: {error}"),
+        })?;
         Engine::start(Arc::clone(core.insert(made))).await
     }
 }
@@ -809,7 +824,10 @@ impl NodeParts {
 fn config(name: String, policy: &PacingPolicy, scenario: &Scenario, rng: &mut ChaCha8Rng) -> EngineConfig {
     let mut config = EngineConfig::new(name).pacing(policy.clone());
     // What lasts for hours is looked at less often.
-    let slow = scenario.hour_max < 80 || !scenario.wall_is_true();
+    let far = |deed: &Deed| matches!(deed, Deed::WallJump(_, millis) if millis.unsigned_abs() > 600_000);
+    let wall_is_far =
+        scenario.wall_shifts.iter().any(|shift| *shift != 0) || scenario.deeds.iter().any(|(_, deed)| far(deed));
+    let slow = scenario.hour_max < 80 || wall_is_far;
     let mut seconds = |from: u64, until: u64| {
         let factor = if slow { 20 } else { 1 };
         Duration::from_millis(rng.random_range(from * 1_000..until * 1_000) * factor)

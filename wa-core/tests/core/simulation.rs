@@ -129,6 +129,24 @@ fn a_campaign_once_waited_for_ever_for_a_device_that_was_never_online() {
     }
 }
 
+#[test]
+fn a_gateway_was_once_asked_too_early_because_the_wall_clock_had_jumped() {
+    for seed in 0..20 {
+        let mut scenario = repeating(seed);
+        scenario.devices = vec![vec![GatewayKind::Reconcile]];
+        scenario.gateway_faults = GatewayFaults {
+            doubt: 700,
+            late_max: Duration::from_secs(9),
+            report_lag_max: Duration::from_secs(6),
+            ..GatewayFaults::NONE
+        };
+        // Forward over every wait, again and again.
+        let jump = |second| (Duration::from_secs(second), Deed::WallJump(0, 120_000));
+        scenario.deeds = (21..100).step_by(2).map(jump).collect();
+        holds(&scenario);
+    }
+}
+
 /// In how many seeds a broken part must be found.
 const SEEDS_TO_FIND: u64 = 200;
 

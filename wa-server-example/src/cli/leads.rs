@@ -11,8 +11,9 @@ use wa_core::id::{DeviceId, IdSource, ImportId};
 use wa_core::store::{ImportState, LeadFilter, PAGE_MAX, PageRequest};
 
 use super::{Failure, Offline, say};
-use crate::import::{Import, record};
-use crate::lead_csv;
+use crate::csv_file::encode;
+use crate::import::{Import, Target, record};
+use crate::lead_csv::{LeadDevice, LeadSheet};
 use crate::settings::Settings;
 
 #[derive(Debug, Subcommand)]
@@ -89,7 +90,11 @@ async fn import(
         store: Arc::clone(&offline.store),
         clock: Arc::new(offline.clock.clone()),
         scope: scope.clone(),
-        device,
+        target: Target::Leads(LeadDevice {
+            device_id: device,
+            alone: false,
+        }),
+        row_bytes_max: offline.settings.import_row_bytes_max,
         path: file,
         cancel,
     };
@@ -141,7 +146,7 @@ async fn report(
                 .iter()
                 .map(|row| vec![row.line.to_string(), row.field.clone(), row.reason.clone()])
                 .collect();
-            out.write_all(&lead_csv::encode(&rows))?;
+            out.write_all(&encode(&rows))?;
             continue;
         }
         for row in rows {
@@ -162,8 +167,9 @@ async fn export(offline: &Offline, file: Option<PathBuf>, user: &str) -> Result<
         Some(file) => Box::new(std::io::BufWriter::new(std::fs::File::create(file)?)),
         None => Box::new(std::io::stdout()),
     };
-    out.write_all(&lead_csv::encode(&[lead_csv::COLUMNS.map(str::to_owned).to_vec()]))?;
     let filter = LeadFilter::default();
+    let sheet = LeadSheet::of(&*offline.store, &scope, &filter).await?;
+    out.write_all(&encode(&[sheet.header()]))?;
     let total = offline.store.lead_count(&scope, &filter).await?;
     let bar = if to_terminal {
         ProgressBar::hidden()
@@ -173,8 +179,8 @@ async fn export(offline: &Offline, file: Option<PathBuf>, user: &str) -> Result<
     let mut request = PageRequest::first(PAGE_MAX);
     loop {
         let page = offline.store.leads(&scope, &filter, &request).await?;
-        let rows: Vec<_> = page.rows.iter().map(lead_csv::row).collect();
-        out.write_all(&lead_csv::encode(&rows))?;
+        let rows: Vec<_> = page.rows.iter().map(|lead| sheet.row(lead)).collect();
+        out.write_all(&encode(&rows))?;
         bar.inc(rows.len() as u64);
         match page.next {
             Some(next) => request = PageRequest::after(next, PAGE_MAX),

@@ -822,7 +822,7 @@ async fn recipients_export(
     Ids(id): Ids<CampaignId>,
     Query(query): Query<RecipientQuery>,
 ) -> Result<axum::response::Response, ApiError> {
-    use crate::lead_csv::plain;
+    use crate::csv_file::plain;
     caller.store.campaign(&caller.scope, id).await?;
     let filter = query.filter()?;
     let header = [

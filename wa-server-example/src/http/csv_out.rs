@@ -45,7 +45,7 @@ where
             }
         };
         Ok(Some((
-            Bytes::from(crate::lead_csv::encode(&rows)),
+            Bytes::from(crate::csv_file::encode(&rows)),
             (next, read, header),
         )))
     });

@@ -1,4 +1,4 @@
-//! Imports of leads from CSV files.
+//! Imports of leads and of campaign recipients from CSV files.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,9 @@ use tokio::io::AsyncWriteExt;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wa_core::id::{DeviceId, ImportId};
+use wa_core::domain::audience::Audience;
+use wa_core::domain::campaign::CampaignStatus;
+use wa_core::id::{CampaignId, DeviceId, ImportId};
 use wa_core::store::{ImportRecord, ImportState};
 
 use super::csv_out::csv_response;
@@ -20,13 +22,15 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Caller, Ids, Locked, PageQuery, Query, drain, header_text, next_part};
 use super::pictures::is_form;
 use super::view::word;
-use crate::import::{Import, record};
-use crate::lead_csv::plain;
+use crate::csv_file::plain;
+use crate::import::{Import, Target, record};
+use crate::lead_csv::LeadDevice;
 
 pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new()
         .routes(routes!(start))
         .routes(routes!(start_for_device))
+        .routes(routes!(start_entries))
         .routes(routes!(imports))
         .routes(routes!(import))
         .routes(routes!(cancel))
@@ -41,6 +45,21 @@ pub struct ImportQuery {
     /// The device of leads whose row names none; without one they are in the pool.
     #[param(value_type = Option<uuid::Uuid>)]
     device_id: Option<DeviceId>,
+    /// Whether the column that names devices is left out, as it must be for a file of another user.
+    #[serde(default)]
+    ignore_devices: bool,
+    /// What the import is called; the file's name when it is not given.
+    name: Option<String>,
+}
+
+/// What to do with a file of recipients.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EntryImportQuery {
+    /// The position of the first row in the whole upload, 1 when it is not given; a position that is there already is left
+    /// alone, so that the same file again adds nothing.
+    #[param(minimum = 1)]
+    first_position: Option<u32>,
     /// What the import is called; the file's name when it is not given.
     name: Option<String>,
 }
@@ -60,7 +79,7 @@ pub struct ImportView {
     pub bytes_total: Option<u64>,
     /// Rows read.
     pub rows: u64,
-    /// Rows that became leads.
+    /// Rows that became leads or recipients.
     pub inserted: u64,
     /// Rows that were there already.
     pub duplicates: u64,
@@ -98,7 +117,7 @@ impl From<&ImportRecord> for ImportView {
     request_body(content = String, content_type = "text/csv"),
     responses((status = 202, description = "It has begun", body = Envelope<ImportView>)))]
 async fn start(caller: Caller, Query(query): Query<ImportQuery>, request: Request) -> ApiResult<ImportView> {
-    begin(caller, query, request).await
+    begin_leads(caller, query, request).await
 }
 
 /// Import leads of a device from CSV.
@@ -116,7 +135,35 @@ async fn start_for_device(
         device_id: Some(id),
         ..query
     };
-    begin(caller, query, request).await
+    begin_leads(caller, query, request).await
+}
+
+/// Import recipients of a draft campaign from CSV, each with its own text if wanted: columns `phone`, `text` and `name`; every
+/// other column is a merge field, `{{custom.column}}`.
+#[utoipa::path(post, path = "/api/campaigns/{id}/entries/import", tag = "imports", params(EntryImportQuery),
+    request_body(content = String, content_type = "text/csv"),
+    responses((status = 202, description = "It has begun", body = Envelope<ImportView>)))]
+async fn start_entries(
+    caller: Caller,
+    Ids(id): Ids<CampaignId>,
+    Query(query): Query<EntryImportQuery>,
+    request: Request,
+) -> ApiResult<ImportView> {
+    let campaign = caller.store.campaign(&caller.scope, id).await?;
+    if campaign.status != CampaignStatus::Draft || campaign.audience != Audience::Entries {
+        return Err(ApiError::conflict(
+            "recipients are given to a draft whose audience is entries",
+        ));
+    }
+    let first_position = query.first_position.unwrap_or(1);
+    if first_position == 0 {
+        return Err(ApiError::field("first_position", "out_of_range", "must be 1 or more"));
+    }
+    let target = Target::Entries {
+        campaign_id: id,
+        first_position,
+    };
+    begin(caller, target, query.name, "recipients.csv", request).await
 }
 
 /// A file that is gone when it is dropped.
@@ -134,7 +181,7 @@ impl Drop for Spooled {
     }
 }
 
-async fn begin(caller: Caller, query: ImportQuery, request: Request) -> ApiResult<ImportView> {
+async fn begin_leads(caller: Caller, query: ImportQuery, request: Request) -> ApiResult<ImportView> {
     if let Some(id) = query.device_id {
         caller.store.device(&caller.scope, id).await.map_err(|error| {
             if error.is_not_found() {
@@ -144,6 +191,20 @@ async fn begin(caller: Caller, query: ImportQuery, request: Request) -> ApiResul
             }
         })?;
     }
+    let target = Target::Leads(LeadDevice {
+        device_id: query.device_id,
+        alone: query.ignore_devices,
+    });
+    begin(caller, target, query.name, "leads.csv", request).await
+}
+
+async fn begin(
+    caller: Caller,
+    target: Target,
+    name: Option<String>,
+    or_named: &str,
+    request: Request,
+) -> ApiResult<ImportView> {
     let permit = caller
         .imports
         .permit()
@@ -151,11 +212,11 @@ async fn begin(caller: Caller, query: ImportQuery, request: Request) -> ApiResul
     let spooled = spool(&caller, request).await?;
     let now = caller.clock.wall();
     let id = ImportId::new(&caller.ids, now);
-    let name = query.name.or_else(|| spooled.name.clone());
+    let name = name.or_else(|| spooled.name.clone());
     let record = record(
         id,
         &caller.scope,
-        name.as_deref().unwrap_or("leads.csv"),
+        name.as_deref().unwrap_or(or_named),
         spooled.bytes,
         now,
     );
@@ -168,7 +229,8 @@ async fn begin(caller: Caller, query: ImportQuery, request: Request) -> ApiResul
         store: Arc::clone(&caller.store),
         clock: Arc::clone(&caller.clock),
         scope: caller.scope.clone(),
-        device: query.device_id,
+        target,
+        row_bytes_max: caller.settings.import_row_bytes_max,
         path: spooled.path.clone(),
         cancel,
     };

@@ -21,6 +21,7 @@ use super::envelope::{Envelope, Listed, Nothing, Reply};
 use super::error::{ApiError, ApiResult, FieldProblem};
 use super::extract::{Body, Caller, Ids, Locked, PageQuery, Query};
 use super::view::{Given, MessageView, Words, at, word};
+use crate::lead_csv::LeadSheet;
 
 pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new()
@@ -528,7 +529,7 @@ async fn delete_leads(caller: Caller, Body(body): Body<LeadsDeleteBody>) -> ApiR
     responses((status = 200, description = "The file", content_type = "text/csv", body = String)))]
 async fn export(caller: Caller, Query(query): Query<LeadQuery>) -> Result<axum::response::Response, ApiError> {
     let filter = query.filter(&caller)?;
-    Ok(exported(caller, filter))
+    exported(caller, filter).await
 }
 
 /// The leads of a device as CSV.
@@ -545,17 +546,22 @@ async fn device_export(
         without_device: false,
         ..query.filter(&caller)?
     };
-    Ok(exported(caller, filter))
+    exported(caller, filter).await
 }
 
-fn exported(caller: Caller, filter: LeadFilter) -> axum::response::Response {
-    let header = crate::lead_csv::COLUMNS.map(str::to_owned).to_vec();
-    csv_response("leads.csv", header, move |after: Option<LeadId>| {
-        let (app, scope, filter) = (caller.app(), caller.scope.clone(), filter.clone());
-        async move {
-            let request = Rows::request(after);
-            let page = app.store.leads(&scope, &filter, &request).await?;
-            Ok((page.rows.iter().map(crate::lead_csv::row).collect(), page.next))
-        }
-    })
+async fn exported(caller: Caller, filter: LeadFilter) -> Result<axum::response::Response, ApiError> {
+    let sheet = LeadSheet::of(&*caller.store, &caller.scope, &filter).await?;
+    Ok(csv_response(
+        "leads.csv",
+        sheet.header(),
+        move |after: Option<LeadId>| {
+            let (app, scope, filter) = (caller.app(), caller.scope.clone(), filter.clone());
+            let sheet = sheet.clone();
+            async move {
+                let request = Rows::request(after);
+                let page = app.store.leads(&scope, &filter, &request).await?;
+                Ok((page.rows.iter().map(|lead| sheet.row(lead)).collect(), page.next))
+            }
+        },
+    ))
 }

@@ -17,4 +17,5 @@ mod server_process;
 mod shape;
 mod stop_races;
 mod support;
+mod uploads;
 mod work;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::broadcast::error::RecvError;
 use wa_core::time::{Clock, Monotonic, SystemClock, Timestamp};
 use wa_core::transport::StubTransport;
 use wa_server_example::assemble::{Ports, Server, open_for_server, transports};
@@ -114,6 +115,37 @@ impl Running {
     /// The data folder.
     pub fn folder(&self) -> &std::path::Path {
         &self.folder.0
+    }
+
+    /// What `ask` finds, which is asked again after every event of the engine.
+    pub async fn until<T>(&self, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+        let mut events = self.server.bus().listen();
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            match events.recv().await {
+                // One look serves all that happened before it.
+                Ok(_) => while events.try_recv().is_ok() {},
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => panic!("the server is gone"),
+            }
+        }
+    }
+
+    /// The progress of a campaign when it is completed; its numbers add up at every look.
+    pub async fn completed(&self, user: &Client, path: &str) -> Value {
+        self.until(async || {
+            let progress = user.get(&format!("{path}/progress")).await.ok();
+            let total = &progress["numbers"]["total"];
+            let sum: u64 = ["done", "failed", "skipped", "unknown", "cancelled", "remaining"]
+                .iter()
+                .map(|name| total[name].as_u64().unwrap())
+                .sum();
+            assert_eq!(total["should"], sum);
+            (progress["numbers"]["status"] == "completed").then_some(progress)
+        })
+        .await
     }
 
     /// Somebody who is not logged in.

@@ -41,6 +41,8 @@ pub struct SavedCampaign {
 pub struct Uploaded {
     /// How many were taken.
     pub taken: u64,
+    /// Positions of the batch that were there already, in order.
+    pub known: Vec<u32>,
     /// Positions that were refused, with what is wrong.
     pub refused: Vec<(u32, Vec<FieldError>)>,
 }
@@ -353,6 +355,12 @@ impl Handle {
         }
         uploaded.taken = entries.len() as u64;
         if !entries.is_empty() {
+            let known = self
+                .core
+                .store
+                .entries_page(id, first_position - 1, drafts.len() as u32);
+            let known = known.await?.into_iter().map(|entry| entry.position);
+            uploaded.known = known.take_while(|position| u64::from(*position) < last).collect();
             let set = ChangeSet::one(Change::InsertEntries(entries));
             self.commit_repeatable(set, WriteClass::Bulk).await?;
         }
