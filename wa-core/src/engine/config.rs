@@ -80,6 +80,8 @@ pub struct EngineConfig {
     pub error_rate: ErrorRateLimit,
     /// How late a campaign may start, or a step of a sequence be sent, without its late policy being asked; 10 min.
     pub late_grace: Duration,
+    /// The shortest wait between two steps of a sequence, at least 1 s; 1 h. Shorter ones are for tests and demos.
+    pub step_wait_min: Duration,
     /// How many recipients one page of an expansion holds, 1 to 1,000; 500.
     pub expand_page: u32,
     /// How many leads one page of matching holds, and how many enrolments are moved on in one commit, 1 to 1,000; 200.
@@ -119,6 +121,7 @@ impl EngineConfig {
             resend_max: 3,
             error_rate: ErrorRateLimit::default(),
             late_grace: Duration::from_secs(600),
+            step_wait_min: crate::domain::sequence::Step::WAIT_MIN,
             expand_page: 500,
             enrol_page: 200,
             sweep_page: 500,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::field::{FieldCode, FieldError, Problems, Warning, WarningCode, given};
 use super::lead_request::custom_fields;
-use super::preview::longest_text;
+use super::preview::{Written, longest_text};
 use super::shared_drafts::{Carrier, DelayDraft, Edit, MediaDraft, content};
 use crate::antispam::randomizer::{LETTERS_PERCENT_MAX, RandomizerConfig, ZERO_WIDTH_MAX};
 use crate::domain::access::UserSettings;
@@ -107,12 +107,12 @@ pub enum SaveAs {
 }
 
 const AUDIENCES: [(&str, bool); 2] = [("leads", false), ("entries", true)];
-const TARGETS: [(&str, TargetFilter); 3] = [
+pub(super) const TARGETS: [(&str, TargetFilter); 3] = [
     ("prospect", TargetFilter::Prospect),
     ("customer", TargetFilter::Customer),
     ("all", TargetFilter::All),
 ];
-const ROUTINGS: [(&str, Routing); 4] = [
+pub(super) const ROUTINGS: [(&str, Routing); 4] = [
     ("own_device", Routing::OwnDevice),
     ("balanced", Routing::Balanced),
     ("round_robin", Routing::RoundRobin),
@@ -125,7 +125,7 @@ const LATE_POLICIES: [(&str, LatePolicy); 3] = [
 ];
 const LOCALES: [(&str, &str); 3] = [("ms-MY", "ms-MY"), ("id", "id"), ("en", "en")];
 
-fn name_of<T: PartialEq>(words: &[(&str, T)], value: &T) -> Option<String> {
+pub(super) fn name_of<T: PartialEq>(words: &[(&str, T)], value: &T) -> Option<String> {
     let found = words.iter().find(|(_, known)| known == value);
     found.map(|(word, _)| (*word).to_owned())
 }
@@ -156,17 +156,10 @@ impl From<&Campaign> for CampaignDraft {
             time: campaign.time.map(|time| time.to_string()),
             late_policy: name_of(&LATE_POLICIES, &campaign.late_policy),
             delay: campaign.delay.map(Into::into),
-            quiet_hours: campaign.quiet_hours.map(|hours| QuietDraft {
-                from: hours.from().to_string(),
-                until: hours.until().to_string(),
-            }),
+            quiet_hours: campaign.quiet_hours.map(Into::into),
             greeting: Some(campaign.dressing.greeting),
             greeting_locale: Some(campaign.dressing.greeting_locale.clone()),
-            randomizer: Some(RandomizerDraft {
-                on: randomizer.is_some(),
-                letters_percent: randomizer.map(|config| config.letters_percent().into()),
-                zero_width: randomizer.map(|config| config.zero_width().into()),
-            }),
+            randomizer: Some(randomizer.into()),
             expires_after: Some(campaign.expires_after),
         }
     }
@@ -284,7 +277,7 @@ fn past(campaign: &Campaign, now: Timestamp, grace: Duration) -> Option<FieldErr
 }
 
 /// Longest and shortest time that a message may wait.
-const EXPIRES_AFTER: std::ops::RangeInclusive<Duration> =
+pub(super) const EXPIRES_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(30 * 24 * 3_600);
 
 fn filled(draft: &CampaignDraft, before: &Campaign, settings: &UserSettings) -> (Campaign, Problems) {
@@ -313,7 +306,12 @@ fn filled(draft: &CampaignDraft, before: &Campaign, settings: &UserSettings) -> 
         .unwrap_or_default();
     let delay = draft.delay.and_then(|delay| delay.check(&mut problems));
     let quiet_hours = draft.quiet_hours.as_ref().and_then(|quiet| quiet.check(&mut problems));
-    let dressing = dressing(draft, settings, &mut problems);
+    let wanted = DressingDraft {
+        greeting: draft.greeting,
+        greeting_locale: draft.greeting_locale.as_deref(),
+        randomizer: draft.randomizer,
+    };
+    let dressing = dressing(wanted, settings, &mut problems);
     let expires_after = draft.expires_after.unwrap_or(Campaign::EXPIRES_AFTER);
     if !EXPIRES_AFTER.contains(&expires_after) {
         problems.add("expires_after", FieldCode::OutOfRange, "must be 1 minute to 30 days");
@@ -371,8 +369,17 @@ fn audience(draft: &CampaignDraft, routing: Routing, problems: &mut Problems) ->
     Some(Audience::Entries)
 }
 
+impl From<QuietHours> for QuietDraft {
+    fn from(hours: QuietHours) -> Self {
+        Self {
+            from: hours.from().to_string(),
+            until: hours.until().to_string(),
+        }
+    }
+}
+
 impl QuietDraft {
-    fn check(&self, problems: &mut Problems) -> Option<QuietHours> {
+    pub(super) fn check(&self, problems: &mut Problems) -> Option<QuietHours> {
         let from = problems.parsed("quiet_from", self.from.trim().parse::<LocalTime>());
         let until = problems.parsed("quiet_until", self.until.trim().parse::<LocalTime>());
         let hours = QuietHours::new(from?, until?);
@@ -383,8 +390,16 @@ impl QuietDraft {
     }
 }
 
-fn dressing(draft: &CampaignDraft, settings: &UserSettings, problems: &mut Problems) -> Dressing {
-    let locale = given(draft.greeting_locale.as_deref())
+/// What a person says of how a text is dressed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct DressingDraft<'a> {
+    pub(super) greeting: Option<bool>,
+    pub(super) greeting_locale: Option<&'a str>,
+    pub(super) randomizer: Option<RandomizerDraft>,
+}
+
+pub(super) fn dressing(draft: DressingDraft<'_>, settings: &UserSettings, problems: &mut Problems) -> Dressing {
+    let locale = given(draft.greeting_locale)
         .and_then(|word| problems.word("greeting_locale", word, &LOCALES))
         .unwrap_or("ms-MY");
     let randomizer = match draft.randomizer {
@@ -395,6 +410,16 @@ fn dressing(draft: &CampaignDraft, settings: &UserSettings, problems: &mut Probl
         greeting: draft.greeting.unwrap_or(true),
         greeting_locale: locale.to_owned(),
         randomizer,
+    }
+}
+
+impl From<Option<RandomizerConfig>> for RandomizerDraft {
+    fn from(config: Option<RandomizerConfig>) -> Self {
+        Self {
+            on: config.is_some(),
+            letters_percent: config.map(|config| config.letters_percent().into()),
+            zero_width: config.map(|config| config.zero_width().into()),
+        }
     }
 }
 
@@ -434,13 +459,13 @@ impl RandomizerDraft {
 /// What a person should know of the text before it goes to those carriers.
 ///
 /// Merge fields are taken as empty, because each lead fills them differently; the preview for a lead knows better.
-pub(crate) fn text_warnings(campaign: &Campaign, carriers: &[Carrier<'_>]) -> Vec<Warning> {
-    let Some(chars) = longest_text(campaign, &MergeValues::default()) else {
+pub(crate) fn text_warnings(written: Written<'_>, carriers: &[Carrier<'_>]) -> Vec<Warning> {
+    let Some(chars) = longest_text(written, &MergeValues::default()) else {
         return Vec::new();
     };
     let limits = carriers
         .iter()
-        .map(|carrier| (carrier.platform, carrier.text_max(&campaign.content)));
+        .map(|carrier| (carrier.platform, carrier.text_max(written.content)));
     limits
         .filter(|(_, most)| chars > *most)
         .map(|(platform, most)| {

@@ -97,6 +97,10 @@ pub enum WarningCode {
     NoDevice,
     /// The recipient must not be written to: they will be skipped.
     Suppressed,
+    /// No active sequence has the next trigger as an entry point: nobody is chained on.
+    NobodyHasTrigger,
+    /// Another sequence has the same trigger as an entry point: leads enter both.
+    SharedTrigger,
 }
 
 /// Collects all problems of a request, so that a person is told of them at once.
@@ -117,6 +121,14 @@ impl Problems {
     /// Notes problems found elsewhere.
     pub(crate) fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
         self.0.extend(errors);
+    }
+
+    /// Notes the problems of a part, each field with the part's path before it.
+    pub(crate) fn extend_within(&mut self, path: &str, part: Self) {
+        self.0.extend(part.0.into_iter().map(|error| FieldError {
+            field: format!("{path}.{}", error.field).into(),
+            ..error
+        }));
     }
 
     /// The value of a parse, or its error noted as invalid.

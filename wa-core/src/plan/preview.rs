@@ -6,10 +6,10 @@ use super::field::{Warning, WarningCode};
 use super::shared_drafts::Carrier;
 use crate::antispam::greeting::GreetingSet;
 use crate::antispam::render::{GreetingChoice, RenderError, RenderRequest, RenderScope, longest, render};
-use crate::domain::campaign::Campaign;
-use crate::domain::content::{Media, MergeValues, Template, TemplateError};
+use crate::domain::campaign::{Campaign, Dressing};
+use crate::domain::content::{Content, Media, MergeValues, Template, TemplateError};
 use crate::domain::lead::Lead;
-use crate::domain::schedule::LocalTime;
+use crate::domain::schedule::{LocalTime, TimeZone};
 use crate::id::MessageId;
 use crate::seed::Seed;
 use crate::time::Timestamp;
@@ -54,17 +54,36 @@ pub(crate) struct PreviewContext<'a> {
     pub(crate) at: Timestamp,
 }
 
-/// What a lead would receive of a campaign, through a carrier if it is known.
+/// A text as it is written for many, with what dresses it for each.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written<'a> {
+    pub(crate) content: &'a Content,
+    pub(crate) dressing: &'a Dressing,
+    /// Where the greeting's time of day is read.
+    pub(crate) time_zone: TimeZone,
+}
+
+impl<'a> From<&'a Campaign> for Written<'a> {
+    fn from(campaign: &'a Campaign) -> Self {
+        Self {
+            content: &campaign.content,
+            dressing: &campaign.dressing,
+            time_zone: campaign.time_zone,
+        }
+    }
+}
+
+/// What a lead would receive of a text, through a carrier if it is known.
 pub(crate) fn preview(
-    campaign: &Campaign,
+    written: Written<'_>,
     lead: &Lead,
     carrier: Option<Carrier<'_>>,
     context: &PreviewContext<'_>,
 ) -> Result<Preview, TemplateError> {
-    let template = campaign.content.template()?;
+    let template = written.content.template()?;
     let values = values_of(lead);
-    let time = campaign.time_zone.local_time(context.at);
-    let request = request(campaign, &template, &values, time, context);
+    let time = written.time_zone.local_time(context.at);
+    let request = request(written, &template, &values, time, context);
     let mut warnings = Vec::new();
     let text = match render(&request) {
         Ok(rendered) => rendered.text,
@@ -74,7 +93,7 @@ pub(crate) fn preview(
             String::new()
         }
         // A picture needs no caption.
-        Err(RenderError::Empty) if campaign.content.media.is_some() => String::new(),
+        Err(RenderError::Empty) if written.content.media.is_some() => String::new(),
         Err(RenderError::Empty) => {
             let message = "nothing is left of the text for this lead";
             warnings.push(Warning::new("message", WarningCode::Empty, message));
@@ -83,7 +102,7 @@ pub(crate) fn preview(
     };
     let chars = text.chars().count();
     if let Some(carrier) = carrier {
-        let most = carrier.text_max(&campaign.content);
+        let most = carrier.text_max(written.content);
         if chars > most {
             let message = format!(
                 "the text has {chars} characters; {} devices take {most}",
@@ -94,15 +113,15 @@ pub(crate) fn preview(
     }
     Ok(Preview {
         text,
-        media: campaign.content.media.clone(),
+        media: written.content.media.clone(),
         chars,
         warnings,
     })
 }
 
-/// The most characters that a campaign's text can have for these values; `None` for a text that cannot be parsed.
-pub(crate) fn longest_text(campaign: &Campaign, values: &MergeValues) -> Option<usize> {
-    let template = campaign.content.template().ok()?;
+/// The most characters that a text can have for these values; `None` for a text that cannot be parsed.
+pub(crate) fn longest_text(written: Written<'_>, values: &MergeValues) -> Option<usize> {
+    let template = written.content.template().ok()?;
     // Nothing is drawn to measure the longest text, so any seed and message do.
     let context = PreviewContext {
         seed: &Seed::from_number(0),
@@ -110,7 +129,7 @@ pub(crate) fn longest_text(campaign: &Campaign, values: &MergeValues) -> Option<
         at: Timestamp::EPOCH,
     };
     Some(longest(&request(
-        campaign,
+        written,
         &template,
         values,
         LocalTime::MIDNIGHT,
@@ -119,13 +138,13 @@ pub(crate) fn longest_text(campaign: &Campaign, values: &MergeValues) -> Option<
 }
 
 fn request<'a>(
-    campaign: &Campaign,
+    written: Written<'_>,
     template: &'a Template,
     values: &'a MergeValues,
     time: LocalTime,
     context: &PreviewContext<'a>,
 ) -> RenderRequest<'a> {
-    let dressing = &campaign.dressing;
+    let dressing = written.dressing;
     let set = GreetingSet::built_in(&dressing.greeting_locale).filter(|_| dressing.greeting);
     RenderRequest {
         template,
@@ -146,7 +165,6 @@ fn request<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::content::Content;
     use crate::domain::phone::Phone;
     use crate::id::{CampaignId, LeadId, UserId};
     use crate::transport::Capabilities;
@@ -168,7 +186,7 @@ mod tests {
             message: MessageId::MIN,
             at,
         };
-        preview(&campaign, &lead, Some(carrier), &context).unwrap()
+        preview((&campaign).into(), &lead, Some(carrier), &context).unwrap()
     }
 
     #[test]

@@ -295,7 +295,7 @@ impl Handle {
             at: campaign.scheduled_at.map_or(now, |at| at.max(now)),
         };
         let carrier = device.as_ref().and_then(|device| self.carrier(&device.platform));
-        let mut preview = preview(&campaign, &lead, carrier, &context).map_err(|error| {
+        let mut preview = preview((&campaign).into(), &lead, carrier, &context).map_err(|error| {
             let expected = format!("cannot be sent as it is written: {error}");
             FieldError::new("message", FieldCode::Invalid, expected)
         })?;
@@ -516,7 +516,7 @@ impl Handle {
         if let Some(media) = campaign.content.media.as_ref().filter(|_| !same_media) {
             problems.extend(self.media_problems(campaign.user_id, media, &carriers).await);
         }
-        let mut warnings = text_warnings(campaign, &carriers);
+        let mut warnings = text_warnings(campaign.into(), &carriers);
         if platforms.is_empty() {
             let message = "the user has no device that could send it";
             warnings.push(Warning::new("device_id", WarningCode::NoDevice, message));

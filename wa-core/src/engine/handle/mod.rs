@@ -11,11 +11,13 @@
 mod campaigns;
 mod devices;
 mod direct;
+mod enrolments;
 mod error;
 mod inbound;
 mod leads;
 mod recipients;
 mod saved_texts;
+mod sequences;
 mod suppression;
 
 use std::collections::BTreeSet;
@@ -25,9 +27,11 @@ use std::sync::Arc;
 pub use self::campaigns::{CampaignNumbers, CampaignProgress, SavedCampaign, Uploaded};
 pub use self::devices::{DeviceReport, DeviceRequest, PlatformDraft};
 pub use self::direct::DirectSent;
+pub use self::enrolments::{CONTACTS_MAX, Contact, ContactFilter, EnrolBy, Enrolled, ResendStep, StepResent};
 pub use self::error::HandleError;
 pub use self::leads::{LeadCreated, LeadRow, LeadRowChange};
 pub use self::recipients::{MarkAs, RecipientFilter, Resend, Resent};
+pub use self::sequences::{EditEffect, EditPreview, OpenEnd, SavedSequence, SequenceDeleted, SequenceWithSteps};
 pub use self::suppression::{OptOutImport, Person, PersonExport};
 use super::core::Core;
 use crate::domain::access::{RequestScope, UserSettings};

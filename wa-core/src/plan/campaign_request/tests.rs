@@ -284,7 +284,7 @@ fn a_text_longer_than_a_transport_takes_is_warned_about_for_each_that_does_not()
     let (small, large) = (Capabilities::text(1_024), Capabilities::text(65_536));
     let carriers = [("wablas", &small), ("whatsapp_web", &large)]
         .map(|(platform, capabilities)| Carrier { platform, capabilities });
-    let warnings = text_warnings(&campaign, &carriers);
+    let warnings = text_warnings((&campaign).into(), &carriers);
     assert_eq!((warnings.len(), warnings[0].code), (1, WarningCode::TooLong));
     assert!(warnings[0].message.contains("wablas") && warnings[0].message.contains("1024"));
 }
