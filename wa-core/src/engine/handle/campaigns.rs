@@ -1,18 +1,17 @@
 //! Campaigns: written, scheduled, started, stopped, counted.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde::Serialize;
 
+use super::ahead::Pace;
 use super::leads::check_batch;
 use super::{Handle, HandleError};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::Audience;
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
-use crate::domain::device::Device;
 use crate::domain::message::MessageScope;
-use crate::domain::pacing::{DelaySettings, PacingProfile, Priority};
+use crate::domain::pacing::{DelaySettings, Priority};
 use crate::domain::platform::Platform;
 use crate::domain::schedule::Quiet;
 use crate::domain::summary::{DeviceNumbers, Numbers};
@@ -21,7 +20,7 @@ use crate::id::{CampaignId, DeviceId, LeadId, MessageId};
 use crate::plan::campaign_request::{edited_campaign, entry, new_campaign, scheduled, started_now, text_warnings};
 use crate::plan::preview::{PreviewContext, preview};
 use crate::plan::{
-    CampaignDraft, CampaignEdit, EntryDraft, FieldCode, FieldError, LaneWork, Preview, Problems, SaveAs, Warning,
+    CampaignDraft, CampaignEdit, EntryDraft, FieldCode, FieldError, Preview, Problems, SaveAs, Warning,
     WarningCode, expected_end,
 };
 use crate::store::{Change, ChangeSet, StoreErrorKind, WriteClass};
@@ -405,30 +404,21 @@ impl Handle {
         if campaign.status != CampaignStatus::Triggered || progress.numbers.total.remaining == 0 {
             return Ok(progress);
         }
-        let devices = self.devices_of(scope).await?;
-        let able: Vec<&Device> = devices.iter().filter(|device| device.may_send()).collect();
-        let mut own: Vec<(&Device, u64)> = able.iter().map(|device| (*device, 0)).collect();
-        for row in progress.numbers.devices.iter().filter(|row| row.numbers.remaining > 0) {
-            let left = row.numbers.remaining;
-            match row.device_id {
-                Some(id) => match own.iter_mut().find(|(device, _)| device.id == id) {
-                    Some((_, messages)) => *messages += left,
-                    None => progress.waiting_devices.push(id),
-                },
-                None if own.is_empty() => progress.pool_waits = true,
-                None => {
-                    let share = left.div_ceil(own.len() as u64);
-                    own.iter_mut().for_each(|(_, messages)| *messages += share);
-                }
-            }
-        }
-        let mut lanes = Vec::new();
-        for (device, messages) in own.into_iter().filter(|(_, messages)| *messages > 0) {
-            let all = self.core.store.device_numbers(scope, device.id).await?.remaining;
-            // Campaigns of one device take turns: another one at work doubles the way at most.
-            let others = all.saturating_sub(messages).min(messages);
-            lanes.push(self.lane_work(&campaign, device, messages + others));
-        }
+        let pace = Pace {
+            delay: DelaySettings {
+                message: campaign.delay,
+                ..DelaySettings::default()
+            },
+            quiet: campaign.quiet_hours.map(|hours| Quiet {
+                hours,
+                zone: campaign.time_zone,
+            }),
+            priority: Priority::Campaign,
+        };
+        let ahead = self.ahead(scope, &progress.numbers.devices, &pace).await?;
+        progress.waiting_devices = ahead.waiting_devices;
+        progress.pool_waits = ahead.pool_waits;
+        let lanes = ahead.lanes;
         if !lanes.is_empty() && !progress.numbers.expanding {
             progress.expected_end_at = Some(expected_end(&lanes, self.now()));
         }
@@ -439,30 +429,6 @@ impl Handle {
     pub(super) async fn owned_campaign(&self, scope: &RequestScope, id: CampaignId) -> Result<Campaign, HandleError> {
         Self::owner(scope, "campaign")?;
         Ok(self.core.store.campaign(scope, id).await?)
-    }
-
-    fn lane_work(&self, campaign: &Campaign, device: &Device, messages: u64) -> LaneWork {
-        let pacing = &self.core.config.pacing;
-        let range = pacing.delay_range(DelaySettings {
-            message: campaign.delay,
-            sequence: None,
-            device: device.delay,
-        });
-        let mean = (range.min() + range.max()) / 2;
-        let mean_delay = match pacing.profile() {
-            PacingProfile::Human => mean.max(pacing.floor()),
-            PacingProfile::Demo => mean / 10,
-            PacingProfile::Unpaced => Duration::ZERO,
-        };
-        LaneWork {
-            messages,
-            mean_delay,
-            caps: pacing.caps(Priority::Campaign, device.caps),
-            quiet: campaign.quiet_hours.map(|hours| Quiet {
-                hours,
-                zone: campaign.time_zone,
-            }),
-        }
     }
 
     async fn numbers_of(&self, scope: &RequestScope, campaign: &Campaign) -> Result<CampaignNumbers, HandleError> {

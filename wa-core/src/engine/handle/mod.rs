@@ -8,6 +8,7 @@
 //! Operations return when what they did is durable. After a commit the events are passed to the bus and the devices that
 //! got something to do are woken.
 
+mod ahead;
 mod campaigns;
 mod devices;
 mod direct;
@@ -17,6 +18,7 @@ mod inbound;
 mod leads;
 mod recipients;
 mod saved_texts;
+mod sequence_numbers;
 mod sequences;
 mod suppression;
 
@@ -31,6 +33,9 @@ pub use self::enrolments::{CONTACTS_MAX, Contact, ContactFilter, EnrolBy, Enroll
 pub use self::error::HandleError;
 pub use self::leads::{LeadCreated, LeadRow, LeadRowChange};
 pub use self::recipients::{MarkAs, RecipientFilter, Resend, Resent};
+pub use self::sequence_numbers::{
+    SequenceNumbers, SequenceProgress, SequenceStepNumbers, SequenceSummary, SequencesByStatus, SequencesSummary,
+};
 pub use self::sequences::{EditEffect, EditPreview, OpenEnd, SavedSequence, SequenceDeleted, SequenceWithSteps};
 pub use self::suppression::{OptOutImport, Person, PersonExport};
 use super::core::Core;

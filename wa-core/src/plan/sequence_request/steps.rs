@@ -293,7 +293,7 @@ fn triggers(drafts: &[StepDraft], days: &[u16], parts: &mut [Problems]) -> Vec<O
 
 /// `fitness_start` on day 2 gives `fitness_day2`; a name that is taken is numbered.
 fn name_of_day(entry: &Token, day: u16, taken: &BTreeMap<Token, usize>) -> Option<Token> {
-    let (stem, mark) = stem(entry.as_str());
+    let (stem, mark) = stem(entry.spelling());
     (1..=SequenceSteps::COUNT_MAX).find_map(|number| {
         let ending = match number {
             1 => format!("{mark}day{day}"),
@@ -309,6 +309,7 @@ fn name_of_day(entry: &Token, day: u16, taken: &BTreeMap<Token, usize>) -> Optio
 fn stem(entry: &str) -> (&str, char) {
     for mark in ['_', '-', ' ', '.'] {
         if let Some((stem, last)) = entry.rsplit_once(mark).filter(|(stem, _)| !stem.is_empty()) {
+            let last = last.to_lowercase();
             let day = last.strip_prefix("day").unwrap_or_default();
             if last == "start" || (!day.is_empty() && day.bytes().all(|byte| byte.is_ascii_digit())) {
                 return (stem, mark);

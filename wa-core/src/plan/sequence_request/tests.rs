@@ -88,6 +88,8 @@ fn later_days_are_named_after_the_stem_of_the_entry_trigger() {
     assert_eq!(names(&steps), ["promo", "promo_day2"]);
     let (_, steps) = saved(vec![entry("slim-day1"), step("2")]);
     assert_eq!(names(&steps), ["slim-day1", "slim-day2"]);
+    let (_, steps) = saved(vec![entry("Fitness_START"), step("2")]);
+    assert_eq!(steps.steps[1].trigger.spelling(), "Fitness_day2");
 }
 
 #[test]
