@@ -20,8 +20,8 @@ use crate::id::{CampaignId, DeviceId, LeadId, MessageId};
 use crate::plan::campaign_request::{edited_campaign, entry, new_campaign, scheduled, started_now, text_warnings};
 use crate::plan::preview::{PreviewContext, preview};
 use crate::plan::{
-    CampaignDraft, CampaignEdit, EntryDraft, FieldCode, FieldError, Preview, Problems, SaveAs, Warning,
-    WarningCode, expected_end,
+    CampaignDraft, CampaignEdit, EntryDraft, FieldCode, FieldError, Preview, Problems, SaveAs, Warning, WarningCode,
+    expected_end,
 };
 use crate::store::{Change, ChangeSet, StoreErrorKind, WriteClass};
 use crate::time::Timestamp;

@@ -562,7 +562,7 @@ impl Handle {
         Ok(answers)
     }
 
-    async fn with_flows(
+    pub(super) async fn with_flows(
         &self,
         scope: &RequestScope,
         sequence: &Sequence,

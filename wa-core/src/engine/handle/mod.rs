@@ -21,6 +21,8 @@ mod saved_texts;
 mod sequence_numbers;
 mod sequences;
 mod suppression;
+mod timeline;
+mod trace;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -38,6 +40,8 @@ pub use self::sequence_numbers::{
 };
 pub use self::sequences::{EditEffect, EditPreview, OpenEnd, SavedSequence, SequenceDeleted, SequenceWithSteps};
 pub use self::suppression::{OptOutImport, Person, PersonExport};
+pub use self::timeline::{Happened, Moment, TIMELINE_MAX, Timeline, TimelineEntry, TimelineItem, TimelineKey};
+pub use self::trace::{Check, MessageTrace, Rule, Ruling, Trace, TraceOf, WaitsFor};
 use super::core::Core;
 use crate::domain::access::{RequestScope, UserSettings};
 use crate::domain::content::Media;

@@ -266,7 +266,11 @@ impl Handle {
         let counts = self.core.store.sequence_counts(scope, id, span).await?;
         let wanted: BTreeSet<i32> = counts.enrolments.iter().map(|row| row.steps_version).collect();
         let newest = of.sequence.steps_version;
-        let wanted: Vec<_> = wanted.into_iter().filter(|one| *one != newest).map(|one| (id, one)).collect();
+        let wanted: Vec<_> = wanted
+            .into_iter()
+            .filter(|one| *one != newest)
+            .map(|one| (id, one))
+            .collect();
         let mut versions = match wanted.is_empty() {
             true => Vec::new(),
             false => self.core.store.steps(&wanted).await?,

@@ -2,8 +2,11 @@
 
 mod campaigns;
 mod devices;
+mod enrolments;
 mod inbound;
 mod leads;
 mod people;
 mod recipients;
+mod sequences;
+mod trace;
 mod world;

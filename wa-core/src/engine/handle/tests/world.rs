@@ -79,7 +79,7 @@ pub(super) struct World {
     pub(super) heard: Arc<Heard>,
     pub(super) user: RequestScope,
     pub(super) other: RequestScope,
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
 }
 
 impl World {
