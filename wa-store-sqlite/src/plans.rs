@@ -42,7 +42,7 @@ statements! {
     settle { MESSAGES, SENT, COUNT_SENT, PROVIDER_IDS, SENDING_ON }
     suppressions { AMONG, PAGE, PUT, REMOVE }
     sweep { MARKED_CAMPAIGNS, MARKED_DEVICES, OF_CAMPAIGN, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
-    tallies { ADD, CHANGE }
+    tallies { ADD, ADD_ALL, CHANGE }
 }
 
 /// What may be walked from end to end: it is short by its nature.

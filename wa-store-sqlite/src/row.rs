@@ -120,7 +120,12 @@ pub(crate) async fn fetch_list<T: DeserializeOwned>(
     parameter: String,
 ) -> Done<Vec<T>> {
     let row = sqlx::query(sql).bind(parameter).fetch_one(connection).await?;
-    Columns::of(&row).json("list")
+    read_gathered(&row)
+}
+
+/// Reads what a statement has gathered in one JSON list.
+pub(crate) fn read_gathered<T: DeserializeOwned>(row: &SqliteRow) -> Done<Vec<T>> {
+    Columns::of(row).json("list")
 }
 
 /// Numbers as a JSON list.

@@ -11,7 +11,7 @@ use wa_core::id::{DeviceId, UserId};
 
 use crate::error::Done;
 use crate::insert::{Bound, Rows};
-use crate::row::blob;
+use crate::row::{blob, hex_list};
 
 /// What a message counts as, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ struct Cell {
 /// Changes of numbers that are written together.
 #[derive(Default)]
 pub(crate) struct Tallies {
-    cells: BTreeMap<Cell, [i64; COLUMNS]>,
+    cells: BTreeMap<Cell, Sums>,
 }
 
 /// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key.
@@ -64,7 +64,24 @@ pub(crate) const CHANGE: &str = "
         AND tallies.device_id = v.column4";
 pub(crate) static CHANGES: LazyLock<Rows> = LazyLock::new(|| Rows::of(CHANGE));
 
-fn bind<'q>(statement: Bound<'q>, (cell, sums): &(Cell, [i64; COLUMNS])) -> Bound<'q> {
+/// As [`ADD`], the same to the cells of a list of devices.
+pub(crate) const ADD_ALL: &str = "
+    INSERT INTO tallies (device_id, user_id, scope_kind, scope_id,
+        done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
+    SELECT unhex(value), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM json_each(?1) WHERE true
+    ON CONFLICT DO UPDATE SET
+        done = done + excluded.done, failed = failed + excluded.failed, skipped = skipped + excluded.skipped,
+        unknown = unknown + excluded.unknown, cancelled = cancelled + excluded.cancelled,
+        remaining = remaining + excluded.remaining, delivered = delivered + excluded.delivered,
+        undelivered = undelivered + excluded.undelivered, read = read + excluded.read,
+        replied = replied + excluded.replied";
+
+/// From how many cells on that change alike they are written as a list of devices.
+const ALIKE_MIN: usize = 4;
+
+type Sums = [i64; COLUMNS];
+
+fn bind<'q>(statement: Bound<'q>, (cell, sums): &(Cell, Sums)) -> Bound<'q> {
     let device = cell.device_id.as_ref().map(|id| blob(id).to_vec());
     let statement = statement
         .bind(blob(&cell.user_id).to_vec())
@@ -113,7 +130,28 @@ impl Tallies {
             .into_iter()
             .filter(|(_, sums)| sums.iter().any(|sum| *sum != 0));
         let (raised, changed): (Vec<_>, Vec<_>) = changed.partition(|(_, sums)| sums.iter().all(|sum| *sum >= 0));
-        ADDS.run(connection, &raised, bind).await?;
+        // A page of a campaign raises the numbers of most of its devices alike.
+        let mut alike: BTreeMap<(UserId, MessageScope, Sums), Vec<DeviceId>> = BTreeMap::new();
+        for (cell, sums) in &raised {
+            if let Some(device) = cell.device_id {
+                alike.entry((cell.user_id, cell.scope, *sums)).or_default().push(device);
+            }
+        }
+        alike.retain(|_, devices| devices.len() >= ALIKE_MIN);
+        let alone = |(cell, sums): &(Cell, Sums)| {
+            cell.device_id.is_none() || !alike.contains_key(&(cell.user_id, cell.scope, *sums))
+        };
+        let alone: Vec<_> = raised.into_iter().filter(alone).collect();
+        ADDS.run(connection, &alone, bind).await?;
+        for ((user, scope, sums), devices) in &alike {
+            let statement = sqlx::query(ADD_ALL)
+                .bind(hex_list(devices))
+                .bind(blob(user).to_vec())
+                .bind(scope.kind())
+                .bind(scope.id_bytes(user).to_vec());
+            let statement = sums.iter().fold(statement, |statement, sum| statement.bind(*sum));
+            statement.execute(&mut *connection).await?;
+        }
         CHANGES.run(connection, &changed, bind).await?;
         Ok(())
     }
