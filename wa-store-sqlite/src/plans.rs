@@ -225,6 +225,7 @@ fn lists() -> Vec<String> {
                     after,
                 };
                 lists.push(wanted.rows(10).sql().as_str().to_owned());
+                lists.push(wanted.members(10).sql().as_str().to_owned());
                 lists.push(wanted.count().sql().as_str().to_owned());
             }
         }
