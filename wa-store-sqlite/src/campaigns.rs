@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Sqlite};
 use wa_core::domain::access::RequestScope;
-use wa_core::domain::audience::{Audience, AudienceCursor, CampaignEntry};
+use wa_core::domain::audience::{Audience, AudienceCursor, AudienceLead, CampaignEntry};
 use wa_core::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Dressing, Routing};
 use wa_core::domain::content::Content;
-use wa_core::domain::lead::Lead;
 use wa_core::domain::pacing::DelayRange;
 use wa_core::domain::phone::{PersonKey, Phone};
 use wa_core::domain::saved_text::SavedText;
@@ -634,7 +633,7 @@ impl SqliteStore {
         read_campaign(&mut Columns::of(&row))
     }
 
-    async fn read_audience(&self, campaign: &Campaign, after: LeadId, limit: u32) -> Done<Vec<Lead>> {
+    async fn read_audience(&self, campaign: &Campaign, after: LeadId, limit: u32) -> Done<Vec<AudienceLead>> {
         let Some((filter, created_until)) = audience_filter(campaign) else {
             return Ok(Vec::new());
         };
@@ -646,7 +645,7 @@ impl SqliteStore {
             created_until,
             after: Some(after),
         };
-        wanted.read(&mut reader, u64::from(limit)).await
+        wanted.read_members(&mut reader, u64::from(limit)).await
     }
 
     async fn count_audience(&self, campaign: &Campaign) -> Done<u64> {
@@ -717,7 +716,12 @@ impl CampaignStore for SqliteStore {
         read.await.map_err(|fail: Fail| fail.of("next_campaign_at", "campaign"))
     }
 
-    async fn audience_page(&self, campaign: &Campaign, after: LeadId, limit: u32) -> Result<Vec<Lead>, StoreError> {
+    async fn audience_page(
+        &self,
+        campaign: &Campaign,
+        after: LeadId,
+        limit: u32,
+    ) -> Result<Vec<AudienceLead>, StoreError> {
         let found = self.read_audience(campaign, after, limit).await;
         found.map_err(|fail| fail.of("audience_page", "lead"))
     }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::delivery::Delivery;
@@ -24,7 +25,9 @@ use crate::insert::{Bound, Rows};
 use crate::leads::{erase_leads, touch_leads};
 use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
 use crate::message_row::kept_ours;
-use crate::row::{Columns, Key, blob, custom_json, hex_list, opt_blob, opt_json, read_all, word};
+use crate::row::{
+    Columns, HexKey, Key, blob, custom_json, hex_list, opt_blob, opt_json, read_all, read_gathered, word,
+};
 use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
 use crate::{enrolments, flows};
@@ -32,14 +35,18 @@ use crate::{enrolments, flows};
 /// `InsertMessages`: keys that are known, by the unique index of keys.
 pub(crate) const KNOWN: &str = "
     SELECT m.key, m.id, m.user_id FROM json_each(?) j CROSS JOIN messages m ON m.key = unhex(j.value)";
-/// `InsertMessages`: devices, campaigns and leads with their users, by their ids.
-pub(crate) const DEVICES: &str = "
-    SELECT d.id, d.user_id, d.deleted_at IS NOT NULL
-    FROM json_each(?) j CROSS JOIN devices d ON d.id = unhex(j.value)";
+/// `InsertMessages`: campaigns with their users, by their ids.
 pub(crate) const CAMPAIGNS: &str = "
     SELECT c.id, c.user_id, c.status FROM json_each(?) j CROSS JOIN campaigns c ON c.id = unhex(j.value)";
+/// `InsertMessages`: which devices a user does not have, or has no longer, by the primary key.
+pub(crate) const DEVICES: &str = "
+    SELECT json_group_array(json_array(j.value, d.id IS NULL))
+    FROM json_each(?1) j LEFT JOIN devices d ON d.id = unhex(j.value) AND d.user_id = ?2
+    WHERE d.id IS NULL OR d.deleted_at IS NOT NULL";
+/// `InsertMessages`: which leads a user does not have, by the unique index of ids.
 pub(crate) const LEADS: &str = "
-    SELECT l.id, l.user_id FROM json_each(?) j CROSS JOIN leads l ON l.id = unhex(j.value)";
+    SELECT json_group_array(j.value) FROM json_each(?1) j
+    WHERE NOT EXISTS (SELECT 1 FROM leads l WHERE l.id = unhex(j.value) AND l.user_id = ?2)";
 /// `InsertMessages`: the rows.
 pub(crate) static INSERT: LazyLock<Rows> = LazyLock::new(|| {
     Rows::insert(
@@ -48,6 +55,15 @@ pub(crate) static INSERT: LazyLock<Rows> = LazyLock::new(|| {
             held_at, state, reason, detail, refusal_count, delivery, delivery_at, settled_at, created_at, attempt_id, epoch,
             doubt_since_at, doubt_cause, next_check_at, not_found_count, resend_count, enrolment_id, step_id, steps_version)",
         40,
+        "",
+    )
+});
+/// `InsertMessages`: rows of which nothing is known yet but that they wait, as nearly all are; the rest is NULL or nought.
+static INSERT_NEW: LazyLock<Rows> = LazyLock::new(|| {
+    Rows::insert(
+        "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, custom,
+            device_id, from_pool, content, override_suppression, due_at, delay, expires_at, state, created_at)",
+        21,
         "",
     )
 });
@@ -103,13 +119,16 @@ pub(crate) const SENT_TO: &str = live!(
 pub(crate) const HEAR: &str =
     "INSERT INTO replies (device_id, provider_id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
 
-/// What the rows of a page of messages refer to.
+/// What the rows of a page of messages refer to, as far as it is not as it should be.
 struct Facts {
     known: HashMap<IdempotencyKey, (MessageId, UserId)>,
-    devices: HashMap<DeviceId, (UserId, bool)>,
     campaigns: HashMap<CampaignId, (UserId, CampaignStatus)>,
-    leads: HashMap<LeadId, UserId>,
     flows: HashMap<(EnrolmentId, StepId), FlowFacts>,
+    /// Devices that are not the user's.
+    strange_devices: HashSet<(UserId, DeviceId)>,
+    deleted_devices: HashSet<DeviceId>,
+    /// Leads that are not the user's.
+    strange_leads: HashSet<(UserId, LeadId)>,
     suppressed: HashSet<(UserId, PersonKey)>,
 }
 
@@ -129,6 +148,20 @@ where
     let list = hex_list(keys);
     let rows = sqlx::query(sql).bind(list).fetch_all(connection).await?;
     Ok(read_all(&rows, read)?.into_iter().collect())
+}
+
+/// What of a list of keys a statement gives about a user.
+async fn odd_among<'a, K: Key + 'a, T: DeserializeOwned>(
+    connection: &mut SqliteConnection,
+    sql: &'static str,
+    keys: HashSet<&'a K>,
+    user: UserId,
+) -> Done<Vec<T>> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let statement = sqlx::query(sql).bind(hex_list(keys)).bind(blob(&user).to_vec());
+    read_gathered(&statement.fetch_one(connection).await?)
 }
 
 const fn campaign_of(scope: &MessageScope) -> Option<&CampaignId> {
@@ -166,36 +199,46 @@ impl Facts {
             Ok((c.key("key")?, (c.key("id")?, c.key("user_id")?)))
         })
         .await?;
-        let devices = messages.iter().filter_map(|m| m.device_id.as_ref()).collect();
-        let devices = read_list(connection, DEVICES, devices, |c| {
-            Ok((c.key("id")?, (c.key("user_id")?, c.flag()?)))
-        })
-        .await?;
         let campaigns = messages.iter().filter_map(|m| campaign_of(&m.scope)).collect();
         let campaigns = read_list(connection, CAMPAIGNS, campaigns, |c| {
             let (id, user) = (c.key("id")?, c.key("user_id")?);
             Ok((id, (user, c.kind("status", CampaignStatus::from_u8)?)))
         })
         .await?;
-        let leads = messages.iter().filter_map(|m| m.lead_id.as_ref()).collect();
-        let leads = read_list(connection, LEADS, leads, |c| Ok((c.key("id")?, c.key("user_id")?))).await?;
-        let mut persons: HashMap<UserId, HashSet<&PersonKey>> = HashMap::new();
-        for message in messages {
-            persons.entry(message.user_id).or_default().insert(&message.person);
-        }
-        let mut suppressed = HashSet::new();
-        for (user, persons) in persons {
-            let listed = suppressed_among(connection, user, persons).await?;
-            suppressed.extend(listed.into_iter().map(|row| (user, row.person)));
-        }
-        Ok(Self {
+        let mut facts = Self {
             known,
-            devices,
             campaigns,
-            leads,
             flows: flows::gates(connection, messages.iter().filter_map(|m| m.flow.as_ref())).await?,
-            suppressed,
-        })
+            strange_devices: HashSet::new(),
+            deleted_devices: HashSet::new(),
+            strange_leads: HashSet::new(),
+            suppressed: HashSet::new(),
+        };
+        let users: HashSet<UserId> = messages.iter().map(|m| m.user_id).collect();
+        for user in users {
+            facts.read_of(connection, user, messages).await?;
+        }
+        Ok(facts)
+    }
+
+    async fn read_of(&mut self, connection: &mut SqliteConnection, user: UserId, messages: &[Message]) -> Done<()> {
+        let of = || messages.iter().filter(|m| m.user_id == user);
+        let devices = of().filter_map(|m| m.device_id.as_ref()).collect();
+        for (HexKey(device), strange) in odd_among::<_, (_, u8)>(connection, DEVICES, devices, user).await? {
+            if strange == 0 {
+                self.deleted_devices.insert(device);
+            } else {
+                self.strange_devices.insert((user, device));
+            }
+        }
+        let leads = of().filter_map(|m| m.lead_id.as_ref()).collect();
+        for HexKey(lead) in odd_among(connection, LEADS, leads, user).await? {
+            self.strange_leads.insert((user, lead));
+        }
+        let persons: HashSet<_> = of().map(|m| &m.person).collect();
+        let listed = suppressed_among(connection, user, persons).await?;
+        self.suppressed.extend(listed.into_iter().map(|row| (user, row.person)));
+        Ok(())
     }
 
     /// Device, lead and campaign of a message belong to its user.
@@ -216,13 +259,15 @@ impl Facts {
         } else if message.flow.is_some() {
             return Err(Fail::conflict("message"));
         }
-        if let Some(id) = &message.device_id
-            && self.devices.get(id).is_none_or(|(of, _)| *of != user)
+        if message
+            .device_id
+            .is_some_and(|id| self.strange_devices.contains(&(user, id)))
         {
             return Err(Fail::not_found("device"));
         }
-        if let Some(id) = &message.lead_id
-            && self.leads.get(id) != Some(&user)
+        if message
+            .lead_id
+            .is_some_and(|id| self.strange_leads.contains(&(user, id)))
         {
             return Err(Fail::not_found("lead"));
         }
@@ -258,11 +303,10 @@ impl Facts {
         } else {
             Suppressed::No
         };
-        let device = message.device_id.and_then(|id| self.devices.get(&id));
         let to = requeued(
             gate,
             suppressed,
-            device.is_some_and(|(_, gone)| *gone),
+            message.device_id.is_some_and(|id| self.deleted_devices.contains(&id)),
             message.from_pool,
         );
         if to.to_pool {
@@ -284,6 +328,44 @@ impl Facts {
         message.reason = to.reason.or(message.reason);
         Ok(())
     }
+}
+
+/// Whether [`INSERT_NEW`] holds all that there is of a message.
+const fn is_new(m: &Message) -> bool {
+    matches!(m.state, MessageState::Queued)
+        && matches!(
+            (&m.supersedes, &m.attempt, &m.doubt, &m.held_at),
+            (None, None, None, None)
+        )
+        && matches!((&m.delivery, &m.delivery_at, &m.settled_at), (None, None, None))
+        && matches!((&m.reason, &m.detail), (None, None))
+        && m.refusal_count == 0
+        && !m.superseded
+}
+
+fn bind_new<'q>(statement: Bound<'q>, m: &Message) -> Bound<'q> {
+    statement
+        .bind(blob(&m.id).to_vec())
+        .bind(blob(&m.user_id).to_vec())
+        .bind(m.scope.kind())
+        .bind(m.scope.id_bytes(&m.user_id).to_vec())
+        .bind(m.scope.priority().as_u8())
+        .bind(blob(&m.key).to_vec())
+        .bind(m.round)
+        .bind(opt_blob(m.lead_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(m.phone.map(|phone| phone.as_e164().to_owned()))
+        .bind(blob(&m.person).to_vec())
+        .bind(m.name.clone())
+        .bind(custom_json(&m.custom))
+        .bind(opt_blob(m.device_id.as_ref()).map(<[u8]>::to_vec))
+        .bind(m.from_pool)
+        .bind(opt_json(m.content.as_ref()))
+        .bind(m.override_suppression)
+        .bind(m.due_at.as_millis())
+        .bind(opt_json(m.delay.as_ref()))
+        .bind(m.expires_at.as_millis())
+        .bind(m.state as u8)
+        .bind(m.created_at.as_millis())
 }
 
 fn bind<'q>(statement: Bound<'q>, m: &Message) -> Bound<'q> {
@@ -344,7 +426,14 @@ fn counted(m: &Message) -> Counted {
 }
 
 async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) -> Done<()> {
-    INSERT.run(commit.connection, messages, bind).await?;
+    // In the order given: what is inserted first has the lower row number.
+    for rows in messages.chunk_by(|a, b| is_new(a) == is_new(b)) {
+        if is_new(&rows[0]) {
+            INSERT_NEW.run(commit.connection, rows, bind_new).await?;
+        } else {
+            INSERT.run(commit.connection, rows, bind).await?;
+        }
+    }
     let attempts: Vec<(MessageId, &Attempt)> = messages
         .iter()
         .filter_map(|message| Some((message.id, message.attempt.as_ref()?)))

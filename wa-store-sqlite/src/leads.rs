@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{QueryBuilder, Sqlite};
 use wa_core::domain::access::RequestScope;
-use wa_core::domain::audience::TargetFilter;
+use wa_core::domain::audience::{AudienceLead, TargetFilter};
 use wa_core::domain::lead::{Consent, Lead, LeadIdentity, TargetStatus};
 use wa_core::domain::phone::Phone;
 use wa_core::domain::token::{Token, TokenSet};
@@ -21,7 +21,9 @@ use crate::SqliteStore;
 use crate::devices::{folded, live_device};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, Rows};
-use crate::row::{Columns, blob, custom_json, device_list, hex, hex_list, int, json, opt_blob, read_all};
+use crate::row::{
+    Columns, HexKey, blob, custom_json, device_list, hex, hex_list, int, json, opt_blob, read_all, read_gathered,
+};
 
 macro_rules! lead {
     ($from:literal) => {
@@ -455,6 +457,9 @@ pub(crate) async fn touch_leads(
     Ok(())
 }
 
+/// A row of [`Wanted::members`].
+type MemberRow = (HexKey<LeadId>, Option<HexKey<DeviceId>>, String, String);
+
 /// Which leads are wanted, of one user, by id.
 pub(crate) struct Wanted<'a> {
     pub(crate) user_id: UserId,
@@ -554,6 +559,17 @@ impl Wanted<'_> {
         sql
     }
 
+    /// The statement of a page of members of an audience, gathered in a list.
+    pub(crate) fn members(&self, limit: u64) -> QueryBuilder<Sqlite> {
+        let mut sql = QueryBuilder::new(
+            "SELECT json_group_array(json_array(hex(id), iif(device_id IS NULL, NULL, hex(device_id)), phone, name))
+            FROM (SELECT l.id, l.device_id, l.phone, l.name ",
+        );
+        self.push(&mut sql);
+        sql.push(self.order()).push_bind(int(limit)).push(")");
+        sql
+    }
+
     /// The statement that counts.
     pub(crate) fn count(&self) -> QueryBuilder<Sqlite> {
         let mut sql = QueryBuilder::new("SELECT count(*) ");
@@ -564,6 +580,22 @@ impl Wanted<'_> {
     pub(crate) async fn read(&self, connection: &mut SqliteConnection, limit: u64) -> Done<Vec<Lead>> {
         let rows: Vec<SqliteRow> = self.rows(limit).build().fetch_all(connection).await?;
         read_all(&rows, read_lead)
+    }
+
+    pub(crate) async fn read_members(&self, connection: &mut SqliteConnection, limit: u64) -> Done<Vec<AudienceLead>> {
+        let row = self.members(limit).build().fetch_one(connection).await?;
+        let rows: Vec<MemberRow> = read_gathered(&row)?;
+        let members = rows.into_iter().map(|(id, device, phone, name)| {
+            Ok(AudienceLead {
+                id: id.0,
+                device_id: device.map(|device| device.0),
+                phone: Phone::from_e164(&phone).map_err(|_| Fail::Unreadable("phone"))?,
+                name,
+            })
+        });
+        let mut members: Vec<AudienceLead> = members.collect::<Done<_>>()?;
+        members.sort_unstable_by_key(|member| member.id);
+        Ok(members)
     }
 
     pub(crate) async fn read_count(&self, connection: &mut SqliteConnection) -> Done<u64> {

@@ -1,25 +1,32 @@
 //! The outbox: what lanes and people read of it, and the sub-trait.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{QueryBuilder, Sqlite};
 use wa_core::domain::access::RequestScope;
+use wa_core::domain::content::{Content, MergeValues};
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::Epoch;
+use wa_core::domain::enrolment::FlowRef;
 use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
+use wa_core::domain::pacing::DelayRange;
+use wa_core::domain::phone::Phone;
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
-use wa_core::id::{DeviceId, Incarnation, MessageId, UserId};
+use wa_core::id::{CampaignId, DeviceId, EnrolmentId, Incarnation, MessageId, StepId, UserId};
 use wa_core::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueMessage, Expired, LaneDue, LaneHistory, LaneLook,
-    MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
-    StoreError, Swept, WriteClass,
+    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue, LaneHistory,
+    LaneLook, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle,
+    Settled, StoreError, Swept, WriteClass,
 };
 use wa_core::time::Timestamp;
 
 use crate::error::{Done, Fail};
 use crate::insert::Bound;
 use crate::message_row::{message, read_attempt, read_message};
-use crate::row::{Columns, blob, device_list, hex, hex_list, int, json, number_list, read_all};
+use crate::row::{Columns, HexKey, blob, device_list, fetch_list, hex, hex_list, int, json, number_list, read_all};
 use crate::sequences::check_sequence;
 use crate::{Op, SqliteStore, begin, settle, sweep};
 
@@ -43,18 +50,24 @@ pub(crate) const HEADS: &str = "
                 ORDER BY m.priority, m.scope_id, m.due_at, m.id LIMIT 1
             ) FROM head CROSS JOIN messages last ON last.seq = head.seq
         )
-    SELECT head.n, m.seq, m.priority, m.scope_id, m.due_at
-    FROM head CROSS JOIN messages m ON m.seq = head.seq AND m.user_id = head.user_id
-    ORDER BY head.n, m.priority, m.scope_id";
-/// `due`: the chosen heads, by the row id; the greeting before each, by `messages_person`.
-pub(crate) const CHOSEN: &str = message!(
-    ", j.key, (
-        SELECT pa.greeting FROM messages p INDEXED BY messages_person CROSS JOIN attempts pa ON pa.id = p.attempt_id
-        WHERE p.person = m.person AND p.user_id = m.user_id ORDER BY pa.attempted_at DESC, p.id DESC LIMIT 1
-    )
-    FROM json_each(?) j CROSS JOIN messages m ON m.seq = j.value LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE m.state = 1"
-);
+    SELECT json_group_array(json_array(head.n, m.seq, m.priority, hex(m.scope_id), m.due_at))
+    FROM head CROSS JOIN messages m ON m.seq = head.seq AND m.user_id = head.user_id";
+/// `due`: the chosen heads, by the row id, with what their texts are merged with: that of the lead, by the unique index of ids, or
+/// their own; the greeting before each, by `messages_person`.
+pub(crate) const CHOSEN: &str = "
+    SELECT json_group_array(json_array(
+        j.key, hex(m.id), m.scope_kind, hex(m.scope_id), m.round, m.phone, json(m.content), json(m.delay), m.expires_at,
+        iif(m.lead_id IS NULL, m.name, l.name), coalesce(l.niches_spelled, l.niches),
+        json(iif(m.lead_id IS NULL, m.custom, l.custom)),
+        (
+            SELECT pa.greeting FROM messages p INDEXED BY messages_person CROSS JOIN attempts pa ON pa.id = p.attempt_id
+            WHERE p.person = m.person AND p.user_id = m.user_id ORDER BY pa.attempted_at DESC, p.id DESC LIMIT 1
+        ),
+        json(iif(m.scope_kind = 2, json_array(hex(m.enrolment_id), hex(m.step_id), m.steps_version, m.name, m.due_at), NULL))
+    ))
+    FROM json_each(?) j CROSS JOIN messages m ON m.seq = j.value
+        LEFT JOIN leads l ON l.id = m.lead_id AND l.user_id = m.user_id
+    WHERE m.state = 1";
 /// `sending`: by `devices_owner` and `messages_sending`.
 pub(crate) const SENDING: &str = "
     SELECT m.user_id, m.device_id, m.epoch, m.id, m.attempt_id
@@ -193,11 +206,14 @@ pub(crate) const BACKLOG: &str = "
         (SELECT count(*) FROM messages INDEXED BY messages_doubt WHERE state = 4)
     FROM (SELECT count(*) AS queued, min(due_at) AS oldest FROM messages INDEXED BY messages_queue WHERE state = 1) q";
 
+/// A row of [`HEADS`].
+type HeadRow = (usize, i64, i64, HexKey<CampaignId>, i64);
+
 /// The head of one group of a lane.
 struct Head {
     seq: i64,
     priority: i64,
-    turn: Vec<u8>,
+    turn: CampaignId,
     due_at: Timestamp,
 }
 
@@ -214,7 +230,7 @@ fn choose(look: &LaneLook, heads: &[Head], now: Timestamp) -> (Vec<i64>, Option<
             Some(head) if head.priority == SEQUENCES => look.served_sequence.map(|id| *id.as_bytes()),
             _ => look.served.map(|id| *id.as_bytes()),
         };
-        let follows = |head: &&Head| served.is_none_or(|served| head.turn.as_slice() > served.as_slice());
+        let follows = |head: &&Head| served.is_none_or(|served| *head.turn.as_bytes() > served);
         let first = due.peek().map(|head| head.seq);
         match due.find(follows).map(|head| head.seq).or(first) {
             Some(seq) => chosen.push(seq),
@@ -224,6 +240,66 @@ fn choose(look: &LaneLook, heads: &[Head], now: Timestamp) -> (Vec<i64>, Option<
     (chosen, next_due_at)
 }
 
+/// A row of [`CHOSEN`].
+#[derive(Deserialize)]
+struct ChosenRow(
+    usize,
+    HexKey<MessageId>,
+    u8,
+    HexKey<CampaignId>,
+    u16,
+    Option<String>,
+    Option<Content>,
+    Option<DelayRange>,
+    i64,
+    Option<String>,
+    Option<String>,
+    Option<BTreeMap<String, String>>,
+    Option<String>,
+    Option<FlowRow>,
+);
+
+/// Which flow a row of [`CHOSEN`] is: enrolment, step, version of the steps, name, due time.
+type FlowRow = (HexKey<EnrolmentId>, HexKey<StepId>, i32, String, i64);
+
+impl ChosenRow {
+    fn message(self) -> Done<DueMessage> {
+        let Self(_, id, kind, scope_id, round, phone, content, delay, expires_at, name, niche, custom, greeting, flow) =
+            self;
+        let scope = MessageScope::from_parts(kind, scope_id.0.as_bytes()).ok_or(Fail::Unreadable("scope"))?;
+        Ok(DueMessage {
+            id: id.0,
+            scope,
+            round,
+            phone: phone
+                .as_deref()
+                .map(Phone::from_e164)
+                .transpose()
+                .map_err(|_| Fail::Unreadable("phone"))?,
+            content,
+            delay,
+            expires_at: Timestamp::from_millis(expires_at),
+            // A message and a lead have a name, if only an empty one: it is missing where the lead is.
+            values: name.map(|name| MergeValues {
+                name,
+                phone: phone.unwrap_or_default(),
+                niche: niche.unwrap_or_default(),
+                custom: custom.unwrap_or_default(),
+            }),
+            previous_greeting: greeting,
+            flow: flow.map(|(enrolment, step, steps_version, name, due_at)| DueFlow {
+                flow: FlowRef {
+                    enrolment_id: enrolment.0,
+                    step_id: step.0,
+                    steps_version,
+                },
+                name,
+                due_at: Timestamp::from_millis(due_at),
+            }),
+        })
+    }
+}
+
 async fn due(connection: &mut SqliteConnection, due: &Due) -> Done<Vec<LaneDue>> {
     let lanes: Vec<(String, String)> = due
         .lanes
@@ -231,19 +307,17 @@ async fn due(connection: &mut SqliteConnection, due: &Due) -> Done<Vec<LaneDue>>
         .map(|look| (hex(look.user_id.as_bytes()), hex(look.device_id.as_bytes())))
         .collect();
     let mut heads: Vec<Vec<Head>> = due.lanes.iter().map(|_| Vec::new()).collect();
-    for row in sqlx::query(HEADS)
-        .bind(json(&lanes))
-        .fetch_all(&mut *connection)
-        .await?
-    {
-        let mut c = Columns::of(&row);
-        let at: usize = c.small("lane")?;
+    let rows: Vec<HeadRow> = fetch_list(connection, HEADS, json(&lanes)).await?;
+    for (at, seq, priority, turn, due_at) in rows {
         heads[at].push(Head {
-            seq: c.int()?,
-            priority: c.int()?,
-            turn: c.bytes()?.to_vec(),
-            due_at: c.at()?,
+            seq,
+            priority,
+            turn: turn.0,
+            due_at: Timestamp::from_millis(due_at),
         });
+    }
+    for heads in &mut heads {
+        heads.sort_unstable_by_key(|head| (head.priority, head.turn));
     }
     let mut answers = Vec::with_capacity(due.lanes.len());
     let mut wanted: Vec<i64> = Vec::new();
@@ -259,14 +333,10 @@ async fn due(connection: &mut SqliteConnection, due: &Due) -> Done<Vec<LaneDue>>
         });
     }
     let mut found: Vec<Option<DueMessage>> = wanted.iter().map(|_| None).collect();
-    for row in sqlx::query(CHOSEN).bind(json(&wanted)).fetch_all(connection).await? {
-        let mut c = Columns::of(&row);
-        let message = read_message(&mut c)?;
-        let at: usize = c.small("place")?;
-        found[at] = Some(DueMessage {
-            message,
-            previous_greeting: c.opt_text()?,
-        });
+    let rows: Vec<ChosenRow> = fetch_list(connection, CHOSEN, json(&wanted)).await?;
+    for row in rows {
+        let at = row.0;
+        found[at] = Some(row.message()?);
     }
     for (lane, message) in lane_of.into_iter().zip(found) {
         answers[lane].heads.extend(message);

@@ -49,7 +49,7 @@ statements! {
     settle { MESSAGES, SENT, COUNT_SENT, PROVIDER_IDS, SENDING_ON }
     suppressions { AMONG, PAGE, PUT, REMOVE }
     sweep { MARKED_CAMPAIGNS, MARKED_SEQUENCES, MARKED_DEVICES, OF_CAMPAIGN, OF_SEQUENCE, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_SEQUENCE, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
-    tallies { ADD, CHANGE, ADD_STEP, CHANGE_STEP, ADD_COUNT, LOWER_COUNT }
+    tallies { ADD, ADD_ALL, CHANGE, ADD_STEP, CHANGE_STEP, ADD_COUNT, LOWER_COUNT }
 }
 
 /// What may be walked from end to end: it is short by its nature.
@@ -249,6 +249,7 @@ fn lists() -> Vec<String> {
                     after,
                 };
                 lists.push(wanted.rows(10).sql().as_str().to_owned());
+                lists.push(wanted.members(10).sql().as_str().to_owned());
                 lists.push(wanted.count().sql().as_str().to_owned());
             }
         }

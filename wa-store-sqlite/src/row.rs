@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use wa_core::domain::access::RequestScope;
@@ -93,6 +93,28 @@ pub(crate) fn hex_list<'a, K: Key + 'a>(keys: impl IntoIterator<Item = &'a K>) -
     text
 }
 
+/// A key as hexadecimal digits in a list that SQLite gives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HexKey<K>(pub(crate) K);
+
+impl<'de, K: Key> Deserialize<'de> for HexKey<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let digits = <&str>::deserialize(deserializer)?;
+        let key = from_hex(digits).and_then(|bytes| K::from_slice(&bytes));
+        key.map(Self).ok_or_else(|| D::Error::custom("not a key"))
+    }
+}
+
+fn from_hex(digits: &str) -> Option<[u8; 16]> {
+    let digits: &[u8; 32] = digits.as_bytes().try_into().ok()?;
+    let mut bytes = [0; 16];
+    for (byte, [high, low]) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+        let [high, low] = [high, low].map(|digit| char::from(*digit).to_digit(16));
+        *byte = u8::try_from(high? << 4 | low?).ok()?;
+    }
+    Some(bytes)
+}
+
 /// Runs a statement that gathers what it finds in one JSON list: every row that leaves SQLite wakes whoever waits for it, which
 /// costs more than what is read for a message.
 pub(crate) async fn fetch_list<T: DeserializeOwned>(
@@ -101,7 +123,12 @@ pub(crate) async fn fetch_list<T: DeserializeOwned>(
     parameter: String,
 ) -> Done<Vec<T>> {
     let row = sqlx::query(sql).bind(parameter).fetch_one(connection).await?;
-    Columns::of(&row).json("list")
+    read_gathered(&row)
+}
+
+/// Reads what a statement has gathered in one JSON list.
+pub(crate) fn read_gathered<T: DeserializeOwned>(row: &SqliteRow) -> Done<Vec<T>> {
+    Columns::of(row).json("list")
 }
 
 /// Numbers as a JSON list.

@@ -12,7 +12,7 @@ use wa_core::id::{DeviceId, SequenceId, StepId, UserId};
 
 use crate::error::Done;
 use crate::insert::{Bound, Rows};
-use crate::row::blob;
+use crate::row::{blob, hex_list};
 
 /// What a message counts as, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub(crate) struct Standing {
 /// Changes of numbers that are written together.
 #[derive(Default)]
 pub(crate) struct Tallies {
-    cells: BTreeMap<Cell, [i64; COLUMNS]>,
-    steps: BTreeMap<StepCell, [i64; COLUMNS]>,
+    cells: BTreeMap<Cell, Sums>,
+    steps: BTreeMap<StepCell, Sums>,
     standings: BTreeMap<Standing, i64>,
 }
 
@@ -87,6 +87,18 @@ pub(crate) const CHANGE: &str = "
     WHERE tallies.user_id = v.column1 AND tallies.scope_kind = v.column2 AND tallies.scope_id = v.column3
         AND tallies.device_id = v.column4";
 pub(crate) static CHANGES: LazyLock<Rows> = LazyLock::new(|| Rows::of(CHANGE));
+
+/// As [`ADD`], the same to the cells of a list of devices.
+pub(crate) const ADD_ALL: &str = "
+    INSERT INTO tallies (device_id, user_id, scope_kind, scope_id,
+        done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
+    SELECT unhex(value), ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM json_each(?1) WHERE true
+    ON CONFLICT DO UPDATE SET
+        done = done + excluded.done, failed = failed + excluded.failed, skipped = skipped + excluded.skipped,
+        unknown = unknown + excluded.unknown, cancelled = cancelled + excluded.cancelled,
+        remaining = remaining + excluded.remaining, delivered = delivered + excluded.delivered,
+        undelivered = undelivered + excluded.undelivered, read = read + excluded.read,
+        replied = replied + excluded.replied";
 
 /// The same of steps. By the primary key.
 pub(crate) const ADD_STEP: &str = "
@@ -127,7 +139,7 @@ pub(crate) const LOWER_COUNT: &str = "
         AND enrolment_counts.state = v.column5 AND enrolment_counts.reason = v.column6";
 pub(crate) static COUNTS_LOWERED: LazyLock<Rows> = LazyLock::new(|| Rows::of(LOWER_COUNT));
 
-fn bind_step<'q>(statement: Bound<'q>, (cell, sums): &(StepCell, [i64; COLUMNS])) -> Bound<'q> {
+fn bind_step<'q>(statement: Bound<'q>, (cell, sums): &(StepCell, Sums)) -> Bound<'q> {
     let device = cell.device_id.as_ref().map(|id| blob(id).to_vec());
     let statement = statement
         .bind(blob(&cell.sequence_id).to_vec())
@@ -148,7 +160,12 @@ fn bind_count<'q>(statement: Bound<'q>, (standing, count): &(Standing, i64)) -> 
         .bind(*count)
 }
 
-fn bind<'q>(statement: Bound<'q>, (cell, sums): &(Cell, [i64; COLUMNS])) -> Bound<'q> {
+/// From how many cells on that change alike they are written as a list of devices.
+const ALIKE_MIN: usize = 4;
+
+type Sums = [i64; COLUMNS];
+
+fn bind<'q>(statement: Bound<'q>, (cell, sums): &(Cell, Sums)) -> Bound<'q> {
     let device = cell.device_id.as_ref().map(|id| blob(id).to_vec());
     let statement = statement
         .bind(blob(&cell.user_id).to_vec())
@@ -217,7 +234,28 @@ impl Tallies {
     /// Writes the changes.
     pub(crate) async fn write(self, connection: &mut SqliteConnection) -> Done<()> {
         let (raised, changed) = split(self.cells);
-        ADDS.run(connection, &raised, bind).await?;
+        // A page of a campaign raises the numbers of most of its devices alike.
+        let mut alike: BTreeMap<(UserId, MessageScope, Sums), Vec<DeviceId>> = BTreeMap::new();
+        for (cell, sums) in &raised {
+            if let Some(device) = cell.device_id {
+                alike.entry((cell.user_id, cell.scope, *sums)).or_default().push(device);
+            }
+        }
+        alike.retain(|_, devices| devices.len() >= ALIKE_MIN);
+        let alone = |(cell, sums): &(Cell, Sums)| {
+            cell.device_id.is_none() || !alike.contains_key(&(cell.user_id, cell.scope, *sums))
+        };
+        let alone: Vec<_> = raised.into_iter().filter(alone).collect();
+        ADDS.run(connection, &alone, bind).await?;
+        for ((user, scope, sums), devices) in &alike {
+            let statement = sqlx::query(ADD_ALL)
+                .bind(hex_list(devices))
+                .bind(blob(user).to_vec())
+                .bind(scope.kind())
+                .bind(scope.id_bytes(user).to_vec());
+            let statement = sums.iter().fold(statement, |statement, sum| statement.bind(*sum));
+            statement.execute(&mut *connection).await?;
+        }
         CHANGES.run(connection, &changed, bind).await?;
         let (raised, changed) = split(self.steps);
         STEP_ADDS.run(connection, &raised, bind_step).await?;

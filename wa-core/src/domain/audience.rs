@@ -111,6 +111,40 @@ impl fmt::Debug for CampaignEntry {
     }
 }
 
+/// A lead as a member of an audience.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AudienceLead {
+    /// The lead.
+    pub id: LeadId,
+    /// Its device.
+    pub device_id: Option<DeviceId>,
+    /// Its number.
+    pub phone: Phone,
+    /// Its name; may be empty.
+    pub name: String,
+}
+
+impl From<&Lead> for AudienceLead {
+    fn from(lead: &Lead) -> Self {
+        Self {
+            id: lead.id,
+            device_id: lead.device_id,
+            phone: lead.phone,
+            name: lead.name.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for AudienceLead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AudienceLead")
+            .field("id", &self.id)
+            .field("device_id", &self.device_id)
+            .field("phone", &self.phone)
+            .finish_non_exhaustive()
+    }
+}
+
 /// How far the expansion of an audience came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

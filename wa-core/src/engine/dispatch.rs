@@ -56,7 +56,7 @@ pub(crate) struct Ticket {
     pub(crate) epoch: crate::domain::device::Epoch,
     pub(crate) scope: MessageScope,
     /// Of a flow: where its enrolment may go afterwards.
-    pub(crate) flow: Option<Box<FlowNext>>,
+    pub(crate) flow: Option<FlowNext>,
     pub(crate) host: Arc<str>,
     pub(crate) context: SendContext,
     pub(crate) message: OutgoingMessage,

@@ -9,12 +9,12 @@ use super::node::Engine;
 use super::render::ContentSource;
 use crate::domain::content::Template;
 use crate::domain::enrolment::{Enrolment, EnrolmentState, FlowRef};
-use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::message::{MessageScope, MessageState};
 use crate::domain::schedule::{LatePolicy, Quiet};
 use crate::domain::sequence::{Sequence, SequenceSteps, Step};
 use crate::id::{EnrolmentId, SequenceId};
 use crate::plan::enrolment::{Course, EnrolmentContext, Followed, StepEnd, follow};
-use crate::store::{Advance, StoreError, Verdict};
+use crate::store::{Advance, DueFlow, StoreError, Verdict};
 use crate::time::Timestamp;
 
 /// Names one version of the steps of a sequence.
@@ -82,13 +82,16 @@ pub(crate) struct Flows {
 
 impl Flows {
     /// What a message is made from; `None` when it belongs to no sequence.
-    pub(crate) fn source(&self, message: &Message) -> Option<Arc<FlowSource>> {
-        let (MessageScope::Sequence(id), Some(flow)) = (message.scope, message.flow) else {
+    pub(crate) fn source(&self, scope: MessageScope, round: u16, due: Option<&DueFlow>) -> Option<Arc<FlowSource>> {
+        let (MessageScope::Sequence(id), Some(due)) = (scope, due) else {
             return None;
         };
+        let flow = due.flow;
         let sequence = self.sequences.by_id.get(&id)?;
         let steps = self.sequences.steps.get(&(id, flow.steps_version))?;
         Some(Arc::new(FlowSource {
+            round,
+            due: due.clone(),
             place: steps.steps.position(flow.step_id)?,
             sequence: Arc::clone(sequence),
             steps: Arc::clone(steps),
@@ -100,6 +103,8 @@ impl Flows {
 /// What the message of a flow is made from.
 #[derive(Debug)]
 pub(crate) struct FlowSource {
+    round: u16,
+    due: DueFlow,
     pub(crate) sequence: Arc<Sequence>,
     steps: Arc<ParsedSteps>,
     /// Of its step, in the version that the message has.
@@ -131,8 +136,8 @@ impl FlowSource {
 
     /// Whether it is skipped because nobody was there when it was due: it was so long before `taken_at`, when this node took
     /// over the lane. Time on hold does not count, which is why its expiry, moved by that, tells when it was due.
-    pub(crate) fn is_late(&self, message: &Message, taken_at: Timestamp, grace: Duration) -> bool {
-        let due_at = message.due_at.max(message.expires_at - self.sequence.expires_after);
+    pub(crate) fn is_late(&self, expires_at: Timestamp, taken_at: Timestamp, grace: Duration) -> bool {
+        let due_at = self.due.due_at.max(expires_at - self.sequence.expires_after);
         self.sequence.late_policy == LatePolicy::Skip && due_at + grace < taken_at
     }
 
@@ -140,30 +145,22 @@ impl FlowSource {
     ///
     /// Only where the enrolment has the newest steps: what an edit means for it needs the steps that it has had, and is planned
     /// from its mark.
-    pub(crate) fn next(self: &Arc<Self>, message: &Message) -> Option<Box<FlowNext>> {
+    pub(crate) fn next(self: Arc<Self>) -> Option<FlowNext> {
         let FlowRef {
             step_id, steps_version, ..
-        } = message.flow?;
+        } = self.due.flow;
         let enrolment = self.enrolment.as_ref()?;
         let stands = enrolment.state == EnrolmentState::Open
             && enrolment.step_id == step_id
             && enrolment.steps_version == steps_version;
         let newest = self.sequence.steps_version == steps_version && self.sequence.deleted_at.is_none();
-        (message.round == 0 && stands && newest).then(|| {
-            Box::new(FlowNext {
-                message: message.clone(),
-                source: Arc::clone(self),
-            })
-        })
+        (self.round == 0 && stands && newest).then(|| FlowNext(self))
     }
 }
 
 /// A message of a flow on its way, with what its enrolment does next.
 #[derive(Debug)]
-pub(crate) struct FlowNext {
-    message: Message,
-    source: Arc<FlowSource>,
-}
+pub(crate) struct FlowNext(Arc<FlowSource>);
 
 impl FlowNext {
     /// The move that an outcome asks for: to a next step, or none. What else may follow is planned from the mark.
@@ -180,10 +177,11 @@ impl FlowNext {
             sequence,
             steps,
             enrolment,
+            due,
             ..
-        } = &*self.source;
+        } = &*self.0;
         let end = StepEnd {
-            message: &self.message,
+            name: &due.name,
             state,
             reason,
             at,
@@ -249,10 +247,13 @@ impl Engine {
     }
 
     /// What the messages of sequences among these are made from.
-    pub(crate) async fn flows_of<'a>(&self, messages: impl Iterator<Item = &'a Message>) -> Result<Flows, StoreError> {
+    pub(crate) async fn flows_of(
+        &self,
+        messages: impl Iterator<Item = (MessageScope, FlowRef)>,
+    ) -> Result<Flows, StoreError> {
         let (mut ids, mut versions, mut enrolments) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for message in messages {
-            if let (MessageScope::Sequence(id), Some(flow)) = (message.scope, message.flow) {
+        for (scope, flow) in messages {
+            if let MessageScope::Sequence(id) = scope {
                 ids.insert(id);
                 versions.insert((id, flow.steps_version));
                 enrolments.insert(flow.enrolment_id);

@@ -21,11 +21,11 @@ use crate::domain::campaign::Campaign;
 use crate::domain::content::Media;
 use crate::domain::device::OwnedDevice;
 use crate::domain::lane::{LaneAnswer, LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest};
-use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
-use crate::domain::pacing::DelaySettings;
+use crate::domain::pacing::{DelayRange, DelaySettings};
+use crate::domain::phone::Phone;
 use crate::domain::schedule::Quiet;
-use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, SequenceId, UserId};
+use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, MessageId, SequenceId, UserId};
 use crate::media::MediaError;
 use crate::plan::LaneEffect;
 use crate::store::{
@@ -140,17 +140,28 @@ pub(crate) enum RestrictionOrd {
     All,
 }
 
+/// The attempt of a message in doubt that is sent again with the same id.
+#[derive(Debug)]
+struct Repeated {
+    attempt_id: AttemptId,
+    transport_message_id: TransportMessageId,
+    cause: MaybeSentCause,
+}
+
 /// A message that its lane may send now, rendered.
 #[derive(Debug)]
 pub struct Candidate {
+    user_id: UserId,
     device_id: DeviceId,
-    message: Message,
+    message_id: MessageId,
+    scope: MessageScope,
+    to: Option<Phone>,
     text: String,
     greeting: Option<String>,
     media: Option<Media>,
     request: LaneRequest,
     flow: Option<Arc<FlowSource>>,
-    again: bool,
+    repeated: Option<Repeated>,
     outgoing: Option<OutgoingMedia>,
     host: Arc<str>,
 }
@@ -646,7 +657,13 @@ impl Engine {
         again: Box<Again>,
         now: LaneNow,
     ) -> Result<Candidate, LaneAnswer> {
-        let request = self.request(lane, device_id, &again.message, again.quiet);
+        let request = self.request(
+            lane,
+            device_id,
+            (again.message.id, again.message.scope),
+            again.message.delay,
+            again.quiet,
+        );
         let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
         if !answer.is_ready() {
             lane.waiting = Some((answer.reason, answer.at));
@@ -656,37 +673,47 @@ impl Engine {
         let Again {
             message, media, flow, ..
         } = *again;
-        let (text, greeting) = message
-            .attempt
-            .as_ref()
-            .map(|attempt| (attempt.text.clone(), attempt.greeting.clone()))
-            .unwrap_or_default();
-        let host = Arc::clone(&lane.host);
+        let cause = cause_of(&message);
+        let attempt = message.attempt.expect("a message in doubt has an attempt");
         Ok(Candidate {
+            user_id: message.user_id,
             device_id,
-            message,
-            text,
-            greeting,
+            message_id: message.id,
+            scope: message.scope,
+            to: message.phone,
+            text: attempt.text,
+            greeting: attempt.greeting,
             media,
             request,
             flow,
-            again: true,
+            repeated: Some(Repeated {
+                attempt_id: attempt.id,
+                transport_message_id: attempt.transport_message_id,
+                cause,
+            }),
             outgoing: None,
-            host,
+            host: Arc::clone(&lane.host),
         })
     }
 
-    fn request(&self, lane: &Lane, device_id: DeviceId, message: &Message, quiet: Option<Quiet>) -> LaneRequest {
+    fn request(
+        &self,
+        lane: &Lane,
+        device_id: DeviceId,
+        (message, scope): (MessageId, MessageScope),
+        delay: Option<DelayRange>,
+        quiet: Option<Quiet>,
+    ) -> LaneRequest {
         let policy = &self.core.config.pacing;
         let settings = DelaySettings {
-            message: message.delay,
+            message: delay,
             sequence: None,
             device: lane.delay,
         };
         let range = policy.delay_range(settings);
         LaneRequest {
-            priority: message.scope.priority(),
-            delay: policy.draw_delay(range, &self.core.seed, device_id, message.id),
+            priority: scope.priority(),
+            delay: policy.draw_delay(range, &self.core.seed, device_id, message),
             quiet,
             caps: lane.caps,
         }
@@ -695,13 +722,9 @@ impl Engine {
     async fn look_at(&self, due: &Due, now: LaneNow) -> Result<Vec<Candidate>, StoreError> {
         let answers = self.core.store.due(due).await?;
         let mut campaign_ids = BTreeSet::new();
-        let mut lead_ids: BTreeMap<UserId, BTreeSet<LeadId>> = BTreeMap::new();
         for head in answers.iter().flat_map(|lane| &lane.heads) {
-            if let MessageScope::Campaign(id) = head.message.scope {
+            if let MessageScope::Campaign(id) = head.scope {
                 campaign_ids.insert(id);
-            }
-            if let Some(lead) = head.message.lead_id {
-                lead_ids.entry(head.message.user_id).or_default().insert(lead);
             }
         }
         let mut campaigns = BTreeMap::new();
@@ -710,15 +733,10 @@ impl Engine {
             let read = self.core.store.campaigns_by_id(&ids).await?;
             campaigns = self.state().contents.refresh(read);
         }
+        let heads = answers.iter().flat_map(|lane| &lane.heads);
         let flows = self
-            .flows_of(answers.iter().flat_map(|lane| &lane.heads).map(|head| &head.message))
+            .flows_of(heads.filter_map(|head| Some((head.scope, head.flow.as_ref()?.flow))))
             .await?;
-        let mut leads: BTreeMap<LeadId, Lead> = BTreeMap::new();
-        for (user, ids) in lead_ids {
-            let ids: Vec<_> = ids.into_iter().collect();
-            let read = self.core.store.leads_by_id(user, &ids).await?;
-            leads.extend(read.into_iter().map(|lead| (lead.id, lead)));
-        }
         let mut candidates = Vec::new();
         let mut declined = Vec::new();
         {
@@ -746,16 +764,16 @@ impl Engine {
                 let mut chosen = None;
                 let waiting_looks = self.core.config.look_every * LOOKS_WHILE_WAITING;
                 for head in heads {
-                    let campaign = match head.message.scope {
+                    let campaign = match head.scope {
                         MessageScope::Campaign(id) => campaigns.get(&id),
                         _ => None,
                     };
-                    let flow = flows.source(&head.message);
+                    let flow = flows.source(head.scope, head.round, head.flow.as_ref());
                     let quiet = match (&flow, campaign) {
                         (Some(flow), _) => flow.quiet(),
                         (None, campaign) => campaign.and_then(|parsed| quiet_of(&parsed.campaign)),
                     };
-                    let request = self.request(lane, device_id, &head.message, quiet);
+                    let request = self.request(lane, device_id, (head.id, head.scope), head.delay, quiet);
                     let told = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
                     if told.is_ready() {
                         chosen = Some((head, request, flow));
@@ -767,7 +785,7 @@ impl Engine {
                     }
                     if told.reason == LaneReason::QuietHours {
                         // They concern its campaign or sequence alone: the next one in turn may go.
-                        lane.serve(head.message.scope);
+                        lane.serve(head.scope);
                         earliest = told.at.min(now.at() + self.core.config.look_every);
                     }
                 }
@@ -777,21 +795,20 @@ impl Engine {
                     continue;
                 };
                 lane.waiting = None;
-                let campaign = match head.message.scope {
+                let campaign = match head.scope {
                     MessageScope::Campaign(id) => campaigns.get(&id).map(Arc::as_ref),
                     _ => None,
                 };
                 let source = flow.as_deref().map(FlowSource::content);
                 let context = RenderContext {
                     source: source.or_else(|| campaign.map(ParsedCampaign::source)),
-                    leads: &leads,
                     seed: &self.core.seed,
                     now: now.wall(),
                 };
                 let grace = self.core.config.late_grace;
                 let is_late = flow
                     .as_ref()
-                    .is_some_and(|flow| flow.is_late(&head.message, lane.taken_at, grace));
+                    .is_some_and(|flow| flow.is_late(head.expires_at, lane.taken_at, grace));
                 let made = if is_late {
                     Err((MessageState::Skipped, Reason::Late))
                 } else {
@@ -799,20 +816,23 @@ impl Engine {
                 };
                 match made {
                     Ok(Ready { text, greeting, media }) => candidates.push(Candidate {
+                        user_id: lane.user_id,
                         device_id,
-                        message: head.message,
+                        message_id: head.id,
+                        scope: head.scope,
+                        to: head.phone,
                         text,
                         greeting,
                         media,
                         request,
                         flow,
-                        again: false,
+                        repeated: None,
                         outgoing: None,
                         host: Arc::clone(&lane.host),
                     }),
                     Err((state, reason)) => {
-                        declined.push(self.decline(lane, device_id, &head.message, state, reason, None));
-                        ask_for_errors(follow_ups, &head.message, state);
+                        declined.push(self.decline(lane, device_id, head.id, state, reason, None));
+                        ask_for_errors(follow_ups, lane.user_id, head.scope, state);
                         lane.phase = LanePhase::Idle;
                         timers.set(device_id, now.at());
                     }
@@ -859,7 +879,7 @@ impl Engine {
         &self,
         lane: &Lane,
         device_id: DeviceId,
-        message: &Message,
+        message_id: MessageId,
         state: MessageState,
         reason: Reason,
         due_at: Option<Timestamp>,
@@ -869,7 +889,7 @@ impl Engine {
             user_id: lane.user_id,
             device_id,
             epoch: lane.epoch,
-            message_id: message.id,
+            message_id,
             state,
             reason,
             due_at,
@@ -891,13 +911,13 @@ impl Engine {
             let transport = self.core.transports.get(&lane.device.platform).cloned();
             (Arc::clone(&lane.device), transport)
         };
-        let (Some(transport), Some(to)) = (transport, candidate.message.phone) else {
+        let (Some(transport), Some(to)) = (transport, candidate.to) else {
             self.put_back([candidate.device_id], self.core.config.look_every);
             return Ok(None);
         };
         let limit = self.core.config.send_timeout + GRACE;
         if let Some(media) = &candidate.media {
-            let load = self.core.media.load(candidate.message.user_id, media);
+            let load = self.core.media.load(candidate.user_id, media);
             let loaded = self.core.within(limit, load).await;
             match loaded.unwrap_or_else(|| Err(MediaError::Unavailable("no answer in time".to_owned()))) {
                 Ok(loaded) => candidate.outgoing = Some(loaded),
@@ -915,11 +935,11 @@ impl Engine {
             }
         }
         let outgoing = OutgoingMessage {
-            message_id: candidate.message.id,
+            message_id: candidate.message_id,
             // Only the final attempt has an id; what is prepared is known by its message.
-            attempt_id: AttemptId::from_uuid(*candidate.message.id.as_uuid()),
+            attempt_id: AttemptId::from_uuid(*candidate.message_id.as_uuid()),
             transport_message_id: TransportMessageId::from_attempt(AttemptId::from_uuid(
-                *candidate.message.id.as_uuid(),
+                *candidate.message_id.as_uuid(),
             )),
             to,
             text: candidate.text.clone(),
@@ -968,18 +988,18 @@ impl Engine {
         due_at: Option<Timestamp>,
         detail: String,
     ) -> Result<Option<Candidate>, StoreError> {
-        if candidate.again {
+        if candidate.repeated.is_some() {
             // In doubt, not queued: it stays so and is looked at again with the other doubts.
             self.put_back([candidate.device_id], self.core.config.look_every);
             return Ok(None);
         }
         let declined = {
             let mut state_now = self.state();
-            ask_for_errors(&mut state_now.follow_ups, &candidate.message, state);
+            ask_for_errors(&mut state_now.follow_ups, candidate.user_id, candidate.scope, state);
             let Some(lane) = state_now.lanes.get(&candidate.device_id) else {
                 return Ok(None);
             };
-            let mut declined = self.decline(lane, candidate.device_id, &candidate.message, state, reason, due_at);
+            let mut declined = self.decline(lane, candidate.device_id, candidate.message_id, state, reason, due_at);
             declined.detail = Some(detail);
             declined
         };
@@ -1024,28 +1044,30 @@ impl Engine {
                     continue;
                 }
                 lane.phase = LanePhase::Sending;
-                let existing = candidate.message.attempt.as_ref().filter(|_| candidate.again);
-                let attempt_id =
-                    existing.map_or_else(|| AttemptId::new(&self.core.ids, now.wall()), |attempt| attempt.id);
-                let transport_message_id = match existing {
-                    Some(attempt) => attempt.transport_message_id.clone(),
-                    None => match self.core.transports.get(&lane.device.platform) {
-                        Some(transport) => transport.message_id(attempt_id),
-                        None => TransportMessageId::from_attempt(attempt_id),
-                    },
+                let (attempt_id, transport_message_id) = match &candidate.repeated {
+                    Some(repeated) => (repeated.attempt_id, repeated.transport_message_id.clone()),
+                    None => {
+                        let attempt_id = AttemptId::new(&self.core.ids, now.wall());
+                        let transport = self.core.transports.get(&lane.device.platform);
+                        let id = transport.map(|transport| transport.message_id(attempt_id));
+                        (
+                            attempt_id,
+                            id.unwrap_or_else(|| TransportMessageId::from_attempt(attempt_id)),
+                        )
+                    }
                 };
                 live.insert(attempt_id);
                 items.push(BeginItem {
                     user_id: lane.user_id,
                     device_id: candidate.device_id,
                     epoch: lane.epoch,
-                    message_id: candidate.message.id,
+                    message_id: candidate.message_id,
                     attempt_id,
                     transport_message_id,
                     text: candidate.text.clone(),
                     greeting: candidate.greeting.clone(),
                     attempted_at: now.wall(),
-                    again: candidate.again,
+                    again: candidate.repeated.is_some(),
                 });
                 kept.push(candidate);
             }
@@ -1098,9 +1120,7 @@ impl Engine {
             let transport = lane
                 .as_ref()
                 .and_then(|lane| self.core.transports.get(&lane.device.platform).cloned());
-            let (Begun::Yes, Some(lane), Some(transport), Some(to)) =
-                (answer, lane, transport, candidate.message.phone)
-            else {
+            let (Begun::Yes, Some(lane), Some(transport), Some(to)) = (answer, lane, transport, candidate.to) else {
                 live.remove(&item.attempt_id);
                 if let Some(lane) = lanes.get_mut(&device_id) {
                     lane.phase = LanePhase::Idle;
@@ -1112,7 +1132,7 @@ impl Engine {
                 continue;
             };
             lane.pacing.begin(now.at());
-            lane.serve(candidate.message.scope);
+            lane.serve(candidate.scope);
             let message = OutgoingMessage {
                 message_id: item.message_id,
                 attempt_id: item.attempt_id,
@@ -1125,8 +1145,8 @@ impl Engine {
                 user_id: item.user_id,
                 device_id,
                 epoch: item.epoch,
-                scope: candidate.message.scope,
-                flow: candidate.flow.and_then(|flow| flow.next(&candidate.message)),
+                scope: candidate.scope,
+                flow: candidate.flow.and_then(|flow| flow.next()),
                 host: Arc::clone(&lane.host),
                 context: SendContext {
                     device: Arc::clone(&lane.device),
@@ -1137,7 +1157,7 @@ impl Engine {
                 doubt: transport.capabilities().doubt(),
                 on_doubt: lane.on_doubt,
                 lane_was_passing: lane.passing,
-                in_doubt_for: candidate.again.then(|| cause_of(&candidate.message)),
+                in_doubt_for: candidate.repeated.map(|repeated| repeated.cause),
                 asked_at,
                 begun_at: now.at(),
                 attempted_at: item.attempted_at,
@@ -1345,9 +1365,9 @@ impl Engine {
 }
 
 /// A message that fails before any attempt counts for the error rate of its scope, like one that fails afterwards.
-fn ask_for_errors(follow_ups: &mut FollowUps, message: &Message, state: MessageState) {
+fn ask_for_errors(follow_ups: &mut FollowUps, user: UserId, scope: MessageScope, state: MessageState) {
     if state == MessageState::Failed {
-        follow_ups.ask_of_scope(message.user_id, message.scope);
+        follow_ups.ask_of_scope(user, scope);
     }
 }
 

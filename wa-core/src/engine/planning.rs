@@ -24,8 +24,8 @@ use crate::plan::{
     route, start, take_turns,
 };
 use crate::store::{
-    Change, ChangeSet, Fence, Outcome, PageRequest, REPLIES_KEPT_FOR, RecentOf, SendingRow, Settle, StoreError,
-    Verdict, WriteClass,
+    Change, ChangeSet, DueFlow, Fence, Outcome, PageRequest, REPLIES_KEPT_FOR, RecentOf, SendingRow, Settle,
+    StoreError, Verdict, WriteClass,
 };
 use crate::time::Timestamp;
 use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScope, SendContext, SendError, Transport};
@@ -632,7 +632,9 @@ impl Engine {
             let read = self.core.store.campaigns_by_id(&ids).await?;
             campaigns.extend(read.into_iter().map(|campaign| (campaign.id, campaign)));
         }
-        let flows = self.flows_of(rows.iter()).await?;
+        let flows = self
+            .flows_of(rows.iter().filter_map(|row| Some((row.scope, row.flow?))))
+            .await?;
         let mut questions = Vec::new();
         let mut finished = Vec::new();
         let lane_now = self.core.lane_now().at();
@@ -910,7 +912,7 @@ fn again(message: Message, campaigns: &BTreeMap<CampaignId, Campaign>, flows: &F
         MessageScope::Campaign(id) => campaigns.get(&id),
         _ => None,
     };
-    let flow = flows.source(&message);
+    let flow = flows.source(message.scope, message.round, DueFlow::of(&message).as_ref());
     let of_scope = match &flow {
         Some(flow) => Some(flow.content().content),
         None => campaign.map(|campaign| &campaign.content),

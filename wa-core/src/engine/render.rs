@@ -6,11 +6,10 @@ use std::sync::Arc;
 use crate::antispam::greeting::{Greeting, GreetingSet};
 use crate::antispam::render::{GreetingChoice, RenderError, RenderRequest, RenderScope, render};
 use crate::domain::campaign::{Campaign, Dressing};
-use crate::domain::content::{Content, Media, MergeValues, Template};
-use crate::domain::lead::Lead;
-use crate::domain::message::{Message, MessageState, Reason};
+use crate::domain::content::{Content, Media, Template};
+use crate::domain::message::{MessageState, Reason};
 use crate::domain::schedule::{LocalTime, TimeZone};
-use crate::id::{CampaignId, LeadId};
+use crate::id::CampaignId;
 use crate::seed::Seed;
 use crate::store::DueMessage;
 use crate::time::Timestamp;
@@ -81,7 +80,6 @@ impl ContentCache {
 pub(crate) struct RenderContext<'a> {
     /// What its campaign or step says.
     pub(crate) source: Option<ContentSource<'a>>,
-    pub(crate) leads: &'a BTreeMap<LeadId, Lead>,
     pub(crate) seed: &'a Seed,
     pub(crate) now: Timestamp,
 }
@@ -96,13 +94,12 @@ pub(crate) struct Ready {
 
 /// Renders a due message, or says what it becomes instead.
 pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Ready, (MessageState, Reason)> {
-    let message = &due.message;
-    if message.expires_at <= context.now {
+    if due.expires_at <= context.now {
         return Err((MessageState::Skipped, Reason::Expired));
     }
-    let values = values_of(message, context.leads).ok_or((MessageState::Skipped, Reason::LeadGone))?;
+    let values = due.values.as_ref().ok_or((MessageState::Skipped, Reason::LeadGone))?;
     let own;
-    let (template, content): (&Template, &Content) = match (&message.content, context.source) {
+    let (template, content): (&Template, &Content) = match (&due.content, context.source) {
         (Some(content), _) => {
             own = content.template().map_err(|_| (MessageState::Failed, Reason::Empty))?;
             (&own, content)
@@ -131,8 +128,8 @@ pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Rea
         });
     let request = RenderRequest {
         template,
-        values: &values,
-        scope: if message.scope.is_bulk() {
+        values,
+        scope: if due.scope.is_bulk() {
             RenderScope::Bulk
         } else {
             RenderScope::Interactive
@@ -140,8 +137,8 @@ pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Rea
         greeting,
         randomizer: dressing.and_then(|(dressing, _)| dressing.randomizer),
         seed: context.seed,
-        message: message.id,
-        round: message.round.into(),
+        message: due.id,
+        round: due.round.into(),
     };
     match render(&request) {
         Ok(rendered) => {
@@ -161,28 +158,4 @@ pub(crate) fn ready(due: &DueMessage, context: &RenderContext<'_>) -> Result<Rea
         Err(RenderError::TooLong { .. }) => Err((MessageState::Skipped, Reason::TooLong)),
         Err(_) => Err((MessageState::Failed, Reason::Empty)),
     }
-}
-
-fn values_of(message: &Message, leads: &BTreeMap<LeadId, Lead>) -> Option<MergeValues> {
-    let phone = message
-        .phone
-        .map(|phone| phone.as_e164().to_owned())
-        .unwrap_or_default();
-    Some(match message.lead_id {
-        Some(id) => {
-            let lead = leads.get(&id)?;
-            MergeValues {
-                name: lead.name.clone(),
-                phone,
-                niche: lead.niches.to_string(),
-                custom: lead.custom.clone(),
-            }
-        }
-        None => MergeValues {
-            name: message.name.clone(),
-            phone,
-            niche: String::new(),
-            custom: message.custom.clone(),
-        },
-    })
 }

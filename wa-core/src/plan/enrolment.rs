@@ -191,8 +191,8 @@ fn message(
 /// How the active step of an enrolment ended.
 #[derive(Debug, Clone, Copy)]
 pub struct StepEnd<'a> {
-    /// The message of the step, for whom it was.
-    pub message: &'a Message,
+    /// The name in the message of the step, for lists.
+    pub name: &'a str,
     /// How it ended.
     pub state: MessageState,
     /// Why.
@@ -208,7 +208,7 @@ impl<'a> StepEnd<'a> {
         let sent = matches!(message.state, MessageState::Sent | MessageState::Unknown);
         let attempted_at = message.attempt.as_ref().map(|attempt| attempt.attempted_at);
         Self {
-            message,
+            name: &message.name,
             state: message.state,
             reason: message.reason,
             at: attempted_at
@@ -260,7 +260,7 @@ pub fn follow(enrolment: &Enrolment, end: StepEnd<'_>, course: Course<'_>, conte
         lead_id: enrolment.lead_id,
         phone: enrolment.phone,
         person: enrolment.person,
-        name: end.message.name.clone(),
+        name: end.name.to_owned(),
         device_id,
     };
     // Steps that the edit took away were listed: their rows say why they never come.

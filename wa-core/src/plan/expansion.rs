@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::audience::{AudienceCursor, CampaignEntry};
+use crate::domain::audience::{AudienceCursor, AudienceLead, CampaignEntry};
 use crate::domain::campaign::{Campaign, Routing};
 use crate::domain::content::Content;
-use crate::domain::lead::Lead;
 use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::id::{DeviceId, IdSource, LeadId, MessageId};
@@ -17,7 +16,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 pub enum AudiencePage {
     /// Leads, by id.
-    Leads(Vec<Lead>),
+    Leads(Vec<AudienceLead>),
     /// Entries, by position.
     Entries(Vec<CampaignEntry>),
 }
@@ -213,7 +212,12 @@ mod tests {
         let device = DeviceId::new(&ids, at(1));
         let campaign = Campaign::draft(CampaignId::new(&ids, at(1)), user, "t", Content::text("x"), at(1));
         let phone = |text: &str| Phone::from_e164(text).unwrap();
-        let lead = |text, device| Lead::new(LeadId::new(&ids, at(2)), user, device, phone(text), at(2));
+        let lead = |text, device_id| AudienceLead {
+            id: LeadId::new(&ids, at(2)),
+            device_id,
+            phone: phone(text),
+            name: String::new(),
+        };
         let page = AudiencePage::Leads(vec![
             lead("+60123456789", Some(device)),
             lead("+60123456789", Some(device)),

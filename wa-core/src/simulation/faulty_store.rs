@@ -13,7 +13,7 @@ use rand::RngExt as _;
 use super::clock::Timeline;
 use super::history::{BeginSeen, History, SettleSeen, What};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::CampaignEntry;
+use crate::domain::audience::{AudienceLead, CampaignEntry};
 use crate::domain::campaign::Campaign;
 use crate::domain::command::DeviceCommand;
 use crate::domain::device::{Device, Epoch, OwnedDevice};
@@ -394,7 +394,7 @@ passed_on! { CampaignStore {
     fn campaigns_due(now: Timestamp, limit: u32) -> Vec<Campaign>;
     fn campaigns_expanding(limit: u32) -> Vec<Campaign>;
     fn next_campaign_at() -> Option<Timestamp>;
-    fn audience_page(campaign: &Campaign, after: LeadId, limit: u32) -> Vec<Lead>;
+    fn audience_page(campaign: &Campaign, after: LeadId, limit: u32) -> Vec<AudienceLead>;
     fn entries_page(campaign: CampaignId, after: u32, limit: u32) -> Vec<CampaignEntry>;
     fn audience_size(campaign: &Campaign) -> u64;
     fn persons_in(campaign: CampaignId, persons: &[PersonKey]) -> Vec<PersonKey>;

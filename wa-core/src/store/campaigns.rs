@@ -4,9 +4,8 @@ use async_trait::async_trait;
 
 use super::{Page, PageRequest, StoreError};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::CampaignEntry;
+use crate::domain::audience::{AudienceLead, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignStatus};
-use crate::domain::lead::Lead;
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
 #[cfg(doc)]
@@ -63,7 +62,12 @@ pub trait CampaignStore: Send + Sync {
     /// The next leads of a campaign's audience after a lead, by id.
     ///
     /// To ensure correctness: exact matching within the campaign's user; leads created after `campaign.started_at` are left out.
-    async fn audience_page(&self, campaign: &Campaign, after: LeadId, limit: u32) -> Result<Vec<Lead>, StoreError>;
+    async fn audience_page(
+        &self,
+        campaign: &Campaign,
+        after: LeadId,
+        limit: u32,
+    ) -> Result<Vec<AudienceLead>, StoreError>;
 
     /// The next entries of a campaign after a position.
     async fn entries_page(

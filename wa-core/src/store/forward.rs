@@ -38,7 +38,7 @@ macro_rules! forward_store {
     ($type:ty => $field:ident) => {
         const _: () = {
             use $crate::domain::access::RequestScope;
-            use $crate::domain::audience::CampaignEntry;
+            use $crate::domain::audience::{AudienceLead, CampaignEntry};
             use $crate::domain::campaign::Campaign;
             use $crate::domain::command::DeviceCommand;
             use $crate::domain::device::{Epoch, OwnedDevice};
@@ -80,7 +80,7 @@ macro_rules! forward_store {
                 fn campaigns_expanding(limit: u32) -> Vec<Campaign>;
                 fn complete_campaigns(events: &[EventId], now: Timestamp) -> Vec<Campaign>;
                 fn next_campaign_at() -> Option<Timestamp>;
-                fn audience_page(campaign: &Campaign, after: LeadId, limit: u32) -> Vec<Lead>;
+                fn audience_page(campaign: &Campaign, after: LeadId, limit: u32) -> Vec<AudienceLead>;
                 fn entries_page(campaign: CampaignId, after: u32, limit: u32) -> Vec<CampaignEntry>;
                 fn audience_size(campaign: &Campaign) -> u64;
                 fn persons_in(campaign: CampaignId, persons: &[PersonKey]) -> Vec<PersonKey>;

@@ -55,9 +55,9 @@ pub use self::leases::{LeaseStore, NodeRecord, TakenOver};
 pub use self::memory::Flaw;
 pub use self::memory::MemoryStore;
 pub use self::outbox::{
-    Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueMessage, Expired, LaneDue, LaneHistory,
-    LaneLook, MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
-    Swept, Verdict,
+    Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue,
+    LaneHistory, LaneLook, MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes, SendingRow,
+    Settle, Settled, Swept, Verdict,
 };
 pub use self::page::{PAGE_MAX, Page, PageRequest};
 pub use self::sequences::{EnrolmentFilter, SequenceCounts, SequenceFilter, SequenceStore, Span};

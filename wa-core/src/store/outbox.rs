@@ -6,10 +6,14 @@ use async_trait::async_trait;
 
 use super::{Advance, Page, PageRequest, StoreError};
 use crate::domain::access::RequestScope;
+use crate::domain::content::{Content, MergeValues};
 use crate::domain::delivery::Delivery;
 use crate::domain::device::Epoch;
+use crate::domain::enrolment::FlowRef;
+use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
-use crate::domain::phone::PersonKey;
+use crate::domain::pacing::DelayRange;
+use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::id::{
     AttemptId, CampaignId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, SequenceId, StepId, UserId,
@@ -50,13 +54,89 @@ pub struct LaneDue {
     pub next_due_at: Option<Timestamp>,
 }
 
-/// A message that may go, with what rendering it needs beside its scope's content.
-#[derive(Debug, Clone)]
+/// A message that may go, as far as rendering and sending it needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueMessage {
     /// The message, still queued when it was read.
-    pub message: Message,
+    pub id: MessageId,
+    /// What it belongs to.
+    pub scope: MessageScope,
+    /// Its round.
+    pub round: u16,
+    /// The recipient; none when erased.
+    pub phone: Option<Phone>,
+    /// Its own content, in place of its scope's.
+    pub content: Option<Content>,
+    /// Its own delay.
+    pub delay: Option<DelayRange>,
+    /// When it is no longer to be sent.
+    pub expires_at: Timestamp,
+    /// What its text is merged with: of its lead as it is now, of the message itself where it has none; `None` when its lead is
+    /// gone.
+    pub values: Option<MergeValues>,
     /// The greeting of the newest attempt to the same person by the same user.
     pub previous_greeting: Option<String>,
+    /// Which flow it is, if it belongs to a sequence.
+    pub flow: Option<DueFlow>,
+}
+
+/// Which flow a due message is, with what its next step needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DueFlow {
+    /// The flow.
+    pub flow: FlowRef,
+    /// The name as it was when the message was planned.
+    pub name: String,
+    /// When it was due.
+    pub due_at: Timestamp,
+}
+
+impl DueFlow {
+    /// Which flow a message is; `None` when it belongs to no sequence.
+    #[must_use]
+    pub fn of(message: &Message) -> Option<Self> {
+        Some(Self {
+            flow: message.flow?,
+            name: message.name.clone(),
+            due_at: message.due_at,
+        })
+    }
+}
+
+impl DueMessage {
+    /// What is told of a message; `lead` is its lead, if that is there.
+    #[must_use]
+    pub fn of(message: &Message, lead: Option<&Lead>, previous_greeting: Option<String>) -> Self {
+        let phone = message.phone.map(|phone| phone.as_e164().to_owned());
+        let phone = phone.unwrap_or_default();
+        let values = match (message.lead_id, lead) {
+            (None, _) => Some(MergeValues {
+                name: message.name.clone(),
+                phone,
+                niche: String::new(),
+                custom: message.custom.clone(),
+            }),
+            (Some(_), Some(lead)) => Some(MergeValues {
+                name: lead.name.clone(),
+                phone,
+                niche: lead.niches.to_string(),
+                custom: lead.custom.clone(),
+            }),
+            (Some(_), None) => None,
+        };
+        Self {
+            id: message.id,
+            scope: message.scope,
+            round: message.round,
+            phone: message.phone,
+            content: message.content.clone(),
+            delay: message.delay,
+            expires_at: message.expires_at,
+            values,
+            previous_greeting,
+            flow: DueFlow::of(message),
+        }
+    }
 }
 
 /// The rendered attempt of one message.

@@ -83,10 +83,10 @@ impl Side {
             .iter()
             .zip(&lanes)
             .map(|(lane, owned)| {
-                let message = &lane.heads.first().expect("every lane has a backlog").message;
+                let message = lane.heads.first().expect("every lane has a backlog");
                 let attempt_id = AttemptId::new(&self.stage.ids, now);
                 BeginItem {
-                    user_id: message.user_id,
+                    user_id: self.stage.user,
                     device_id: lane.device_id,
                     epoch: owned.epoch,
                     message_id: message.id,

@@ -129,14 +129,15 @@ struct Head {
     text: String,
 }
 
-/// Sends everything that is queued, a round of one message per lane at a time; gives how many.
-pub async fn drain(connection: &mut SqliteConnection, stage: &Stage) -> usize {
+/// Sends everything that is queued, a round of one message per lane at a time, of which `rows` are begun and settled together;
+/// gives how many.
+pub async fn drain(connection: &mut SqliteConnection, stage: &Stage, rows: usize) -> usize {
     let lanes = json(stage.devices.iter().map(|id| hex(id.as_bytes())));
     let now = stage.now.as_millis();
     let mut sent = 0;
     loop {
-        let rows = sqlx::query(HEADS).bind(&lanes).fetch_all(&mut *connection).await;
-        let heads: Vec<Head> = rows
+        let found = sqlx::query(HEADS).bind(&lanes).fetch_all(&mut *connection).await;
+        let heads: Vec<Head> = found
             .expect("the heads are read")
             .iter()
             .map(|row| Head {
@@ -150,7 +151,7 @@ pub async fn drain(connection: &mut SqliteConnection, stage: &Stage) -> usize {
         if heads.is_empty() {
             return sent;
         }
-        for chunk in heads.chunks(ROWS) {
+        for chunk in heads.chunks(rows) {
             begin(connection, chunk, now).await;
             settle(connection, stage, chunk, now).await;
         }

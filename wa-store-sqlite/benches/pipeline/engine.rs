@@ -12,13 +12,13 @@ use wa_core::domain::platform::Platform;
 use wa_core::engine::config::EngineConfig;
 use wa_core::engine::{Engine, EngineBuilder, Runner};
 use wa_core::store::{Change, ChangeSet, Store, WriteClass};
-use wa_core::time::Clock;
 use wa_core::transport::{
     Capabilities, InvalidDevice, OutgoingMessage, SendContext, SendError, SendReceipt, StubTransport, Transport,
     TransportDevice,
 };
 use wa_store_sqlite::SqliteStore;
 
+use crate::report::Cost;
 use crate::stage::{PAGE, Stage, open};
 
 /// Commits messages in pages.
@@ -69,17 +69,17 @@ impl Rig {
         while self.engine.plan().await.expect("a round of planning").more {}
     }
 
-    /// Runs until everything is sent and settled; gives the seconds up to the last settlement.
-    pub async fn drain(self, stage: &Stage) -> f64 {
-        let started = stage.clock.monotonic();
+    /// Runs until everything is sent and settled; gives what it took up to the last settlement.
+    pub async fn drain(self, stage: &Stage) -> Cost {
+        let started = Cost::so_far(stage);
         let transport = self.transport.clone();
         let ended = Runner::new(self.engine)
             .run(async move { transport.done.notified().await })
             .await;
-        let took = stage.clock.monotonic().since(started);
+        let took = Cost::since(stage, started);
         assert_eq!(ended, wa_core::engine::Ended::Stopped);
         self.store.close().await;
-        took.as_secs_f64()
+        took
     }
 }
 

@@ -14,7 +14,7 @@ mod stage;
 use sqlx::Connection;
 
 use self::engine::Rig;
-use self::report::Compared;
+use self::report::{Compared, Cost};
 use self::stage::{Folder, Stage, open};
 
 /// How much is measured.
@@ -85,12 +85,12 @@ async fn fill(stage: &Stage) {
     by_hand::checkpoint(stage.file()).await;
 }
 
-async fn enqueue_by_hand(folder: &Folder, stage: &Stage) -> f64 {
+async fn enqueue_by_hand(folder: &Folder, stage: &Stage) -> Cost {
     let file = stage.copy(folder, "hand");
     let mut connection = by_hand::connect(&file).await;
-    let started = stage.seconds();
+    let started = Cost::so_far(stage);
     by_hand::enqueue(&mut connection, &stage.messages).await;
-    let took = stage.seconds() - started;
+    let took = Cost::since(stage, started);
     connection.close().await.expect("the database closes");
     check(&file, [stage.messages.len(), 0]).await;
     took
@@ -102,9 +102,9 @@ async fn enqueue(folder: &Folder, stage: &Stage, size: Size) {
         let file = stage.copy(folder, "engine");
         let store = open(&file).await;
         let messages = stage.messages.clone();
-        let started = stage.seconds();
+        let started = Cost::so_far(stage);
         engine::enqueue(&store, stage, messages).await;
-        let took = stage.seconds() - started;
+        let took = Cost::since(stage, started);
         store.close().await;
         check(&file, [size.messages, 0]).await;
         compared.add(took, enqueue_by_hand(folder, stage).await);
@@ -117,9 +117,9 @@ async fn expand(folder: &Folder, stage: &Stage, size: Size) {
     for _ in 0..size.runs {
         let file = stage.copy(folder, "engine");
         let rig = Rig::start(&file, stage, 0, 64).await;
-        let started = stage.seconds();
+        let started = Cost::so_far(stage);
         rig.expand().await;
-        let took = stage.seconds() - started;
+        let took = Cost::since(stage, started);
         drop(rig.engine);
         rig.store.close().await;
         check(&file, [size.messages, 0]).await;
@@ -129,7 +129,13 @@ async fn expand(folder: &Folder, stage: &Stage, size: Size) {
 }
 
 async fn drain(folder: &Folder, stage: &Stage, size: Size) {
-    for (name, in_flight_max) in [("drain, rounds of 1000", 1_000), ("drain, 64 in flight", 64)] {
+    // By hand the largest batches that there are, and those of a gateway at its default limit.
+    let ways = [
+        ("drain, rounds of 1000", 1_000, by_hand::ROWS),
+        ("drain, 64 in flight", 64, by_hand::ROWS),
+        ("drain, 64 in both", 64, 64),
+    ];
+    for (name, in_flight_max, rows) in ways {
         let mut compared = Compared::new(name, size.messages);
         for _ in 0..size.runs {
             let file = stage.copy(folder, "engine");
@@ -139,9 +145,9 @@ async fn drain(folder: &Folder, stage: &Stage, size: Size) {
 
             let file = stage.copy(folder, "hand");
             let mut connection = by_hand::connect(&file).await;
-            let started = stage.seconds();
-            let sent = by_hand::drain(&mut connection, stage).await;
-            let by_hand = stage.seconds() - started;
+            let started = Cost::so_far(stage);
+            let sent = by_hand::drain(&mut connection, stage, rows).await;
+            let by_hand = Cost::since(stage, started);
             connection.close().await.expect("the database closes");
             assert_eq!(sent, size.messages);
             check(&file, [0, size.messages]).await;

@@ -2,7 +2,7 @@
 
 use super::world::{World, insert_lead, set_status};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::{Audience, AudienceCursor, TargetFilter};
+use crate::domain::audience::{Audience, AudienceCursor, AudienceLead, TargetFilter};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::content::Content;
 use crate::domain::lead::TargetStatus;
@@ -603,7 +603,7 @@ pub(super) async fn leads_made_after_the_start_are_not_in_the_audience(world: Wo
     world.insert_lead(&late).await;
     let campaign = world.campaign_of(user, draft.id).await;
     let page = world.store.audience_page(&campaign, LeadId::MIN, 10).await.unwrap();
-    assert_eq!(page, [before]);
+    assert_eq!(page, [AudienceLead::from(&before)]);
 }
 
 pub(super) async fn entries_are_paged_by_position_and_never_replaced(world: World) {

@@ -91,7 +91,7 @@ pub(super) async fn a_pause_between_due_and_begin_is_seen_by_begin(world: World)
     stage.queued().await;
     let due = stage.due_at(world.now()).await;
     stage.pause().await;
-    let begun = stage.try_begin(&stage.item(due[0].message.id)).await;
+    let begun = stage.try_begin(&stage.item(due[0].id)).await;
     assert_eq!(begun, Begun::Stray(MessageState::Held, None));
 }
 
@@ -99,9 +99,9 @@ pub(super) async fn an_opt_out_between_due_and_begin_is_seen_by_begin(world: Wor
     let stage = world.stage().await;
     stage.queued().await;
     let due = stage.due_at(world.now()).await;
-    stage.opt_out(due[0].message.id).await;
-    assert_ne!(stage.try_begin(&stage.item(due[0].message.id)).await, Begun::Yes);
-    assert_eq!(stage.state(due[0].message.id).await, MessageState::Skipped);
+    stage.opt_out(due[0].id).await;
+    assert_ne!(stage.try_begin(&stage.item(due[0].id)).await, Begun::Yes);
+    assert_eq!(stage.state(due[0].id).await, MessageState::Skipped);
 }
 
 pub(super) async fn a_campaign_starts_once_however_many_planners_try(world: World) {

@@ -1,13 +1,19 @@
 //! What a lane may send next.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use super::stage::Stage;
 use super::world::World;
+use crate::domain::content::Content;
 use crate::domain::message::MessageScope;
+use crate::domain::pacing::DelayRange;
+use crate::domain::token::TokenSet;
 use crate::id::MessageId;
-use crate::store::{Due, DueMessage, LaneLook};
+use crate::store::{Change, Due, DueMessage, LaneLook};
 
 fn ids(heads: &[DueMessage]) -> Vec<MessageId> {
-    heads.iter().map(|head| head.message.id).collect()
+    heads.iter().map(|head| head.id).collect()
 }
 
 async fn queued_for(stage: &Stage, seconds: u64) -> MessageId {
@@ -21,7 +27,33 @@ pub(super) async fn a_message_is_due_when_its_time_has_come(world: World) {
     let id = queued_for(&stage, 10).await;
     assert!(stage.due_at(world.at(9)).await.is_empty());
     assert_eq!(ids(&stage.due_at(world.at(10)).await), [id]);
-    assert_eq!(stage.due_at(world.at(10)).await[0].message, stage.row(id).await);
+    let row = stage.row(id).await;
+    assert_eq!(stage.due_at(world.at(10)).await, [DueMessage::of(&row, None, None)]);
+}
+
+pub(super) async fn a_due_message_tells_what_rendering_needs_of_its_lead_as_it_is_now(world: World) {
+    let stage = world.stage().await;
+    let mut lead = world.lead(stage.user, Some(stage.device)).await;
+    let mut message = stage.message_to(lead.phone);
+    message.lead_id = Some(lead.id);
+    message.name = "another name".to_owned();
+    message.custom = BTreeMap::from([("size".to_owned(), "own".to_owned())]);
+    message.content = Some(Content::text("Hi {{name}}"));
+    message.delay = DelayRange::new(Duration::from_secs(7)..=Duration::from_secs(9)).ok();
+    let id = world.insert(message).await;
+    let row = stage.row(id).await;
+    lead.name = "Siti \"\\\u{1F642}\u{1}".to_owned();
+    lead.custom = BTreeMap::from([("size".to_owned(), "XL".to_owned())]);
+    lead.niches = TokenSet::parse("Hijab, eXa").unwrap();
+    world.commit(Change::UpdateLead(Box::new(lead.clone()))).await;
+    let told = DueMessage::of(&row, Some(&lead), None);
+    assert_eq!(told.values.as_ref().unwrap().name, lead.name);
+    assert_eq!(stage.due_at(world.now()).await, [told]);
+    let (user_id, lead_id) = (stage.user, lead.id);
+    world.commit(Change::DeleteLead { user_id, lead_id }).await;
+    let due = stage.due_at(world.now()).await;
+    assert_eq!(due, [DueMessage::of(&row, None, None)]);
+    assert_eq!(due[0].values, None, "its lead is gone");
 }
 
 pub(super) async fn the_head_is_the_earliest_due_and_among_equals_the_smallest_id(world: World) {

@@ -114,7 +114,7 @@ pub(super) async fn an_assigned_message_is_due_on_its_device(world: World) {
         (row.device_id, row.from_pool, row.state),
         (Some(stage.device), true, MessageState::Queued)
     );
-    assert_eq!(stage.due_at(world.now()).await[0].message.id, id);
+    assert_eq!(stage.due_at(world.now()).await[0].id, id);
     stage.begin(id).await;
 }
 

@@ -8,7 +8,7 @@ use crate::domain::enrolment::{EnrolmentReason, EnrolmentState};
 use crate::domain::message::{MessageState, Reason};
 use crate::domain::sequence::ReEntry;
 use crate::id::EnrolmentId;
-use crate::store::{Change, ChangeSet, EnrolResult, EnrolmentFilter, PageRequest, StoreErrorKind};
+use crate::store::{Change, ChangeSet, DueMessage, EnrolResult, EnrolmentFilter, PageRequest, StoreErrorKind};
 
 pub(super) async fn an_enrolment_comes_with_the_message_of_its_first_step(world: World) {
     let drip = Drip::new(&world).await;
@@ -25,7 +25,7 @@ pub(super) async fn an_enrolment_comes_with_the_message_of_its_first_step(world:
     assert_eq!(drip.messages(new.enrolment.id).await, [new.first.clone()]);
     assert!(world.marked().await.is_empty());
     let due = drip.stage.due_at(world.now()).await;
-    assert_eq!(due[0].message, new.first);
+    assert_eq!(due[0], DueMessage::of(&new.first, Some(&lead), None));
 }
 
 pub(super) async fn a_person_is_in_a_sequence_once_at_a_time(world: World) {

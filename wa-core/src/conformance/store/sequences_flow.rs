@@ -484,7 +484,7 @@ pub(super) async fn sequences_of_a_lane_take_turns(world: World) {
             now: world.now(),
         };
         let heads = world.store.due(&due).await.unwrap().remove(0).heads;
-        let ids: Vec<_> = heads.iter().map(|head| head.message.id).collect();
+        let ids: Vec<_> = heads.iter().map(|head| head.id).collect();
         assert_eq!(
             ids,
             [expected, campaign],

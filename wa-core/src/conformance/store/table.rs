@@ -253,6 +253,7 @@ case_table! { $
     }
     outbox_due {
         a_message_is_due_when_its_time_has_come,
+        a_due_message_tells_what_rendering_needs_of_its_lead_as_it_is_now,
         the_head_is_the_earliest_due_and_among_equals_the_smallest_id,
         each_priority_has_its_head_the_most_urgent_first,
         campaigns_of_a_lane_take_turns,

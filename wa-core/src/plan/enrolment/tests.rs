@@ -83,7 +83,7 @@ impl Plan {
     /// What follows when the first step ended so, an hour after it was due.
     fn after(&self, new: &NewEnrolment, state: MessageState, reason: Option<Reason>) -> Followed {
         let end = StepEnd {
-            message: &new.first,
+            name: &new.first.name,
             state,
             reason,
             at: new.enrolment.due_at + HOUR,
@@ -282,7 +282,7 @@ fn an_edit_takes_effect_behind_the_active_step_which_keeps_its_wait() {
     edited.steps[0].wait = 99 * Step::WAIT;
     let removed = edited.steps.remove(1);
     let end = StepEnd {
-        message: &new.first,
+        name: &new.first.name,
         state: MessageState::Sent,
         reason: None,
         at: now(),
@@ -345,7 +345,7 @@ fn completed(plan: &Plan, next_trigger: Option<&str>, lead: Option<&Lead>, next:
     let mut last = plan.steps.steps[0].clone();
     last.next_trigger = next_trigger.map(token);
     let end = StepEnd {
-        message: &new.first,
+        name: &new.first.name,
         state: MessageState::Sent,
         reason: None,
         at: now() + HOUR,

@@ -9,7 +9,7 @@ use super::flaw::Flaw;
 use super::outbox_reads::sees;
 use super::state::{State, folded, not_found};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::{Audience, CampaignEntry};
+use crate::domain::audience::{Audience, AudienceLead, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::lead::Lead;
 use crate::domain::message::{MessageScope, MessageState};
@@ -205,10 +205,15 @@ impl CampaignStore for MemoryStore {
         Ok(self.lock().campaigns_scheduled.first().map(|(at, _)| *at))
     }
 
-    async fn audience_page(&self, campaign: &Campaign, after: LeadId, limit: u32) -> Result<Vec<Lead>, StoreError> {
+    async fn audience_page(
+        &self,
+        campaign: &Campaign,
+        after: LeadId,
+        limit: u32,
+    ) -> Result<Vec<AudienceLead>, StoreError> {
         let state = self.lock();
         let leads = state.audience(campaign, Some(after)).take(limit as usize);
-        Ok(leads.cloned().collect())
+        Ok(leads.map(AudienceLead::from).collect())
     }
 
     async fn entries_page(

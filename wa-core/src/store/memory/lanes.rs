@@ -91,7 +91,7 @@ impl State {
     }
 
     fn due_message(&self, id: MessageId) -> DueMessage {
-        let message = self.messages.row(id).clone();
+        let message = self.messages.row(id);
         let to = (message.user_id, message.person);
         let newest = self
             .messages
@@ -99,10 +99,10 @@ impl State {
             .range((to.0, to.1, FIRST_INSTANT, MessageId::MIN)..=(to.0, to.1, LAST_INSTANT, LAST_MESSAGE))
             .next_back();
         let attempt = newest.and_then(|(_, _, _, id)| self.messages.row(*id).attempt.as_ref());
-        DueMessage {
-            previous_greeting: attempt.and_then(|attempt| attempt.greeting.clone()),
-            message,
-        }
+        let lead = message.lead_id.and_then(|id| self.leads.get(&id));
+        let lead = lead.filter(|lead| lead.user_id == message.user_id);
+        let greeting = attempt.and_then(|attempt| attempt.greeting.clone());
+        DueMessage::of(message, lead.map(Box::as_ref), greeting)
     }
 
     /// Most rows that [`sending`](Self::sending) tells.

@@ -331,7 +331,7 @@ fn a_commit_that_fails_leaves_rows_indexes_tallies_and_marks_as_they_were() {
         now: at(5),
     };
     let lanes = now(world.store.due(&due)).unwrap();
-    assert_eq!(lanes[0].heads[0].message.id, id);
+    assert_eq!(lanes[0].heads[0].id, id);
     assert_eq!(now(world.store.backlog()).unwrap().queued, 1);
 }
 

@@ -220,8 +220,7 @@ impl Model {
             both!(self, store => async {
                 let lanes = store.due(&due).await?;
                 let plain = lanes.into_iter().map(|lane| {
-                    let heads = lane.heads.into_iter().map(|head| (head.message, head.previous_greeting));
-                    (lane.device_id, heads.collect::<Vec<_>>(), lane.next_due_at)
+                    (lane.device_id, lane.heads, lane.next_due_at)
                 });
                 Ok(plain.collect::<Vec<_>>())
             })
