@@ -14,7 +14,7 @@ use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark
 use crate::devices::{change_device, insert_device, live_device, mark_device, update_device};
 use crate::enrolments::{self, Ending};
 use crate::error::{Done, Fail};
-use crate::leads::{delete_lead, insert_leads, matched, replace_trigger, update_lead};
+use crate::leads::{Marking, delete_lead, insert_leads, matched, replace_trigger, update_lead};
 use crate::leases::check_node;
 use crate::row::{Columns, blob};
 use crate::sequences::{self, delete_sequence, insert_sequence, move_match_cursor, update_sequence};
@@ -214,7 +214,11 @@ impl Commit<'_> {
                 lead_id,
                 remove,
                 add,
-            } => replace_trigger(self.connection, (user_id, lead_id), (remove, add), now).await,
+                matched,
+            } => {
+                let marking = if matched { Marking::Never } else { Marking::Gained };
+                replace_trigger(self.connection, (user_id, lead_id), (remove, add), marking, now).await
+            }
             Change::Matched {
                 user_id,
                 lead_id,

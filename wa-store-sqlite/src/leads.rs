@@ -224,7 +224,16 @@ async fn by_identity(connection: &mut SqliteConnection, identities: &[LeadIdenti
 }
 
 /// Writes a lead in the place of another.
-async fn put_lead(connection: &mut SqliteConnection, old: &Lead, new: &Lead) -> Done<()> {
+/// Whether a lead that gains something is marked to be matched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marking {
+    /// It is.
+    Gained,
+    /// Who changes it matches it too.
+    Never,
+}
+
+async fn put_lead(connection: &mut SqliteConnection, old: &Lead, new: &Lead, marking: Marking) -> Done<()> {
     bind(sqlx::query(UPDATE), new).execute(&mut *connection).await?;
     let (had, has) = (tokens(old), tokens(new));
     let kept: HashSet<(u8, &str)> = has.iter().map(|(kind, word, _)| (*kind, *word)).collect();
@@ -233,7 +242,8 @@ async fn put_lead(connection: &mut SqliteConnection, old: &Lead, new: &Lead) -> 
     let gained = has.iter().any(|(kind, word, _)| {
         *kind != Kind::Tag as u8 && !had.iter().any(|(other, known, _)| (other, known) == (kind, word))
     });
-    if gained || old.target_status != new.target_status {
+    let anew = gained || old.target_status != new.target_status;
+    if anew && marking == Marking::Gained {
         sqlx::query(MARK)
             .bind(blob(&new.id).to_vec())
             .execute(&mut *connection)
@@ -332,7 +342,7 @@ pub(crate) async fn insert_leads(
         .await?;
     for (lead, before) in known.into_values() {
         if let Some(before) = before.filter(|before| before.version != lead.version) {
-            put_lead(connection, &before, &lead).await?;
+            put_lead(connection, &before, &lead, Marking::Gained).await?;
         }
     }
     Ok(answers)
@@ -363,7 +373,7 @@ pub(crate) async fn update_lead(connection: &mut SqliteConnection, lead: Lead) -
     if let Some(device) = new.device_id.filter(|_| new.device_id != old.device_id) {
         live_device(connection, new.user_id, device).await?;
     }
-    put_lead(connection, &old, &new).await?;
+    put_lead(connection, &old, &new, Marking::Gained).await?;
     Ok(new.device_id != old.device_id)
 }
 
@@ -372,6 +382,7 @@ pub(crate) async fn replace_trigger(
     connection: &mut SqliteConnection,
     (user, id): (UserId, LeadId),
     (remove, add): (Option<Token>, Option<Token>),
+    marking: Marking,
     now: Timestamp,
 ) -> Done<()> {
     let old = match lead_of(connection, user, id).await {
@@ -391,7 +402,7 @@ pub(crate) async fn replace_trigger(
     }
     new.version += 1;
     new.updated_at = now;
-    put_lead(connection, &old, &new).await
+    put_lead(connection, &old, &new, marking).await
 }
 
 /// Clears the marks of leads that were matched in these versions.

@@ -18,8 +18,7 @@ use crate::domain::token::Token;
 use crate::event::{Event, EventKind};
 use crate::id::{LeadId, SequenceId, StepId, UserId};
 use crate::plan::enrolment::{
-    Candidate, Completed, Course, EnrolmentContext, Followed, StepEnd, after_completion, complete, end, enrol, follow,
-    matches,
+    Candidate, Completed, Course, EnrolmentContext, Followed, StepEnd, complete, end, enrol, follow, matches,
 };
 use crate::store::{
     Change, ChangeSet, Committed, EnrolResult, MessageFilter, NewEnrolment, PageRequest, StoreError, StoreErrorKind,
@@ -116,16 +115,21 @@ impl Engine {
         let mut takers = BTreeMap::new();
         for (user, tokens) in tokens.into_iter().filter(|(_, tokens)| !tokens.is_empty()) {
             let tokens: Vec<Token> = tokens.into_iter().cloned().collect();
-            let mut read = self.core.store.sequences_by_entry(user, &tokens).await?;
-            read.retain(|sequence| sequence.status.runs());
-            let sequences = self.sequences_of(read, []).await?;
-            let of_user = sequences.by_id.values().filter_map(|sequence| {
-                let steps = sequences.newest(sequence)?;
-                Some((Arc::clone(sequence), Arc::clone(steps)))
-            });
-            takers.insert(user, of_user.collect());
+            takers.insert(user, self.takers(user, &tokens).await?);
         }
         Ok(takers)
+    }
+
+    /// The active sequences of a user that some of these tokens enter.
+    async fn takers(&self, user: UserId, tokens: &[Token]) -> Result<Takers, StoreError> {
+        let mut read = self.core.store.sequences_by_entry(user, tokens).await?;
+        read.retain(|sequence| sequence.status.runs());
+        let sequences = self.sequences_of(read, []).await?;
+        let taker = |sequence: &Arc<Sequence>| {
+            let steps = sequences.newest(sequence)?;
+            Some((Arc::clone(sequence), Arc::clone(steps)))
+        };
+        Ok(sequences.by_id.values().filter_map(taker).collect())
     }
 
     /// Matches sequences that became active, or whose entries changed, against all leads.
@@ -301,15 +305,10 @@ impl Engine {
             .await?;
         let same = |lead: &Lead| PersonKey::of(&self.core.seed, lead.user_id, &lead.phone) == enrolment.person;
         let lead = leads.pop().filter(same);
-        let after = lead.as_ref().and_then(|lead| after_completion(enrolment, last, lead));
-        let takers = match &after {
-            Some(after) => self
-                .takers_of(std::slice::from_ref(after))
-                .await?
-                .remove(&enrolment.user_id),
-            None => None,
+        let takers = match &last.next_trigger {
+            Some(trigger) => self.takers(enrolment.user_id, std::slice::from_ref(trigger)).await?,
+            None => Takers::new(),
         };
-        let takers = takers.unwrap_or_default();
         let candidates: Vec<_> = candidates(&takers).collect();
         let completed = Completed {
             enrolment,

@@ -396,24 +396,12 @@ fn exchange(enrolment: &Enrolment, last: &Step) -> (Option<Token>, Option<Token>
     (remove.filter(|token| Some(token) != add.as_ref()), add)
 }
 
-/// The lead of a completion as it is afterwards; `None` where no sequence follows.
-#[must_use]
-pub fn after_completion(enrolment: &Enrolment, last: &Step, lead: &Lead) -> Option<Lead> {
-    let (remove, add) = exchange(enrolment, last);
-    let add = add?;
-    let mut after = lead.clone();
-    let removed = remove.is_some_and(|token| after.triggers.remove(&token));
-    let added = after.triggers.insert(add).unwrap_or(false);
-    after.version += i64::from(removed || added);
-    Some(after)
-}
-
 /// The completion of an enrolment: its trigger goes from the lead, or is replaced by the last step's next trigger, by which the
 /// lead enters every active sequence that has it as an entry point, its first step due the last step's wait after that was
 /// sent. One commit.
 ///
-/// `candidates` are the sequences that [`after_completion`] may enter. All of them are matched here, and the lead's mark is
-/// cleared: what a chain is refused would else be entered by a match, as if the chain had never been there.
+/// `candidates` are the sequences that have an entry for the next trigger. The lead is not marked for it: what a chain is
+/// refused would else be entered by a match, as if the chain had never been there.
 pub fn complete(completed: Completed<'_>, candidates: &[Candidate<'_>], context: EnrolmentContext<'_>) -> ChangeSet {
     let Completed {
         enrolment,
@@ -429,22 +417,14 @@ pub fn complete(completed: Completed<'_>, candidates: &[Candidate<'_>], context:
         wait: last.wait,
     };
     let (remove, add) = exchange(enrolment, last);
-    let after = lead.and_then(|lead| after_completion(enrolment, last, lead));
-    let mut enrolled = Vec::new();
-    let mut next_id = None;
-    if let (Some(after), Some(trigger)) = (&after, &last.next_trigger) {
-        let by_chain = exact(after, trigger, candidates);
-        let chains: BTreeSet<_> = by_chain.iter().map(|entry| entry.sequence.id).collect();
-        let chain = |entry| new_enrolment(after, entry, Some(chained), context);
-        enrolled.extend(by_chain.into_iter().map(chain));
-        next_id = enrolled.first().map(|one| one.enrolment.id);
-        let others = candidates.iter().filter(|(one, _)| !chains.contains(&one.id)).copied();
-        enrolled.extend(
-            matches(after, others)
-                .into_iter()
-                .map(|entry| enrol(after, entry, context)),
-        );
-    }
+    let enrolled: Vec<NewEnrolment> = match (lead, &last.next_trigger) {
+        (Some(lead), Some(trigger)) => {
+            let chain = |entry| new_enrolment(lead, entry, Some(chained), context);
+            exact(lead, trigger, candidates).into_iter().map(chain).collect()
+        }
+        _ => Vec::new(),
+    };
+    let next_id = enrolled.first().map(|one| one.enrolment.id);
     let reason = match (&last.next_trigger, lead, next_id) {
         (None, ..) | (Some(_), Some(_), Some(_)) => None,
         (Some(_), None, _) => Some(EnrolmentReason::LeadChanged),
@@ -467,19 +447,13 @@ pub fn complete(completed: Completed<'_>, candidates: &[Candidate<'_>], context:
             lead_id: enrolment.lead_id,
             remove,
             add,
+            matched: true,
         });
     }
     if !enrolled.is_empty() {
         set = set.and(Change::Enrol(enrolled));
     }
-    match after {
-        Some(after) => set.and(Change::Matched {
-            user_id: after.user_id,
-            lead_id: after.id,
-            version: after.version,
-        }),
-        None => set,
-    }
+    set
 }
 
 #[cfg(test)]

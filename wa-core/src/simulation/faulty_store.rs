@@ -116,17 +116,26 @@ pub enum PlannerFlaw {
     LosesOnePerPage,
     /// An expansion skips recipients and does not say why.
     SkipsWithoutReason,
+    /// A match leaves out the last of those whom it enrols.
+    ForgetsToEnrol,
+    /// A completion that leads nowhere does not say why.
+    CompletesInSilence,
+    /// An enrolment is moved on and its next message is lost.
+    AdvancesToNothing,
 }
 
 impl PlannerFlaw {
-    /// All of them.
-    pub const ALL: [Self; 5] = [
+    /// Those that a campaign shows.
+    pub const OF_CAMPAIGNS: [Self; 5] = [
         Self::RequeuesMaybeSent,
         Self::TakesDoubtForSuccess,
         Self::ForgetsDuplicates,
         Self::LosesOnePerPage,
         Self::SkipsWithoutReason,
     ];
+
+    /// Those that only a sequence shows.
+    pub const OF_SEQUENCES: [Self; 3] = [Self::ForgetsToEnrol, Self::CompletesInSilence, Self::AdvancesToNothing];
 
     fn spoil_verdict(self, verdict: &mut Verdict, now: Timestamp) {
         match (self, &verdict) {
@@ -148,9 +157,16 @@ impl PlannerFlaw {
     }
 
     fn spoil_change(self, change: &mut Change) {
-        let Change::InsertMessages(messages) = change else {
-            return;
-        };
+        match change {
+            Change::Enrol(new) if self == Self::ForgetsToEnrol => drop(new.pop()),
+            Change::EndEnrolment { reason, .. } if self == Self::CompletesInSilence => *reason = None,
+            Change::AdvanceEnrolment(advance) if self == Self::AdvancesToNothing => drop(advance.messages.pop()),
+            Change::InsertMessages(messages) => self.spoil_messages(messages),
+            _ => {}
+        }
+    }
+
+    fn spoil_messages(self, messages: &mut Vec<Message>) {
         if self == Self::LosesOnePerPage {
             messages.pop();
         }
@@ -306,6 +322,9 @@ impl FaultyStore {
         for change in changes {
             self.parts.history.add(match *change {
                 Seen::Status(id, status) => What::Status(id, status),
+                Seen::SequenceStatus(id, status) => What::SequenceStatus(id, status),
+                Seen::SequenceDeleted(id) => What::SequenceDeleted(id),
+                Seen::EnrolmentEnded(id) => What::EnrolmentEnded(id),
                 Seen::Suppressed(user, person) => What::Suppressed(user, person),
                 Seen::Unsuppressed(user, person) => What::Unsuppressed(user, person),
                 Seen::Held(device, held) => What::Held(device, held),
@@ -319,6 +338,9 @@ impl FaultyStore {
 /// What an invariant needs to know of a change set.
 enum Seen {
     Status(CampaignId, crate::domain::campaign::CampaignStatus),
+    SequenceStatus(SequenceId, crate::domain::sequence::SequenceStatus),
+    SequenceDeleted(SequenceId),
+    EnrolmentEnded(EnrolmentId),
     Suppressed(UserId, PersonKey),
     Unsuppressed(UserId, PersonKey),
     Held(DeviceId, bool),
@@ -334,6 +356,9 @@ fn seen_of(set: &ChangeSet) -> Vec<Seen> {
             Change::UpdateCampaign(campaign) | Change::InsertCampaign(campaign) => {
                 Some(Seen::Status(campaign.id, campaign.status))
             }
+            Change::SetSequenceStatus { sequence_id, to, .. } => Some(Seen::SequenceStatus(*sequence_id, *to)),
+            Change::DeleteSequence { sequence_id, .. } => Some(Seen::SequenceDeleted(*sequence_id)),
+            Change::EndEnrolment { enrolment_id, .. } => Some(Seen::EnrolmentEnded(*enrolment_id)),
             Change::Suppress(suppression) => Some(Seen::Suppressed(suppression.user_id, suppression.person)),
             Change::Unsuppress { user_id, person } => Some(Seen::Unsuppressed(*user_id, *person)),
             Change::SetDeviceHold { device_id, hold, .. } => Some(Seen::Held(*device_id, hold.is_some())),
@@ -473,7 +498,14 @@ passed_on! { OutboxStore {
         let mut settle = settle.clone();
         if let Some(flaw) = self.parts.planner_flaw {
             let outcomes = settle.outcomes.iter_mut();
-            outcomes.for_each(|outcome| flaw.spoil_verdict(&mut outcome.verdict, settle.now));
+            outcomes.for_each(|outcome| {
+                flaw.spoil_verdict(&mut outcome.verdict, settle.now);
+                if flaw == PlannerFlaw::AdvancesToNothing
+                    && let Some(advance) = &mut outcome.advance
+                {
+                    advance.messages.pop();
+                }
+            });
         }
         let settle = &settle;
         let mut ids = settle.outcomes.iter().map(|outcome| outcome.message_id);

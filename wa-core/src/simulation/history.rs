@@ -9,13 +9,16 @@ use super::clock::Timeline;
 use super::gateway::GatewayKind;
 use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::device::Epoch;
+use crate::domain::enrolment::{Enrolment, EnrolmentState};
+use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageState};
 use crate::domain::pacing::PacingPolicy;
 use crate::domain::phone::{PersonKey, Phone};
+use crate::domain::sequence::{Sequence, SequenceStatus, SequenceSteps};
 use crate::domain::summary::Numbers;
-use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, LeadId, MessageId, UserId};
+use crate::id::{AttemptId, CampaignId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, SequenceId, UserId};
 use crate::seed::Seed;
-use crate::store::{Begun, Settled, Verdict};
+use crate::store::{Begun, SequenceCounts, Settled, Verdict};
 use crate::time::Timestamp;
 use crate::transport::{Reconciled, SendError, TransportMessageId};
 
@@ -104,6 +107,34 @@ pub struct NumbersSeen {
     pub rows: u64,
 }
 
+/// The counts of a sequence at one moment: as the tallies tell them and as its rows count.
+#[derive(Debug, Clone)]
+pub struct SequenceSeen {
+    /// The sequence.
+    pub sequence_id: SequenceId,
+    /// From its tallies.
+    pub told: SequenceCounts,
+    /// From its rows.
+    pub counted: SequenceCounts,
+    /// How many messages it has that are not superseded.
+    pub rows: u64,
+    /// How many enrolments it has.
+    pub enrolments: u64,
+}
+
+/// One enrolment at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct EnrolmentSeen {
+    /// The enrolment.
+    pub enrolment_id: EnrolmentId,
+    /// Its sequence.
+    pub sequence_id: SequenceId,
+    /// The person.
+    pub person: PersonKey,
+    /// Where it stands.
+    pub state: EnrolmentState,
+}
+
 /// One row of the outbox at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct RowSeen {
@@ -122,6 +153,12 @@ pub enum What {
     Settle(SettleSeen),
     /// A campaign got a status.
     Status(CampaignId, CampaignStatus),
+    /// A sequence got a status.
+    SequenceStatus(SequenceId, SequenceStatus),
+    /// A sequence was deleted.
+    SequenceDeleted(SequenceId),
+    /// A run through a sequence was ended or completed by a change of its own.
+    EnrolmentEnded(EnrolmentId),
     /// A person must not be written to from here on.
     Suppressed(UserId, PersonKey),
     /// A person may be written to again.
@@ -152,6 +189,10 @@ pub enum What {
     Rows(Vec<RowSeen>),
     /// The numbers of a campaign.
     Numbers(NumbersSeen),
+    /// The counts of a sequence.
+    Counts(Box<SequenceSeen>),
+    /// The enrolments.
+    Enrolments(Vec<EnrolmentSeen>),
     /// Faults end here.
     FaultsEnd,
     /// Anything else worth reading in a trace.
@@ -224,6 +265,8 @@ pub struct Facts {
     pub bounded: bool,
     /// Messages that stand open at the end for a reason that a person sees and has to act upon.
     pub excused: Vec<MessageId>,
+    /// Enrolments that stand open at the end for such a reason.
+    pub excused_enrolments: Vec<EnrolmentId>,
 }
 
 impl Default for Facts {
@@ -239,6 +282,7 @@ impl Default for Facts {
             wall_is_true: true,
             bounded: true,
             excused: Vec::new(),
+            excused_enrolments: Vec::new(),
         }
     }
 }
@@ -252,6 +296,14 @@ pub struct Record {
     pub rows: Vec<Message>,
     /// The campaigns at the end.
     pub campaigns: Vec<Campaign>,
+    /// The sequences at the end, deleted ones too.
+    pub sequences: Vec<Sequence>,
+    /// All versions of their steps.
+    pub steps: Vec<SequenceSteps>,
+    /// The enrolments at the end.
+    pub enrolments: Vec<Enrolment>,
+    /// The leads at the end.
+    pub leads: Vec<Lead>,
     /// What was so from the start.
     pub facts: Facts,
 }

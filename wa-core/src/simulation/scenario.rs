@@ -7,6 +7,8 @@ use rand::{Rng, RngExt as _};
 use super::faulty_store::StoreFaults;
 use super::gateway::{GatewayFaults, GatewayKind};
 use crate::domain::campaign::Routing;
+use crate::domain::pacing::Caps;
+use crate::domain::sequence::{FailurePolicy, ReEntry};
 use crate::seed::{ChaCha8Rng, Seed};
 
 /// What somebody does, or what happens to a node.
@@ -46,6 +48,60 @@ pub enum Deed {
     WallJump(usize, i64),
     /// The store answers nobody for a while.
     Outage(Duration),
+    /// What somebody does with a sequence, by place.
+    Sequence(usize, SequenceDeed),
+    /// A lead gets the trigger of a sequence.
+    Trigger(usize, usize),
+    /// A lead writes back.
+    Reply(usize),
+}
+
+/// What somebody does with a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceDeed {
+    /// Makes it active, for the first time or again.
+    Activate,
+    /// Pauses it.
+    Pause,
+    /// Takes it out of use.
+    Retire,
+    /// Changes its steps: their text, one less, one more, or two that change places.
+    Edit,
+    /// Sends again what failed or stayed unknown.
+    Resend,
+    /// Ends the first run that is open.
+    EndRun,
+    /// Deletes it.
+    Delete,
+}
+
+/// A sequence of a scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequencePlan {
+    /// Its user, by place.
+    pub user: usize,
+    /// How long each step waits before the next.
+    pub waits: Vec<Duration>,
+    /// A second entry point, by place of its step.
+    pub second_entry: Option<usize>,
+    /// The sequence that its last step leads to, by place; may lead back.
+    pub next: Option<usize>,
+    /// Which device writes to whom.
+    pub routing: Routing,
+    /// Whether one device sends all of it.
+    pub one_device: bool,
+    /// Own delay between messages, in milliseconds.
+    pub delay_ms: Option<(u64, u64)>,
+    /// How long after it is due a step may be sent.
+    pub expires_after: Duration,
+    /// What a failed step does.
+    pub on_failure: FailurePolicy,
+    /// Whether a reply ends a run.
+    pub exit_on_reply: bool,
+    /// Whether a person may enter again.
+    pub re_entry: ReEntry,
+    /// Whether what nobody was there to send is skipped.
+    pub skips_late: bool,
 }
 
 /// A campaign of a scenario.
@@ -82,6 +138,10 @@ pub struct Scenario {
     pub leads: Vec<Vec<(u32, Option<usize>)>>,
     /// The campaigns.
     pub campaigns: Vec<CampaignPlan>,
+    /// The sequences.
+    pub sequences: Vec<SequencePlan>,
+    /// The sequences whose triggers each lead has from the start, over the leads of all users.
+    pub triggers: Vec<Vec<usize>>,
     /// Delay between messages where a campaign has none, in milliseconds.
     pub delay_ms: (u64, u64),
     /// Cap of an hour of all devices.
@@ -167,6 +227,8 @@ impl Scenario {
             nodes,
             leads,
             campaigns,
+            sequences: Vec::new(),
+            triggers: Vec::new(),
             delay_ms: if rng.random_bool(0.7) {
                 (1_000, 3_000)
             } else {
@@ -200,6 +262,59 @@ impl Scenario {
         if !calm && rng.random_bool(0.1) {
             scenario.store_faults.poison = rng.random_range(20..300);
         }
+        scenario
+    }
+
+    /// The scenario of a number with sequences in it, beside at most one campaign.
+    #[must_use]
+    pub fn draw_with_sequences(seed: u64) -> Self {
+        let mut scenario = Self::draw(seed);
+        let rng = &mut Seed::from_number(seed).rng(b"", "sequences");
+        scenario.campaigns.truncate(usize::from(rng.random_bool(0.3)));
+        let campaigns = scenario.campaigns.len();
+        scenario.deeds.retain(|(_, deed)| match deed {
+            Deed::Pause(at)
+            | Deed::Resume(at)
+            | Deed::Cancel(at)
+            | Deed::Edit(at)
+            | Deed::Resend(at)
+            | Deed::Mark(at) => *at < campaigns,
+            _ => true,
+        });
+        // Long sequences go to few leads, so that a scenario stays a matter of some hundred messages.
+        let is_long = rng.random_bool(0.1);
+        let count = if is_long { 1 } else { rng.random_range(1..=4) };
+        for leads in &mut scenario.leads {
+            leads.truncate(if is_long { 3 } else { 8 });
+        }
+        let users = scenario.devices.len();
+        scenario.sequences = (0..count).map(|_| sequence(rng, users, count, is_long)).collect();
+        if scenario.offline.is_some() {
+            for plan in &mut scenario.sequences {
+                plan.expires_after = span(rng, 60_000, 200_000);
+            }
+        }
+        let leads: usize = scenario.leads.iter().map(Vec::len).sum();
+        scenario.triggers = (0..leads)
+            .map(|_| (0..count).filter(|_| rng.random_bool(0.5)).collect())
+            .collect();
+        // What a month of steps needs is no matter of an hour's cap.
+        scenario.hour_max = Caps::HOUR_MAX_LIMIT;
+        for place in 0..count {
+            let deed = Deed::Sequence(place, SequenceDeed::Activate);
+            scenario.deeds.push((span(rng, 0, 40_000), deed));
+        }
+        let end = u64::try_from(scenario.faults_for.as_millis()).unwrap_or(60_000);
+        for _ in 0..[0, 5, 12, 25][rng.random_range(0..4)] {
+            scenario
+                .deeds
+                .push((span(rng, 500, end), sequence_deed(rng, count, leads)));
+        }
+        scenario.deeds.retain(|(_, deed)| match deed {
+            Deed::OptOut(lead) | Deed::OptIn(lead) | Deed::DeleteLead(lead) => *lead < leads,
+            _ => true,
+        });
+        scenario.deeds.sort_by_key(|(at, _)| *at);
         scenario
     }
 
@@ -300,6 +415,67 @@ fn campaign(rng: &mut ChaCha8Rng, users: usize) -> CampaignPlan {
             crate::domain::campaign::Campaign::EXPIRES_AFTER
         },
     }
+}
+
+fn sequence(rng: &mut ChaCha8Rng, users: usize, count: usize, is_long: bool) -> SequencePlan {
+    let steps = if is_long {
+        rng.random_range(15..=40)
+    } else {
+        rng.random_range(1..=6)
+    };
+    let next = rng.random_bool(0.6).then(|| rng.random_range(0..count));
+    let routing = [
+        Routing::OwnDevice,
+        Routing::OwnDevice,
+        Routing::Balanced,
+        Routing::RoundRobin,
+    ];
+    let re_entry = match rng.random_range(0..3) {
+        0 => ReEntry::Never,
+        // One that leads on and takes everybody again may run for ever, as it is asked to.
+        1 if next.is_none() => ReEntry::Always,
+        _ => ReEntry::AfterCompletion,
+    };
+    SequencePlan {
+        user: rng.random_range(0..users),
+        waits: (0..steps).map(|_| span(rng, 1_000, 60_000)).collect(),
+        second_entry: rng.random_bool(0.3).then(|| rng.random_range(0..steps)),
+        next,
+        routing: routing[rng.random_range(0..routing.len())],
+        one_device: rng.random_bool(0.2),
+        delay_ms: rng.random_bool(0.3).then_some((1_000, 5_000)),
+        expires_after: if rng.random_bool(0.2) {
+            Duration::from_secs(90)
+        } else {
+            crate::domain::sequence::Sequence::EXPIRES_AFTER
+        },
+        on_failure: if rng.random_bool(0.5) {
+            FailurePolicy::Continue
+        } else {
+            FailurePolicy::Stop
+        },
+        exit_on_reply: rng.random_bool(0.3),
+        re_entry,
+        skips_late: rng.random_bool(0.2),
+    }
+}
+
+fn sequence_deed(rng: &mut ChaCha8Rng, count: usize, leads: usize) -> Deed {
+    let (place, lead) = (rng.random_range(0..count), rng.random_range(0..leads));
+    let deed = match rng.random_range(0..20) {
+        0..3 => SequenceDeed::Pause,
+        3..6 => SequenceDeed::Activate,
+        6 => SequenceDeed::Retire,
+        7..10 => SequenceDeed::Edit,
+        10..12 => SequenceDeed::Resend,
+        12 => SequenceDeed::EndRun,
+        13 if rng.random_bool(0.3) => SequenceDeed::Delete,
+        13..16 => return Deed::Reply(lead),
+        16..18 => return Deed::Trigger(lead, place),
+        18 => return Deed::OptOut(lead),
+        _ => return Deed::DeleteLead(lead),
+    };
+    Deed::Sequence(place, deed)
 }
 
 fn store_faults(rng: &mut ChaCha8Rng) -> StoreFaults {

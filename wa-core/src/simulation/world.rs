@@ -12,31 +12,37 @@ use rand::RngExt as _;
 use super::clock::{Timeline, VirtualClock};
 use super::faulty_store::{Drive, FaultyParts, FaultyStore, InOnePoll, PlannerFlaw, Switch};
 use super::gateway::{GatewayKind, Gateways, SimTransport};
-use super::history::{Facts, History, NumbersSeen, Record, RowSeen, What};
+use super::history::{EnrolmentSeen, Facts, History, NumbersSeen, Record, RowSeen, SequenceSeen, What};
 use super::invariants::{self, Violation};
-use super::scenario::{CampaignPlan, Deed, Scenario};
+use super::scenario::{CampaignPlan, Deed, Scenario, SequenceDeed, SequencePlan};
 use super::scheduler::{Scheduler, TaskId};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::content::Content;
 use crate::domain::device::{Device, Hold, HoldReason, LinkState};
+use crate::domain::enrolment::{Enrolment, EnrolmentReason, EnrolmentState};
 use crate::domain::lead::Lead;
 use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState};
 use crate::domain::pacing::{Caps, DelayRange, PacingPolicy};
 use crate::domain::phone::{PersonKey, Phone};
-use crate::domain::schedule::{LocalTime, QuietHours};
+use crate::domain::schedule::{LatePolicy, LocalTime, QuietHours};
+use crate::domain::sequence::{Sequence, SequenceReason, SequenceStatus, SequenceSteps, Step};
 use crate::domain::summary::Numbers;
 use crate::domain::suppression::{Suppression, SuppressionReason};
+use crate::domain::token::Token;
 use crate::engine::config::EngineConfig;
 use crate::engine::{Core, Ended, Engine, EngineBuilder, OpenError, Runner};
-use crate::id::{CampaignId, DeviceId, IdSource, LeadId, MessageId, UserId};
+use crate::id::{
+    AttemptId, CampaignId, DeviceId, EnrolmentId, IdSource, LeadId, MessageId, SequenceId, StepId, UserId,
+};
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::{
-    CampaignStore, Change, ChangeSet, MemoryStore, MessageFilter, OnDuplicate, OutboxStore, PageRequest, Store,
-    StoreError, StoreErrorKind, WriteClass,
+    CampaignStore, Change, ChangeSet, EnrolmentFilter, MemoryStore, MessageFilter, OnDuplicate, OutboxStore,
+    PageRequest, SequenceStore, Span, Store, StoreError, StoreErrorKind, WriteClass,
 };
 use crate::time::{Clock, Timestamp};
+use crate::transport::TransportMessageId;
 
 /// 2026-11-21, 8 in the morning in Kuala Lumpur.
 pub const START: Timestamp = Timestamp::from_millis(1_795_219_200_000);
@@ -72,7 +78,10 @@ impl Report {
     pub fn trace(&self) -> String {
         let mut lines = String::new();
         for moment in &self.record.moments {
-            if matches!(moment.what, What::Rows(_) | What::Numbers(_)) {
+            if matches!(
+                moment.what,
+                What::Rows(_) | What::Numbers(_) | What::Counts(_) | What::Enrolments(_)
+            ) {
                 continue;
             }
             lines.push_str(&format!("{:>12.3} {:?}\n", moment.at.as_secs_f64(), moment.what));
@@ -82,6 +91,12 @@ impl Report {
         }
         for campaign in &self.record.campaigns {
             lines.push_str(&format!("{campaign:?}\n"));
+        }
+        for sequence in &self.record.sequences {
+            lines.push_str(&format!("{sequence:?}\n"));
+        }
+        for enrolment in &self.record.enrolments {
+            lines.push_str(&format!("{enrolment:?}\n"));
         }
         lines
     }
@@ -150,6 +165,7 @@ struct Cast {
     devices: Vec<(UserId, DeviceId)>,
     leads: Vec<(UserId, LeadId, Phone)>,
     campaigns: Vec<(UserId, CampaignId)>,
+    sequences: Vec<(UserId, SequenceId)>,
 }
 
 enum Order {
@@ -190,13 +206,17 @@ impl World {
             seed.rng(b"", "gateways"),
         );
         let scheduler = Scheduler::new(Arc::clone(&timeline), seed.rng(b"", "scheduler"));
+        let mut caps = Caps::default()
+            .with_hour_max(scenario.hour_max)
+            .expect("scenarios draw caps within limits");
+        if !scenario.sequences.is_empty() {
+            caps = caps
+                .with_day_max(Caps::DAY_MAX_LIMIT)
+                .expect("the limit is within itself");
+        }
         let policy = PacingPolicy::builder()
             .default_delay(delay(scenario.delay_ms))
-            .default_caps(
-                Caps::default()
-                    .with_hour_max(scenario.hour_max)
-                    .expect("scenarios draw caps within limits"),
-            )
+            .default_caps(caps)
             .build()
             .expect("scenarios draw a policy within limits");
         let nodes = scenario
@@ -223,6 +243,7 @@ impl World {
                 devices: Vec::new(),
                 leads: Vec::new(),
                 campaigns: Vec::new(),
+                sequences: Vec::new(),
             }),
             orders: Arc::default(),
             switch: Arc::default(),
@@ -295,6 +316,9 @@ impl World {
                 let niche = format!("niche {}", cast.leads.len());
                 lead.niches = crate::domain::token::TokenSet::parse(&niche).expect("a plain word is a token");
                 lead.name = format!("user{place}");
+                for sequence in self.scenario.triggers.get(cast.leads.len()).into_iter().flatten() {
+                    let _ = lead.triggers.insert(entry_of(*sequence));
+                }
                 cast.leads.push((user, id, phone));
                 set = set.and(Change::InsertLead {
                     lead: Box::new(lead),
@@ -305,6 +329,9 @@ impl World {
         self.commit_raw(set);
         for (place, plan) in self.scenario.campaigns.clone().iter().enumerate() {
             self.add_campaign(&mut cast, place, plan);
+        }
+        for (place, plan) in self.scenario.sequences.clone().iter().enumerate() {
+            self.add_sequence(&mut cast, place, plan);
         }
         self.cast = Arc::new(cast);
     }
@@ -350,6 +377,51 @@ impl World {
             .and(Change::UpdateCampaign(Box::new(scheduled)));
         self.commit_raw(set);
         cast.campaigns.push((user, id));
+    }
+
+    fn add_sequence(&self, cast: &mut Cast, place: usize, plan: &SequencePlan) {
+        let user = cast.users[plan.user];
+        let id = SequenceId::new(&self.ids, START);
+        let own = cast.devices.iter().find(|(owner, _)| *owner == user).map(|(_, id)| *id);
+        let mut sequence = Sequence::draft(id, user, format!("s{place}"), START);
+        sequence.device_id = own.filter(|_| plan.one_device);
+        sequence.routing = plan.routing;
+        sequence.delay = plan.delay_ms.map(delay);
+        sequence.expires_after = plan.expires_after;
+        sequence.on_failure = plan.on_failure;
+        sequence.exit_on_reply = plan.exit_on_reply;
+        sequence.re_entry = plan.re_entry;
+        sequence.dressing.greeting = place.is_multiple_of(2);
+        if plan.skips_late {
+            sequence.late_policy = LatePolicy::Skip;
+        }
+        sequence.steps_version = 1;
+        let count = plan.waits.len();
+        let step = |(at, wait): (usize, &Duration)| Step {
+            id: StepId::new(&self.ids, START),
+            day: u16::try_from(at).unwrap_or(0) + 1,
+            trigger: if at == 0 {
+                entry_of(place)
+            } else {
+                Token::parse(&format!("s{place} day {at}")).expect("a plain word is a token")
+            },
+            next_trigger: plan.next.filter(|_| at + 1 == count).map(entry_of),
+            entry_point: at == 0 || plan.second_entry == Some(at),
+            wait: *wait,
+            content: step_content(plan.user, &format!("{place} step {at}")),
+            send_time: None,
+            delay: None,
+        };
+        let steps = SequenceSteps {
+            sequence_id: id,
+            version: 1,
+            steps: plan.waits.iter().enumerate().map(step).collect(),
+        };
+        self.commit_raw(ChangeSet::one(Change::InsertSequence {
+            sequence: Box::new(sequence),
+            steps: Some(Box::new(steps)),
+        }));
+        cast.sequences.push((user, id));
     }
 
     fn store(&self, rng: ChaCha8Rng) -> Arc<FaultyStore> {
@@ -494,6 +566,7 @@ impl World {
         self.look();
         self.facts.bounded = bounded;
         self.facts.excused = self.excused();
+        self.facts.excused_enrolments = self.excused_enrolments(&self.facts.excused);
         self.report()
     }
 
@@ -504,10 +577,36 @@ impl World {
         }
         let ids: Vec<_> = self.cast.campaigns.iter().map(|(_, id)| *id).collect();
         let campaigns = self.raw(self.ground.store.campaigns_by_id(&ids));
+        let sequences = self.sequences();
+        let versions = sequences
+            .iter()
+            .flat_map(|one| (1..=one.steps_version).map(|version| (one.id, version)));
+        let steps = self.raw(self.ground.store.steps(&versions.collect::<Vec<_>>()));
+        let mut leads = Vec::new();
+        for user in &self.cast.users {
+            let ids: Vec<_> = self
+                .cast
+                .leads
+                .iter()
+                .filter(|(of, ..)| of == user)
+                .map(|(_, id, _)| *id)
+                .collect();
+            leads.extend(self.raw(self.ground.store.leads_by_id(*user, &ids)));
+        }
+        let enrolments = self
+            .cast
+            .users
+            .iter()
+            .flat_map(|user| self.enrolments_of(*user))
+            .collect();
         let record = Record {
             moments: self.history.take(),
             rows,
             campaigns,
+            sequences,
+            steps,
+            enrolments,
+            leads,
             facts: self.facts,
         };
         Report {
@@ -622,6 +721,21 @@ impl World {
                 now,
             ));
         }
+        for sequence in self.sequences() {
+            if sequence.status.runs() || sequence.deleted_at.is_some() {
+                continue;
+            }
+            self.history
+                .add(What::SequenceStatus(sequence.id, SequenceStatus::Active));
+            let change = Change::SetSequenceStatus {
+                user_id: sequence.user_id,
+                sequence_id: sequence.id,
+                from: &NOT_ACTIVE,
+                to: SequenceStatus::Active,
+                reason: None,
+            };
+            let _ = self.raw(self.ground.store.commit(ChangeSet::one(change), WriteClass::Api, now));
+        }
         for device in self
             .devices()
             .into_iter()
@@ -652,6 +766,41 @@ impl World {
     fn campaigns(&self) -> Vec<Campaign> {
         let ids: Vec<_> = self.cast.campaigns.iter().map(|(_, id)| *id).collect();
         self.raw(self.ground.store.campaigns_by_id(&ids))
+    }
+
+    fn sequences(&self) -> Vec<Sequence> {
+        let ids: Vec<_> = self.cast.sequences.iter().map(|(_, id)| *id).collect();
+        self.raw(self.ground.store.sequences_by_id(&ids))
+    }
+
+    fn enrolments_of(&self, user: UserId) -> Vec<Enrolment> {
+        if self.cast.sequences.is_empty() {
+            return Vec::new();
+        }
+        let (scope, page) = (RequestScope::user(user), PageRequest::first(1_000));
+        let filter = EnrolmentFilter::default();
+        self.raw(self.ground.store.enrolments(&scope, &filter, &page)).rows
+    }
+
+    /// Enrolments that stand open because a message of theirs does, or their sequence.
+    fn excused_enrolments(&self, excused: &[MessageId]) -> Vec<EnrolmentId> {
+        let sequences = self.sequences();
+        let stands = |id: SequenceId| sequences.iter().any(|one| one.id == id && !one.status.runs());
+        let mut open = Vec::new();
+        for user in &self.cast.users {
+            let waiting: Vec<_> = self
+                .rows_of(*user)
+                .into_iter()
+                .filter(|row| excused.contains(&row.id))
+                .filter_map(|row| row.flow)
+                .map(|flow| flow.enrolment_id)
+                .collect();
+            let theirs = self.enrolments_of(*user).into_iter();
+            let theirs = theirs.filter(|one| one.state == EnrolmentState::Open);
+            let theirs = theirs.filter(|one| waiting.contains(&one.id) || stands(one.sequence_id));
+            open.extend(theirs.map(|one| one.id));
+        }
+        open
     }
 
     fn devices(&self) -> Vec<Device> {
@@ -699,6 +848,41 @@ impl World {
                 state: row.state,
             });
             self.history.add(What::Rows(seen.collect()));
+            self.look_at_sequences(*user, &rows);
+        }
+    }
+
+    fn look_at_sequences(&self, user: UserId, rows: &[Message]) {
+        let enrolments = self.enrolments_of(user);
+        let scope = RequestScope::user(user);
+        let deleted: Vec<_> = self
+            .sequences()
+            .into_iter()
+            .filter(|one| one.deleted_at.is_some())
+            .collect();
+        for (_, id) in self.cast.sequences.iter().filter(|(owner, _)| *owner == user) {
+            if deleted.iter().any(|one| one.id == *id) {
+                continue;
+            }
+            let told = self.raw(self.ground.store.sequence_counts(&scope, *id, &Span::default()));
+            let counted = self.raw(self.ground.store.recount_sequence(&scope, *id));
+            let of = MessageScope::Sequence(*id);
+            self.history.add(What::Counts(Box::new(SequenceSeen {
+                sequence_id: *id,
+                told,
+                counted,
+                rows: rows.iter().filter(|row| row.scope == of && !row.superseded).count() as u64,
+                enrolments: enrolments.iter().filter(|one| one.sequence_id == *id).count() as u64,
+            })));
+        }
+        if !enrolments.is_empty() {
+            let seen = enrolments.iter().map(|one| EnrolmentSeen {
+                enrolment_id: one.id,
+                sequence_id: one.sequence_id,
+                person: one.person,
+                state: one.state,
+            });
+            self.history.add(What::Enrolments(seen.collect()));
         }
     }
 
@@ -709,6 +893,12 @@ impl World {
             .iter()
             .filter(|campaign| campaign.status == CampaignStatus::Paused)
             .map(|campaign| campaign.id)
+            .collect();
+        let standing: Vec<SequenceId> = self
+            .sequences()
+            .iter()
+            .filter(|sequence| !sequence.status.runs() && sequence.deleted_at.is_none())
+            .map(|sequence| sequence.id)
             .collect();
         let devices = self.devices();
         let sends = |id: &DeviceId| devices.iter().any(|device| device.id == *id && device.may_send());
@@ -721,7 +911,11 @@ impl World {
                 .iter()
                 .any(|device| device.user_id == *user && device.may_send());
             for row in self.rows_of(*user).into_iter().filter(|row| row.state.is_open()) {
-                let campaign_waits = matches!(row.scope, MessageScope::Campaign(id) if paused.contains(&id));
+                let campaign_waits = match row.scope {
+                    MessageScope::Campaign(id) => paused.contains(&id),
+                    MessageScope::Sequence(id) => standing.contains(&id),
+                    _ => false,
+                };
                 let expires = row.state == MessageState::Queued && row.expires_at < soon;
                 let device_waits = !expires && row.device_id.map_or(!anything_sends, |device| !sends(&device));
                 let held_or_doubt = row.state != MessageState::Sending;
@@ -730,11 +924,43 @@ impl World {
                 }
             }
         }
+        // A step waits behind one of its run that is sent again.
+        for user in self.cast.users.iter().filter(|_| !self.cast.sequences.is_empty()) {
+            let rows = self.rows_of(*user);
+            let waits = |row: &&Message| row.state.is_open() && row.flow.is_some() && excused.contains(&row.id);
+            let runs: Vec<_> = rows.iter().filter(waits).filter_map(|row| row.flow).collect();
+            let behind = rows
+                .iter()
+                .filter(|row| row.state == MessageState::Held && !excused.contains(&row.id));
+            let behind = behind.filter(|row| {
+                row.flow
+                    .is_some_and(|flow| runs.iter().any(|one| one.enrolment_id == flow.enrolment_id))
+            });
+            let behind: Vec<_> = behind.map(|row| row.id).collect();
+            excused.extend(behind);
+        }
         excused
+    }
+
+    /// Whether nobody is still to be enrolled and no run can go on.
+    fn sequences_have_ended(&self, excused: &[MessageId]) -> bool {
+        let waiting = self.excused_enrolments(excused);
+        let open = |one: &Enrolment| one.state == EnrolmentState::Open && !waiting.contains(&one.id);
+        let store = &self.ground.store;
+        self.raw(store.leads_to_match(1)).is_empty()
+            && self.raw(store.sequences_matching(1)).is_empty()
+            && !self
+                .cast
+                .users
+                .iter()
+                .any(|user| self.enrolments_of(*user).iter().any(open))
     }
 
     fn has_ended(&self) -> bool {
         let excused = self.excused();
+        if !self.cast.sequences.is_empty() && !self.sequences_have_ended(&excused) {
+            return false;
+        }
         let mut open = self
             .cast
             .users
@@ -845,12 +1071,30 @@ fn config(name: String, policy: &PacingPolicy, scenario: &Scenario, rng: &mut Ch
     config.batch_max = if rng.random_bool(0.2) { 1 } else { 500 };
     config.error_rate.window = rng.random_range(5..20);
     config.error_rate.percent = if rng.random_bool(0.5) { 0 } else { 40 };
+    config.enrol_page = rng.random_range(1..5);
+    // Late is what is meant to be, where a whole scenario lasts minutes.
+    config.late_grace = if scenario.sequences.is_empty() {
+        config.late_grace
+    } else {
+        Duration::from_secs(30)
+    };
     config
 }
 
 fn delay((from, until): (u64, u64)) -> DelayRange {
     DelayRange::new(Duration::from_millis(from)..=Duration::from_millis(until))
         .expect("scenarios draw delays within limits")
+}
+
+const NOT_ACTIVE: [SequenceStatus; 3] = [SequenceStatus::Draft, SequenceStatus::Paused, SequenceStatus::Inactive];
+
+/// The trigger by which leads enter a sequence.
+fn entry_of(sequence: usize) -> Token {
+    Token::parse(&format!("s{sequence}")).expect("a plain word is a token")
+}
+
+fn step_content(user: usize, text: &str) -> Content {
+    Content::text(format!("{{{{name}}}} of user{user} reads sequence {text}"))
 }
 
 fn phone(user: usize, number: u32) -> Phone {
@@ -947,9 +1191,160 @@ impl Person {
                 let (user_id, device_id) = self.cast.devices[device];
                 self.commit(Change::DeleteDevice { user_id, device_id }).await
             }
+            Deed::Sequence(place, deed) => self.act_on(place, deed).await,
+            Deed::Trigger(lead, sequence) => {
+                let (user_id, lead_id, _) = self.cast.leads[lead];
+                self.commit(Change::ReplaceTrigger {
+                    user_id,
+                    lead_id,
+                    remove: None,
+                    add: Some(entry_of(sequence)),
+                    matched: false,
+                })
+                .await
+            }
+            Deed::Reply(lead) => {
+                let (user_id, _, phone) = self.cast.leads[lead];
+                let own = self.cast.devices.iter().find(|(owner, _)| *owner == user_id);
+                let (_, device_id) = own.expect("every user has a device");
+                self.commit(Change::Replied {
+                    user_id,
+                    device_id: *device_id,
+                    phone,
+                    person: PersonKey::of(&self.seed, user_id, &phone),
+                    provider_id: TransportMessageId::from_attempt(AttemptId::new(&self.ids, self.now())),
+                    at: self.now(),
+                })
+                .await
+            }
             Deed::Hold(device) => self.hold(device, true).await,
             Deed::Release(device) => self.hold(device, false).await,
             _ => Ok(()),
+        }
+    }
+
+    async fn act_on(&self, place: usize, deed: SequenceDeed) -> Result<(), StoreError> {
+        use SequenceStatus::{Active, Inactive, Paused};
+        let (user_id, sequence_id) = self.cast.sequences[place];
+        let status = |from: &'static [SequenceStatus], to| Change::SetSequenceStatus {
+            user_id,
+            sequence_id,
+            from,
+            to,
+            reason: Some(SequenceReason::ByPerson),
+        };
+        match deed {
+            SequenceDeed::Activate => self.commit(status(&NOT_ACTIVE, Active)).await,
+            SequenceDeed::Pause => self.commit(status(&[Active], Paused)).await,
+            SequenceDeed::Retire => self.commit(status(&[Active, Paused], Inactive)).await,
+            SequenceDeed::Edit => self.edit_steps(place).await,
+            SequenceDeed::Resend => self.resend_steps(place).await,
+            SequenceDeed::EndRun => {
+                let filter = EnrolmentFilter {
+                    sequence_id: Some(sequence_id),
+                    states: vec![EnrolmentState::Open],
+                    ..EnrolmentFilter::default()
+                };
+                let (scope, page) = (RequestScope::user(user_id), PageRequest::first(1));
+                for one in self.store.enrolments(&scope, &filter, &page).await?.rows {
+                    self.commit(Change::EndEnrolment {
+                        user_id,
+                        enrolment_id: one.id,
+                        step: None,
+                        state: EnrolmentState::Ended,
+                        reason: Some(EnrolmentReason::ByPerson),
+                        next_id: None,
+                    })
+                    .await?;
+                }
+                Ok(())
+            }
+            SequenceDeed::Delete => self.commit(Change::DeleteSequence { user_id, sequence_id }).await,
+        }
+    }
+
+    async fn edit_steps(&self, place: usize) -> Result<(), StoreError> {
+        let (user, id) = self.cast.sequences[place];
+        let number = self.cast.users.iter().position(|one| *one == user).unwrap_or(0);
+        let sequence = self.store.sequence(&RequestScope::user(user), id).await?;
+        let Some(mut steps) = self.store.steps(&[(id, sequence.steps_version)]).await?.pop() else {
+            return Ok(());
+        };
+        steps.version += 1;
+        let version = steps.version;
+        let count = steps.steps.len();
+        let middle = count / 2;
+        match version % 4 {
+            // The last one keeps its place: what follows the sequence hangs on it.
+            0 if count > 2 => drop(steps.steps.remove(middle)),
+            1 => {
+                let added = Step {
+                    id: StepId::new(&self.ids, self.now()),
+                    trigger: Token::parse(&format!("s{place} version {version}")).expect("a plain word is a token"),
+                    next_trigger: None,
+                    entry_point: false,
+                    content: step_content(number, &format!("{place}, added in {version}")),
+                    ..steps.steps[0].clone()
+                };
+                // Before the last, on which what follows the sequence hangs.
+                steps.steps.insert(count - 1, added);
+            }
+            3 if count > 3 => steps.steps.swap(middle, middle - 1),
+            _ => steps
+                .steps
+                .iter_mut()
+                .for_each(|step| step.content.text.push_str(", edited")),
+        }
+        self.commit(Change::UpdateSequence {
+            sequence: Box::new(sequence),
+            steps: Some(Box::new(steps)),
+        })
+        .await
+    }
+
+    async fn resend_steps(&self, place: usize) -> Result<(), StoreError> {
+        let (user, id) = self.cast.sequences[place];
+        let filter = MessageFilter {
+            scope: Some(MessageScope::Sequence(id)),
+            states: vec![MessageState::Failed, MessageState::Unknown],
+            ..MessageFilter::default()
+        };
+        let page = PageRequest::first(1_000);
+        let rows = self
+            .store
+            .messages(&RequestScope::user(user), &filter, &page)
+            .await?
+            .rows;
+        for row in rows {
+            // One by one: where a later step has begun it is refused.
+            let again = self.again(row);
+            let _ = self.commit(Change::InsertMessages(vec![again])).await;
+        }
+        Ok(())
+    }
+
+    fn again(&self, row: Message) -> Message {
+        let now = self.now();
+        Message {
+            id: MessageId::new(&self.ids, now),
+            key: IdempotencyKey::resend(row.id, row.round + 1),
+            round: row.round + 1,
+            supersedes: Some(row.id),
+            device_id: row.device_id.filter(|_| !row.from_pool),
+            due_at: now,
+            expires_at: now + Campaign::EXPIRES_AFTER,
+            held_at: None,
+            state: MessageState::Queued,
+            reason: None,
+            detail: None,
+            refusal_count: 0,
+            attempt: None,
+            doubt: None,
+            delivery: None,
+            delivery_at: None,
+            settled_at: None,
+            created_at: now,
+            ..row
         }
     }
 
@@ -997,32 +1392,11 @@ impl Person {
 
     async fn resend(&self, campaign: usize) -> Result<(), StoreError> {
         let (user_id, campaign_id) = self.cast.campaigns[campaign];
-        let now = self.now();
         let again: Vec<Message> = self
             .rows(campaign, &[MessageState::Failed, MessageState::Unknown])
             .await?
             .into_iter()
-            .map(|row| Message {
-                id: MessageId::new(&self.ids, now),
-                key: IdempotencyKey::resend(row.id, row.round + 1),
-                round: row.round + 1,
-                supersedes: Some(row.id),
-                device_id: row.device_id.filter(|_| !row.from_pool),
-                due_at: now,
-                expires_at: now + Campaign::EXPIRES_AFTER,
-                held_at: None,
-                state: MessageState::Queued,
-                reason: None,
-                detail: None,
-                refusal_count: 0,
-                attempt: None,
-                doubt: None,
-                delivery: None,
-                delivery_at: None,
-                settled_at: None,
-                created_at: now,
-                ..row
-            })
+            .map(|row| self.again(row))
             .collect();
         if again.is_empty() {
             return Ok(());

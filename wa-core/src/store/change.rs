@@ -257,7 +257,8 @@ pub enum Change {
         next_id: Option<EnrolmentId>,
     },
     /// Removes one trigger of a lead and adds another; either may be absent, and one that is there already stays. Nothing happens
-    /// to a lead that is gone. A gained trigger marks the lead to be matched. The store sets version + 1 when it changed.
+    /// to a lead that is gone. A gained trigger marks the lead to be matched, unless it is
+    /// `matched`. The store sets version + 1 when it changed.
     ReplaceTrigger {
         /// Its owner.
         user_id: UserId,
@@ -267,6 +268,8 @@ pub enum Change {
         remove: Option<Token>,
         /// What comes.
         add: Option<Token>,
+        /// Whether this set enrols the lead by the gained trigger: then it is not marked for that, and a mark that is there stays.
+        matched: bool,
     },
     /// Adds messages. A known key is a reported no-op. A message whose scope is paused, ended, or whose person is suppressed
     /// is inserted in the state that `requeue` would give it; one that is given settled stays so. One with `supersedes` marks

@@ -272,6 +272,7 @@ pub(super) async fn a_completion_takes_one_trigger_of_three_and_chains_on_in_one
         lead_id: lead.id,
         remove: marked[0].enrolment.token.clone(),
         add: Some(token("NEXT")),
+        matched: true,
     };
     let set = ChangeSet::one(end).and(exchange).and(Change::Enrol(vec![next]));
     let done = world.commit(set).await;

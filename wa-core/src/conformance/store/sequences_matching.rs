@@ -62,6 +62,7 @@ pub(super) async fn a_lead_that_gained_a_token_or_another_target_status_is_to_be
         lead_id: cold.id,
         remove: Some(token("COLD")),
         add: None,
+        matched: false,
     };
     world.commit(replaced).await;
     assert!(to_match(&world).await.is_empty(), "losing a trigger is no match");
@@ -240,6 +241,7 @@ pub(super) async fn one_trigger_is_replaced_and_the_others_stay(world: World) {
         lead_id: lead.id,
         remove,
         add,
+        matched: false,
     };
     let now = world.at(5);
     world
@@ -258,6 +260,19 @@ pub(super) async fn one_trigger_is_replaced_and_the_others_stay(world: World) {
         after,
         "nothing to take, nothing new"
     );
+    let by_chain = |word| Change::ReplaceTrigger {
+        user_id: user,
+        lead_id: lead.id,
+        remove: None,
+        add: Some(token(word)),
+        matched: true,
+    };
+    world.commit(by_chain("ONE")).await;
+    assert_eq!(to_match(&world).await, [lead.id], "a mark that is there stays");
+    matched(&world, user, lead.id).await;
+    world.commit(by_chain("TWO")).await;
+    assert!(to_match(&world).await.is_empty(), "whoever gave it has matched it");
+    let after = world.lead_of(user, lead.id).await;
     let other = world.user().await;
     world.commit(replace(other, Some(token("VIP")), None)).await;
     assert_eq!(

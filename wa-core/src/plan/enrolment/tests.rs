@@ -380,7 +380,6 @@ fn told(changes: Vec<Change>) -> Told {
             }
             Change::ReplaceTrigger { remove, add, .. } => told.1 = (remove, add),
             Change::Enrol(enrolled) => told.2 = enrolled,
-            Change::Matched { .. } => {}
             other => panic!("no part of a completion: {other:?}"),
         }
     }

@@ -1,11 +1,12 @@
 //! I12: with faults off, everything ends in bounded time.
 
 use super::Violation;
+use crate::domain::enrolment::EnrolmentState;
 use crate::simulation::history::Record;
 
 const NAME: &str = "I12";
 
-/// It ended in time, and every campaign with it.
+/// It ended in time, and every campaign and run through a sequence with it.
 pub(super) fn check(record: &Record) -> Vec<Violation> {
     if record.facts.bounded {
         return Vec::new();
@@ -16,6 +17,8 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
         .collect();
     let running = record.campaigns.iter().filter(|campaign| !campaign.status.has_ended());
     broken.extend(running.map(|campaign| Violation::end(NAME, format!("{campaign:?} did not end"))));
+    let open = record.enrolments.iter().filter(|one| one.state == EnrolmentState::Open);
+    broken.extend(open.map(|one| Violation::end(NAME, format!("{one:?} did not end"))));
     broken.push(Violation::end(NAME, "it did not end in bounded time"));
     broken
 }
@@ -34,5 +37,7 @@ mod tests {
         assert_holds(&check(&story.record));
         story.record.facts.bounded = false;
         assert_broken(&check(&story.record), 3);
+        story.enrolment(EnrolmentState::Open);
+        assert_broken(&check(&story.record), 4);
     }
 }

@@ -2,7 +2,9 @@
 
 use super::Violation;
 use crate::domain::campaign::CampaignStatus;
+use crate::domain::enrolment::EnrolmentState;
 use crate::domain::message::MessageState;
+use crate::domain::sequence::SequenceStatus;
 use crate::simulation::history::Record;
 
 const NAME: &str = "I10";
@@ -31,6 +33,37 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
             ));
         }
     }
+    broken.extend(runs(record));
+    broken
+}
+
+/// A run that ended says why; one that was completed without being led on, where a trigger follows, says why; an open one
+/// waits for a person; a sequence that was paused says why.
+fn runs(record: &Record) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for one in &record.enrolments {
+        let leads_on = record
+            .steps
+            .iter()
+            .filter(|steps| steps.sequence_id == one.sequence_id)
+            .all(|steps| steps.step(one.step_id).is_some_and(|step| step.next_trigger.is_some()));
+        let silent = match one.state {
+            EnrolmentState::Open => !record.facts.excused_enrolments.contains(&one.id),
+            EnrolmentState::Completed => leads_on && one.next_id.is_none() && one.reason.is_none(),
+            EnrolmentState::Ended => one.reason.is_none(),
+        };
+        if silent {
+            broken.push(Violation::end(NAME, format!("{one:?} stands, and nothing says why")));
+        }
+    }
+    for sequence in &record.sequences {
+        if sequence.status == SequenceStatus::Paused && sequence.reason.is_none() {
+            broken.push(Violation::end(
+                NAME,
+                format!("{sequence:?} is paused, and nothing says why"),
+            ));
+        }
+    }
     broken
 }
 
@@ -39,6 +72,7 @@ mod tests {
     use super::super::testing::{Story, assert_broken, assert_holds};
     use super::*;
     use crate::domain::campaign::CampaignReason;
+    use crate::domain::enrolment::EnrolmentReason;
     use crate::domain::message::Reason;
     use crate::simulation::gateway::GatewayKind;
 
@@ -59,6 +93,27 @@ mod tests {
         story.record.campaigns[0].status = CampaignStatus::Paused;
         assert_broken(&check(&story.record), 1);
         story.record.campaigns[0].reason = Some(CampaignReason::ByPerson);
+        assert_holds(&check(&story.record));
+    }
+    #[test]
+    fn a_run_that_stands_without_saying_why_is_found() {
+        for (state, reason) in [
+            (EnrolmentState::Ended, Some(EnrolmentReason::Replied)),
+            (EnrolmentState::Completed, Some(EnrolmentReason::ReEntryRefused)),
+        ] {
+            let mut story = Story::of(GatewayKind::Silent);
+            story.enrolment(state);
+            // The last step of a made-up sequence leads on.
+            let last = story.record.steps[0].steps[1].id;
+            story.record.enrolments[0].step_id = last;
+            assert_broken(&check(&story.record), 1);
+            story.record.enrolments[0].reason = reason;
+            assert_holds(&check(&story.record));
+        }
+        let mut story = Story::of(GatewayKind::Silent);
+        let open = story.enrolment(EnrolmentState::Open);
+        assert_broken(&check(&story.record), 1);
+        story.record.facts.excused_enrolments.push(open);
         assert_holds(&check(&story.record));
     }
 }

@@ -1,17 +1,19 @@
 //! What must hold in every simulation, one file each; the numbers are those of the design.
 //!
 //! A checker reads a [`Record`] and nothing else, so each is tested with a made-up history that breaks it and one that
-//! does not. What sequences add (I5) joins with them.
+//! does not.
 
 mod accounted;
 mod bounded;
 mod durable;
+mod enrolled;
 mod explained;
 mod fenced;
 mod foreign;
 mod never_twice;
 mod obedient;
 mod once;
+mod ordered;
 mod paced;
 mod sums;
 mod terminal;
@@ -24,7 +26,8 @@ use std::time::Duration;
 
 use super::history::Record;
 use crate::domain::message::{Message, MessageScope};
-use crate::id::{CampaignId, MessageId};
+use crate::domain::sequence::Sequence;
+use crate::id::{CampaignId, MessageId, SequenceId};
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +72,8 @@ impl fmt::Display for Violation {
 pub fn check(record: &Record) -> Vec<Violation> {
     [
         once::check,
+        enrolled::check,
+        ordered::check,
         never_twice::check,
         accounted::check,
         obedient::check,
@@ -95,4 +100,15 @@ fn campaign_of(message: &Message) -> Option<CampaignId> {
         MessageScope::Campaign(id) => Some(id),
         _ => None,
     }
+}
+
+fn sequence_of(message: &Message) -> Option<SequenceId> {
+    match message.scope {
+        MessageScope::Sequence(id) => Some(id),
+        _ => None,
+    }
+}
+
+fn sequence_by_id(record: &Record, id: SequenceId) -> Option<&Sequence> {
+    record.sequences.iter().find(|sequence| sequence.id == id)
 }

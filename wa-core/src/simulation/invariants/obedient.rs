@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Violation, campaign_of, rows_by_id};
+use super::{Violation, campaign_of, rows_by_id, sequence_of};
 use crate::domain::campaign::CampaignStatus;
 use crate::simulation::history::{Record, What};
 use crate::store::Begun;
@@ -12,12 +12,14 @@ const NAME: &str = "I3";
 /// How long after its begin a request is made at the latest.
 const BEGIN_TO_SEND_MAX: Duration = Duration::from_secs(2);
 
-/// At every begin that the store granted, the campaign ran, the person had not opted out, and the device was neither on
+/// At every begin that the store granted, the campaign or sequence ran, the run was open, the person had not opted out, and the device was neither on
 /// hold nor deleted; and every request follows its begin within two seconds.
 pub(super) fn check(record: &Record) -> Vec<Violation> {
     let rows = rows_by_id(record);
     let mut broken = Vec::new();
     let mut statuses = BTreeMap::new();
+    let mut active = BTreeMap::new();
+    let mut ended = BTreeSet::new();
     let mut suppressed = BTreeSet::new();
     let mut held = BTreeSet::new();
     let mut deleted = BTreeSet::new();
@@ -26,6 +28,9 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
         let mut wrong = |what: String| broken.push(Violation::at(NAME, moment.at, what));
         match &moment.what {
             What::Status(campaign, status) => drop(statuses.insert(*campaign, *status)),
+            What::SequenceStatus(sequence, status) => drop(active.insert(*sequence, status.runs())),
+            What::SequenceDeleted(sequence) => drop(active.insert(*sequence, false)),
+            What::EnrolmentEnded(enrolment) => drop(ended.insert(*enrolment)),
             What::Suppressed(user, person) => drop(suppressed.insert((*user, *person))),
             What::Unsuppressed(user, person) => drop(suppressed.remove(&(*user, *person))),
             What::Held(device, true) => drop(held.insert(*device)),
@@ -38,8 +43,17 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
                     continue;
                 };
                 let status = campaign_of(row).and_then(|id| statuses.get(&id).copied());
-                if status != Some(CampaignStatus::Triggered) {
-                    wrong(format!("{} was begun while its campaign was {status:?}", row.id));
+                match sequence_of(row) {
+                    Some(id) if active.get(&id) != Some(&true) => {
+                        wrong(format!("{} was begun while its sequence did not run", row.id));
+                    }
+                    None if status != Some(CampaignStatus::Triggered) => {
+                        wrong(format!("{} was begun while its campaign was {status:?}", row.id));
+                    }
+                    _ => {}
+                }
+                if row.flow.is_some_and(|flow| ended.contains(&flow.enrolment_id)) {
+                    wrong(format!("{} was begun after its run had ended", row.id));
                 }
                 if suppressed.contains(&(row.user_id, row.person)) {
                     wrong(format!("{} was begun after its person had opted out", row.id));
@@ -65,7 +79,10 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
 mod tests {
     use super::super::testing::{Story, assert_broken, assert_holds};
     use super::*;
+    use crate::domain::enrolment::EnrolmentState;
     use crate::domain::message::MessageState;
+    use crate::domain::sequence::SequenceStatus;
+    use crate::id::{EnrolmentId, SequenceId};
     use crate::simulation::gateway::GatewayKind;
 
     fn begun_after(what: impl Fn(&Story) -> Vec<What>) -> Vec<Violation> {
@@ -111,5 +128,37 @@ mod tests {
         story.called(3.1, message, first);
         story.called(3.2, message, second);
         assert_broken(&check(&story.record), 2);
+    }
+    #[test]
+    fn a_step_that_is_begun_while_its_sequence_stands_or_after_its_run_has_ended_is_found() {
+        use SequenceStatus::{Active, Paused};
+        type Before = fn(&Story, SequenceId, EnrolmentId) -> Vec<What>;
+        let rows: [(Before, usize); 4] = [
+            (|_, id, _| vec![What::SequenceStatus(id, Active)], 0),
+            (
+                |_, id, _| vec![What::SequenceStatus(id, Active), What::SequenceStatus(id, Paused)],
+                1,
+            ),
+            (
+                |_, id, _| vec![What::SequenceStatus(id, Active), What::SequenceDeleted(id)],
+                1,
+            ),
+            (
+                |_, id, run| vec![What::SequenceStatus(id, Active), What::EnrolmentEnded(run)],
+                1,
+            ),
+        ];
+        for (before, broken) in rows {
+            let mut story = Story::of(GatewayKind::Silent);
+            let run = story.enrolment(EnrolmentState::Open);
+            let message = story.flow(run, 0, MessageState::Sent);
+            let id = story.record.sequences[0].id;
+            for what in before(&story, id, run) {
+                story.add(1.0, what);
+            }
+            let attempt = story.attempt();
+            story.begin(2.0, message, attempt);
+            assert_broken(&check(&story.record), broken);
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::simulation::history::{Record, What};
 
 const NAME: &str = "I1";
 
-/// One row per key, one message per campaign, person and round, and a row for every lead and entry of the audience.
+/// One row per key, one message per campaign, person and round, one per enrolment, step and round, and a row for every lead and entry of the audience.
 pub(super) fn check(record: &Record) -> Vec<Violation> {
     let mut broken = Vec::new();
     let mut keys = BTreeSet::new();
@@ -18,7 +18,8 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
         if !keys.insert(row.key) {
             broken.push(Violation::end(NAME, format!("two rows have the key of {}", row.id)));
         }
-        let round = (row.scope, row.person, row.round);
+        let flow = row.flow.map(|flow| (flow.enrolment_id, flow.step_id));
+        let round = (row.scope, flow, row.person, row.round);
         if row.reason != Some(Reason::Duplicate) && !rounds.insert(round) {
             let what = format!("{} is the second message to its person in round {}", row.id, row.round);
             broken.push(Violation::end(NAME, what));
@@ -80,6 +81,7 @@ fn lost(record: &Record) -> Vec<Violation> {
 mod tests {
     use super::super::testing::{Story, T0, assert_broken, assert_holds};
     use super::*;
+    use crate::domain::enrolment::EnrolmentState;
     use crate::domain::message::MessageState;
     use crate::id::{IdSource, LeadId};
     use crate::simulation::gateway::GatewayKind;
@@ -105,6 +107,17 @@ mod tests {
         assert_broken(&check(&story.record), 1);
         story.change(second, |row| row.person = person);
         assert_broken(&check(&story.record), 2);
+    }
+
+    #[test]
+    fn a_step_of_a_run_twice_in_one_round_is_found() {
+        let mut story = Story::of(GatewayKind::Silent);
+        let run = story.enrolment(EnrolmentState::Open);
+        let first = story.flow(run, 0, MessageState::Failed);
+        let again = story.flow(run, 0, MessageState::Sent);
+        assert_broken(&check(&story.record), 1);
+        story.change(again, |row| (row.round, row.supersedes) = (1, Some(first)));
+        assert_holds(&check(&story.record));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! I8: the numbers of a campaign add up, at every look.
+//! I8: the numbers of campaigns and sequences add up, at every look.
 
 use super::Violation;
 use crate::simulation::history::{Record, What};
@@ -7,6 +7,26 @@ const NAME: &str = "I8";
 
 /// The tallies are what the rows count, and their sum is the number of rows that are not superseded.
 pub(super) fn check(record: &Record) -> Vec<Violation> {
+    let mut broken = campaigns(record);
+    broken.extend(sequences(record));
+    broken
+}
+
+/// The counts of a sequence are what its rows count, every message is in one step and every run stands somewhere.
+fn sequences(record: &Record) -> Vec<Violation> {
+    let mut broken = Vec::new();
+    for moment in &record.moments {
+        let What::Counts(seen) = &moment.what else { continue };
+        let messages: u64 = seen.told.steps.iter().map(|one| one.numbers.should()).sum();
+        let runs: u64 = seen.told.enrolments.iter().map(|one| one.count).sum();
+        if seen.told != seen.counted || messages != seen.rows || runs != seen.enrolments {
+            broken.push(Violation::at(NAME, moment.at, format!("{seen:?}")));
+        }
+    }
+    broken
+}
+
+fn campaigns(record: &Record) -> Vec<Violation> {
     let looks = record.moments.iter().filter_map(|moment| match &moment.what {
         What::Numbers(seen) => Some((moment.at, seen)),
         _ => None,
@@ -27,10 +47,12 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
 mod tests {
     use super::super::testing::{Story, assert_broken, assert_holds};
     use super::*;
+    use crate::domain::enrolment::{EnrolmentCount, EnrolmentState};
     use crate::domain::message::MessageState;
     use crate::domain::summary::Numbers;
     use crate::simulation::gateway::GatewayKind;
-    use crate::simulation::history::NumbersSeen;
+    use crate::simulation::history::{NumbersSeen, SequenceSeen};
+    use crate::store::SequenceCounts;
 
     #[test]
     fn a_tally_that_is_off_by_one_is_found() {
@@ -50,6 +72,38 @@ mod tests {
                 0 => assert_holds(&check(&story.record)),
                 _ => assert_broken(&check(&story.record), broken),
             }
+        }
+    }
+    #[test]
+    fn a_run_or_a_message_that_is_not_counted_is_found() {
+        for (enrolments, rows, broken) in [(1, 0, 0), (2, 0, 1), (1, 1, 1)] {
+            let mut story = Story::of(GatewayKind::Silent);
+            story.enrolment(EnrolmentState::Open);
+            let run = &story.record.enrolments[0];
+            let count = EnrolmentCount {
+                steps_version: 1,
+                step_id: run.step_id,
+                device_id: None,
+                state: run.state,
+                reason: None,
+                count: 1,
+            };
+            let told = SequenceCounts {
+                steps: Vec::new(),
+                enrolments: vec![count],
+            };
+            let seen = SequenceSeen {
+                sequence_id: run.sequence_id,
+                told: told.clone(),
+                counted: told,
+                rows,
+                enrolments,
+            };
+            story.add(1.0, What::Counts(Box::new(seen.clone())));
+            assert_broken(&check(&story.record), broken);
+            let counted = SequenceCounts::default();
+            story.add(2.0, What::Counts(Box::new(SequenceSeen { counted, ..seen })));
+            assert_broken(&check(&story.record), broken + 1);
         }
     }
 }

@@ -6,9 +6,14 @@ use super::Violation;
 use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::content::Content;
 use crate::domain::device::Epoch;
+use crate::domain::enrolment::{Enrolment, EnrolmentState, FlowRef};
 use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState};
 use crate::domain::phone::{PersonKey, Phone};
-use crate::id::{AttemptId, CampaignId, DeviceId, IdSource, Incarnation, MessageId, UserId};
+use crate::domain::sequence::{Sequence, SequenceStatus, SequenceSteps, Step};
+use crate::domain::token::Token;
+use crate::id::{
+    AttemptId, CampaignId, DeviceId, EnrolmentId, IdSource, Incarnation, LeadId, MessageId, SequenceId, StepId, UserId,
+};
 use crate::simulation::gateway::GatewayKind;
 use crate::simulation::history::{BeginSeen, CallSeen, Moment, Record, SettleSeen, What};
 use crate::store::{Begun, Settled, Verdict};
@@ -101,6 +106,77 @@ impl Story {
             delivery_at: None,
             settled_at: None,
             created_at: T0,
+        });
+        id
+    }
+
+    /// Adds the run of another person through a sequence of two steps, made with the first run. It stands at the first.
+    pub(super) fn enrolment(&mut self, state: EnrolmentState) -> EnrolmentId {
+        if self.record.sequences.is_empty() {
+            let id = SequenceId::new(&self.ids, T0);
+            let mut sequence = Sequence::draft(id, self.user, "s", T0);
+            sequence.status = SequenceStatus::Active;
+            sequence.steps_version = 1;
+            let step = |day: u16| Step {
+                id: StepId::new(&self.ids, T0),
+                day,
+                trigger: Token::parse(if day == 1 { "in" } else { "on" }).unwrap(),
+                next_trigger: (day == 2).then(|| Token::parse("next").unwrap()),
+                entry_point: day == 1,
+                wait: Step::WAIT,
+                content: Content::text("x"),
+                send_time: None,
+                delay: None,
+            };
+            let steps = vec![step(1), step(2)];
+            self.record.sequences.push(sequence);
+            self.record.steps.push(SequenceSteps {
+                sequence_id: id,
+                version: 1,
+                steps,
+            });
+        }
+        self.people += 1;
+        let id = EnrolmentId::new(&self.ids, T0);
+        let phone = Phone::from_e164(&format!("+6012{:07}", self.people)).unwrap();
+        let step_id = self.record.steps[0].steps[0].id;
+        self.record.enrolments.push(Enrolment {
+            id,
+            user_id: self.user,
+            sequence_id: self.record.sequences[0].id,
+            lead_id: LeadId::MIN,
+            phone: Some(phone),
+            person: PersonKey::of(&self.record.facts.seed, self.user, &phone),
+            device_id: Some(self.device),
+            token: None,
+            root_id: id,
+            entry_step_id: step_id,
+            steps_version: 1,
+            step_id,
+            due_at: T0,
+            state,
+            reason: None,
+            next_id: None,
+            created_at: T0,
+            ended_at: None,
+        });
+        id
+    }
+
+    /// Adds a message of a run.
+    pub(super) fn flow(&mut self, run: EnrolmentId, step: usize, state: MessageState) -> MessageId {
+        let id = self.row(state);
+        let steps = &self.record.steps[0];
+        let flow = FlowRef {
+            enrolment_id: run,
+            step_id: steps.steps[step].id,
+            steps_version: steps.version,
+        };
+        let scope = MessageScope::Sequence(steps.sequence_id);
+        let person = self.record.enrolments.iter().find(|one| one.id == run).unwrap().person;
+        self.change(id, |row| {
+            (row.scope, row.flow, row.person) = (scope, Some(flow), person);
+            row.key = IdempotencyKey::unique(id);
         });
         id
     }

@@ -182,8 +182,13 @@ impl State {
                 lead_id,
                 remove,
                 add,
+                matched,
             } => {
+                let waits = self.leads_unmatched.contains(&lead_id);
                 self.replace_trigger(user_id, lead_id, (remove, add), now);
+                if matched && !waits {
+                    self.set_unmatched(lead_id, false);
+                }
                 Ok(())
             }
             Change::Suppress(suppression) => self.suppress(suppression, now, done),
