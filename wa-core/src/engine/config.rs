@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::domain::pacing::PacingPolicy;
+use crate::domain::sequence::Step;
 
 /// When a scope pauses itself because too much goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub struct EngineConfig {
     pub error_rate: ErrorRateLimit,
     /// How late a campaign may start, or a step of a sequence be sent, without its late policy being asked; 10 min.
     pub late_grace: Duration,
-    /// The shortest wait between two steps of a sequence, at least 1 s; 1 h. Shorter ones are for tests and demos.
+    /// The shortest wait between two steps of a sequence, 1 s to 52 weeks; 1 h. Shorter ones are for tests and demos.
     pub step_wait_min: Duration,
     /// How many recipients one page of an expansion holds, 1 to 1,000; 500.
     pub expand_page: u32,
@@ -121,7 +122,7 @@ impl EngineConfig {
             resend_max: 3,
             error_rate: ErrorRateLimit::default(),
             late_grace: Duration::from_secs(600),
-            step_wait_min: crate::domain::sequence::Step::WAIT_MIN,
+            step_wait_min: Step::WAIT_MIN,
             expand_page: 500,
             enrol_page: 200,
             sweep_page: 500,
@@ -162,6 +163,8 @@ impl EngineConfig {
         let asked = self.reconcile_after < self.doubt_max;
         require("doubt_max", asked, "longer than reconcile_after")?;
         require("late_grace", self.late_grace <= Self::SPAN_MAX, "at most 10 years")?;
+        let wait = (Duration::from_secs(1)..=Step::WAIT_MAX).contains(&self.step_wait_min);
+        require("step_wait_min", wait, "1 second to 52 weeks")?;
         require("not_found_needed", self.not_found_needed > 0, "at least 1")?;
         require("error_rate.percent", self.error_rate.percent <= 100, "0 to 100")?;
         let window = (1..=10_000).contains(&self.error_rate.window);
@@ -220,6 +223,7 @@ mod tests {
             ("doubt_max", |c| c.doubt_max = c.reconcile_after),
             ("events_kept_for", |c| c.events_kept_for = Duration::ZERO),
             ("late_grace", |c| c.late_grace = Duration::MAX),
+            ("step_wait_min", |c| c.step_wait_min = Duration::ZERO),
             ("not_found_needed", |c| c.not_found_needed = 0),
             ("error_rate.percent", |c| c.error_rate.percent = 101),
             ("error_rate.window", |c| c.error_rate.window = 0),
