@@ -306,6 +306,15 @@ async fn a_timeline_tells_messages_and_runs_in_order_over_its_pages() {
         ((false, false), 1),
     ];
     assert_eq!(kinds, expected, "the run, its two messages, the direct one");
+    // Each list fits on a page, both together do not.
+    let page = handle.timeline(user, lead.id, &PageRequest::first(3)).await.unwrap();
+    let request = PageRequest {
+        after: page.next,
+        limit: 3,
+    };
+    assert!(page.next.is_some());
+    let rest = handle.timeline(user, lead.id, &request).await.unwrap();
+    assert_eq!((page.entries.len(), rest.entries.len(), rest.next), (3, 1, None));
     let none = PageRequest::first(10);
     assert_eq!(missing(handle.timeline(&world.other, lead.id, &none).await), "lead");
 }
