@@ -83,6 +83,14 @@ fn random_operations_catch_flaws_by_themselves() {
         Flaw::BeginForgetsAttempts,
         Flaw::HoldEatsExpiry,
         Flaw::EpochsStandStill,
+        Flaw::ReEntryIsIgnored,
+        Flaw::DeclineForgetsTheMark,
+        Flaw::TriggerRemovalRemovesAll,
+        Flaw::AdvanceIgnoresEdits,
+        Flaw::CountsForgetEnded,
+        Flaw::AdvanceIgnoresAfter,
+        Flaw::DeletionEndsNothing,
+        Flaw::RefusedChainIsNotTold,
     ] {
         let factory = Flawed(flaw, format!("{flaw:?}"));
         let passes = |seed| std::panic::catch_unwind(|| run_model(&factory, seed)).is_ok();

@@ -22,7 +22,8 @@ pub(super) async fn an_enrolment_comes_with_the_message_of_its_first_step(world:
         world.store.enrolment(&scope, new.enrolment.id).await.unwrap(),
         new.enrolment
     );
-    assert_eq!(drip.messages(new.enrolment.id).await, [new.first.clone()]);
+    let rows = drip.messages(new.enrolment.id).await;
+    assert_eq!(rows, std::slice::from_ref(&new.first));
     assert!(world.marked().await.is_empty());
     let due = drip.stage.due_at(world.now()).await;
     assert_eq!(due[0], DueMessage::of(&new.first, Some(&lead), None));

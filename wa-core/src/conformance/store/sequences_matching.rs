@@ -8,6 +8,9 @@ use crate::domain::sequence::{MatchCursor, SequenceStatus};
 use crate::id::{LeadId, UserId};
 use crate::store::{Change, OnDuplicate, StoreErrorKind};
 
+/// What a person changes of a lead.
+type Edit = fn(&mut Lead);
+
 async fn to_match(world: &World) -> Vec<LeadId> {
     let leads = world.store.leads_to_match(1_000).await.unwrap();
     leads.iter().map(|lead| lead.id).collect()
@@ -29,13 +32,13 @@ pub(super) async fn a_lead_that_gained_a_token_or_another_target_status_is_to_be
     let cold = world.rows.lead_with(user, None, "COLD");
     world.insert_lead(&cold).await;
     assert_eq!(to_match(&world).await, [cold.id], "one without tokens matches nothing");
-    let edits: [(bool, &(dyn Fn(&mut Lead) + Sync)); 6] = [
-        (true, &|lead| lead.triggers = tokens("COLD")),
-        (false, &|lead| lead.name = "Another".to_owned()),
-        (true, &|lead| lead.niches = tokens("EXAMA")),
-        (true, &|lead| lead.target_status = TargetStatus::Customer),
-        (false, &|lead| lead.triggers = tokens("")),
-        (false, &|lead| lead.tags = tokens("vip")),
+    let edits: [(bool, Edit); 6] = [
+        (true, |lead| lead.triggers = tokens("COLD")),
+        (false, |lead| lead.name = "Another".to_owned()),
+        (true, |lead| lead.niches = tokens("EXAMA")),
+        (true, |lead| lead.target_status = TargetStatus::Customer),
+        (false, |lead| lead.triggers = tokens("")),
+        (false, |lead| lead.tags = tokens("vip")),
     ];
     matched(&world, user, cold.id).await;
     for (marks, edit) in edits {

@@ -3,6 +3,7 @@
 //! A failure names its seed; `agree(&factory, seed, operations)` repeats it exactly.
 
 mod operations;
+mod sequences;
 mod state;
 
 use std::fmt::Debug;
@@ -12,13 +13,13 @@ use rand::Rng;
 
 use super::factory::StoreFactory;
 use crate::conformance::fixtures::Fixtures;
-use crate::id::{CampaignId, CommandId, DeviceId, Incarnation, LeadId, UserId};
+use crate::id::{CampaignId, CommandId, DeviceId, Incarnation, LeadId, SequenceId, UserId};
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::{AppStore, MemoryStore, StoreError, StoreErrorKind};
 use crate::time::Timestamp;
 
 /// How many operations a run of the model has where nobody says otherwise.
-pub const OPERATIONS: u32 = 300;
+pub const OPERATIONS: u32 = 400;
 
 /// How many operations pass between two comparisons of the whole state.
 const COMPARED_EVERY: u32 = 50;
@@ -62,6 +63,7 @@ struct Model {
     devices: Vec<(UserId, DeviceId)>,
     leads: Vec<(UserId, LeadId)>,
     campaigns: Vec<(UserId, CampaignId)>,
+    sequences: Vec<(UserId, SequenceId)>,
     nodes: Vec<Incarnation>,
     commands: Vec<(CommandId, DeviceId)>,
 }
@@ -97,6 +99,7 @@ impl Model {
             devices: Vec::new(),
             leads: Vec::new(),
             campaigns: Vec::new(),
+            sequences: Vec::new(),
             nodes: Vec::new(),
             commands: Vec::new(),
         }

@@ -47,6 +47,14 @@ const OPERATIONS: &[(&str, usize)] = &[
     ("edit campaign", 2),
     ("advance cursor", 3),
     ("insert entries", 1),
+    ("insert sequence", 2),
+    ("sequence status", 3),
+    ("edit sequence", 3),
+    ("enrol", 12),
+    ("advance", 10),
+    ("end enrolment", 2),
+    ("resend flow", 6),
+    ("match leads", 3),
     ("insert lead", 4),
     ("edit lead", 2),
     ("insert device", 1),
@@ -78,6 +86,10 @@ impl Model {
             for to in [CampaignStatus::Scheduled, CampaignStatus::Triggered] {
                 self.set_status((user.id, campaign), to).await;
             }
+            for _ in 0..3 {
+                self.insert_lead(user.id).await;
+            }
+            self.insert_sequence(user.id).await;
         }
         self.join().await;
         self.join().await;
@@ -156,6 +168,14 @@ impl Model {
             "edit campaign" => self.edit_campaign().await,
             "advance cursor" => self.advance_cursor().await,
             "insert entries" => self.insert_entries().await,
+            "insert sequence" => self.insert_sequence(user).await,
+            "sequence status" => self.sequence_status().await,
+            "edit sequence" => self.edit_sequence().await,
+            "enrol" => self.enrol().await,
+            "advance" => self.advance().await,
+            "end enrolment" => self.end_enrolment().await,
+            "resend flow" => self.resend_flow().await,
+            "match leads" => self.match_leads().await,
             "insert lead" => self.insert_lead(user).await,
             "edit lead" => self.edit_lead().await,
             "insert device" => self.insert_device(user).await,
@@ -195,7 +215,7 @@ impl Model {
         }
     }
 
-    async fn commit(&mut self, set: impl Into<ChangeSet>) {
+    pub(super) async fn commit(&mut self, set: impl Into<ChangeSet>) {
         let mut set = set.into();
         if self.chance(20) {
             let user = self.user();
@@ -204,7 +224,7 @@ impl Model {
         let _answer = both!(self, store => store.commit(set.clone(), WriteClass::Api, self.now));
     }
 
-    fn user(&mut self) -> UserId {
+    pub(super) fn user(&mut self) -> UserId {
         let at = self.below(self.users.len());
         self.users[at]
     }
@@ -214,7 +234,7 @@ impl Model {
         self.rows.phone(n)
     }
 
-    fn device(&mut self) -> (UserId, DeviceId) {
+    pub(super) fn device(&mut self) -> (UserId, DeviceId) {
         let at = self.below(self.devices.len());
         self.devices[at]
     }
@@ -248,7 +268,7 @@ impl Model {
     }
 
     /// A message in one of these states, if there is one.
-    async fn message_in(&mut self, states: &[MessageState]) -> Option<Message> {
+    pub(super) async fn message_in(&mut self, states: &[MessageState]) -> Option<Message> {
         let first = self.below(2);
         for user in [self.users[first], self.users[1 - first]] {
             let filter = MessageFilter {
@@ -681,11 +701,17 @@ impl Model {
         let Some(message) = self.message_in(states).await else {
             return;
         };
-        let Some(attempt) = message.attempt else { return };
+        let Some(attempt) = message.attempt.clone() else { return };
         let (incarnation, epoch) = self.owner(attempt.device_id).await;
         let known = self.chance(95);
+        let plans = message.flow.is_some() && self.chance(60);
+        let advance = if plans {
+            self.plan_advance(&message, MessageState::Sent).await
+        } else {
+            None
+        };
         let outcome = Outcome {
-            advance: None,
+            advance,
             user_id: message.user_id,
             device_id: attempt.device_id,
             epoch: if self.chance(70) { attempt.epoch } else { epoch },

@@ -106,6 +106,7 @@ impl Model {
         for campaign in &campaigns {
             self.compare_campaign(user, campaign.id, &messages).await;
         }
+        self.compare_sequences(user).await;
         for of in [MessageScope::Direct, MessageScope::Chat, MessageScope::Bot] {
             both!(self, store => store.numbers(&scope, of)).unwrap();
             both!(self, store => store.count(&scope, of)).unwrap();
@@ -166,6 +167,7 @@ impl Model {
             both!(self, store => store.recent(RecentOf::Device(*device), BEFORE, 20)).unwrap();
         }
         self.compare_due(self.now).await;
+        self.compare_marks().await;
         both!(self, store => store.users_with_devices(&PageRequest::first(PAGE_MAX))).unwrap();
         both!(self, store => store.backlog()).unwrap();
         both!(self, store => async {
@@ -203,14 +205,16 @@ impl Model {
         both!(self, store => store.next_campaign_at()).unwrap();
     }
 
-    /// What every lane may send at an instant, after each campaign.
+    /// What every lane may send at an instant, after each campaign and after each sequence.
     pub(super) async fn compare_due(&self, now: Timestamp) {
-        for served in std::iter::once(None).chain(self.campaigns.iter().map(|(_, campaign)| Some(*campaign))) {
+        let campaigns = self.campaigns.iter().map(|(_, campaign)| (Some(*campaign), None));
+        let sequences = self.sequences.iter().map(|(_, sequence)| (None, Some(*sequence)));
+        for (served, served_sequence) in std::iter::once((None, None)).chain(campaigns).chain(sequences) {
             let lanes = self
                 .devices
                 .iter()
                 .map(|(user, device)| LaneLook {
-                    served_sequence: None,
+                    served_sequence,
                     user_id: *user,
                     device_id: *device,
                     served,
