@@ -266,7 +266,7 @@ impl Model {
             .filter_map(|row| Some(row.flow?.step_id))
             .collect();
         let end = StepEnd {
-            message,
+            name: &message.name,
             state,
             reason: None,
             at: self.now,
@@ -330,6 +330,7 @@ impl Model {
             lead_id: one.lead_id,
             remove: one.token.clone(),
             add,
+            matched: self.chance(30),
         });
         self.commit(set).await;
     }
