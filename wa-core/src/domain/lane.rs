@@ -8,6 +8,7 @@ mod anchor;
 mod rolling;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::anchor::{Anchor, LaneNow};
 use self::rolling::Rolling;
+pub use self::waits::Waits;
 use super::pacing::{Caps, DrawnDelay, PacingPolicy, Priority, WarmUp};
 use super::schedule::Quiet;
 use crate::time::Timestamp;

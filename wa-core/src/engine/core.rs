@@ -11,6 +11,7 @@ use super::config::{ConfigError, EngineConfig};
 use super::dispatch::Finished;
 use super::settings::{SameSettings, UserSettingsSource};
 use super::wake::Wake;
+use super::watch::LaneWatch;
 use crate::domain::lane::{Anchor, LaneNow};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::platform::Platform;
@@ -57,6 +58,7 @@ pub struct Core {
     pub(crate) media: Arc<dyn MediaStore>,
     pub(crate) settings: Arc<dyn UserSettingsSource>,
     pub(crate) wake: Wake,
+    pub(crate) watch: Option<Arc<dyn LaneWatch>>,
     /// What an engine of this process knew and could not record before it lost its lease.
     evidence: Mutex<Vec<Finished>>,
 }
@@ -145,6 +147,7 @@ pub struct EngineBuilder {
     bus: Arc<dyn EventBus>,
     media: Arc<dyn MediaStore>,
     settings: Arc<dyn UserSettingsSource>,
+    watch: Option<Arc<dyn LaneWatch>>,
 }
 
 impl EngineBuilder {
@@ -159,6 +162,7 @@ impl EngineBuilder {
             bus: Arc::new(NoBus),
             media: Arc::new(UrlMedia),
             settings: Arc::new(SameSettings::default()),
+            watch: None,
         }
     }
 
@@ -183,6 +187,12 @@ impl EngineBuilder {
     /// Where the settings of users come from; by default every user has the defaults.
     pub fn settings(mut self, settings: Arc<dyn UserSettingsSource>) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// Who sees every attempt begin, with what its lane waited for; nobody by default.
+    pub fn watch(mut self, watch: Arc<dyn LaneWatch>) -> Self {
+        self.watch = Some(watch);
         self
     }
 
@@ -212,6 +222,7 @@ impl EngineBuilder {
             media: self.media,
             settings: self.settings,
             wake: Wake::default(),
+            watch: self.watch,
             evidence: Mutex::default(),
         };
         Ok(Arc::new(core))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::flow::FlowSource;
 use crate::domain::content::Media;
 use crate::domain::device::{Device, Epoch, OnDoubt};
-use crate::domain::lane::{LanePacing, LaneReason};
+use crate::domain::lane::{LanePacing, LaneReason, Waits};
 use crate::domain::message::{Message, MessageScope};
 use crate::domain::pacing::{Caps, DelayRange};
 use crate::domain::schedule::Quiet;
@@ -68,6 +68,10 @@ pub(crate) struct Lane {
     pub(crate) taken_at: Timestamp,
     /// Bad outcomes from before do not count for its error rate.
     pub(crate) errors_since: Timestamp,
+    /// How long it waited for what since its last attempt, up to the last look.
+    pub(crate) waited: Waits,
+    /// When it was last looked at, in anchored time.
+    pub(crate) looked_at: Timestamp,
 }
 
 impl Lane {
@@ -78,6 +82,14 @@ impl Lane {
             MessageScope::Sequence(id) => self.served_sequence = Some(id),
             _ => {}
         }
+    }
+
+    /// Counts the time since the last look to what it waited for; what it waits for now is to be found out.
+    pub(crate) fn stop_waiting(&mut self, now: Timestamp) {
+        if let Some((reason, _)) = self.waiting.take() {
+            self.waited.add(reason, now.since(self.looked_at));
+        }
+        self.looked_at = now;
     }
 
     /// Takes over what the settings of the device say.

@@ -18,6 +18,7 @@ mod tests;
 pub mod timers;
 mod unsettled;
 pub mod wake;
+pub mod watch;
 
 pub use self::core::{Core, EngineBuilder, OpenError, Transports};
 pub use self::dispatch::{Dispatch, Finished};

@@ -17,10 +17,11 @@ use super::flow::{FlowSource, StepsCache};
 use super::lane::{Again, Lane, LanePhase, LaneStatus, host_of};
 use super::render::{ContentCache, ParsedCampaign, Ready, RenderContext, ready};
 use super::timers::LaneTimers;
+use super::watch::LaneBegun;
 use crate::domain::campaign::Campaign;
 use crate::domain::content::Media;
 use crate::domain::device::OwnedDevice;
-use crate::domain::lane::{LaneAnswer, LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest};
+use crate::domain::lane::{LaneAnswer, LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest, Waits};
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::pacing::{DelayRange, DelaySettings};
 use crate::domain::phone::Phone;
@@ -439,6 +440,8 @@ impl Engine {
                     emptied_at: None,
                     taken_at: now.wall(),
                     errors_since: now.wall(),
+                    waited: Waits::default(),
+                    looked_at: now.at(),
                 };
                 lane.set(device, self.can_carry(device));
                 // One that was opened meanwhile knows what it has sent since the history was read.
@@ -760,7 +763,7 @@ impl Engine {
                 if let Some(next) = next_due_at {
                     earliest = now.lane_at(next).min(earliest);
                 }
-                lane.waiting = None;
+                lane.stop_waiting(now.at());
                 let mut chosen = None;
                 let waiting_looks = self.core.config.look_every * LOOKS_WHILE_WAITING;
                 for head in heads {
@@ -1133,6 +1136,16 @@ impl Engine {
             };
             lane.pacing.begin(now.at());
             lane.serve(candidate.scope);
+            let waited = std::mem::take(&mut lane.waited);
+            if let Some(watch) = &self.core.watch {
+                watch.begun(&LaneBegun {
+                    device_id,
+                    message_id: item.message_id,
+                    scope: candidate.scope,
+                    at: item.attempted_at,
+                    waited,
+                });
+            }
             let message = OutgoingMessage {
                 message_id: item.message_id,
                 attempt_id: item.attempt_id,

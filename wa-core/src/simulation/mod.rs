@@ -11,6 +11,7 @@
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod faulty_store;
+pub mod forecast;
 pub mod gateway;
 pub mod history;
 #[cfg(feature = "conformance")]

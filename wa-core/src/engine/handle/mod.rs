@@ -14,6 +14,7 @@ mod devices;
 mod direct;
 mod enrolments;
 mod error;
+mod forecast;
 mod inbound;
 mod leads;
 mod recipients;

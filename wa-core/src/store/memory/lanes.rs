@@ -199,7 +199,10 @@ impl State {
                 let sending = self.messages.in_state_on(device_id, MessageState::Sending);
                 DeviceLoad {
                     device_id,
-                    sent_this_hour: narrow(self.attempted(device_id, now - HOUR).count()),
+                    sent_this_hour: narrow(
+                        self.attempted(device_id, now - HOUR).count()
+                            + self.attempted_before(device_id, now - HOUR).len(),
+                    ),
                     in_flight: u32::try_from(queued + sending).unwrap_or(u32::MAX),
                     topped_up: narrow(self.topped_up(device_id).count()),
                 }
@@ -224,12 +227,34 @@ impl State {
             .map(|(_, at, _)| *at)
     }
 
+    /// Of the attempts that were made before the first message that is kept here, those since an instant.
+    fn attempted_before(&self, device: DeviceId, since: Timestamp) -> &[Timestamp] {
+        let before = self.messages.before.get(&device);
+        let attempts = before.map_or(&[][..], |before| &before.attempts);
+        &attempts[attempts.partition_point(|at| *at < since)..]
+    }
+
     pub(super) fn history(&self, devices: &[DeviceId], since: Timestamp) -> Vec<LaneHistory> {
         let lane = |device_id: &DeviceId| LaneHistory {
             device_id: *device_id,
-            attempts: self.attempted(*device_id, since).collect(),
-            last_attempt_at: self.last_attempts.get(device_id).copied(),
-            first_attempt_at: self.attempted(*device_id, FIRST_INSTANT).next(),
+            attempts: self
+                .attempted_before(*device_id, since)
+                .iter()
+                .copied()
+                .chain(self.attempted(*device_id, since))
+                .collect(),
+            last_attempt_at: self.last_attempts.get(device_id).copied().max(
+                self.messages
+                    .before
+                    .get(device_id)
+                    .and_then(|before| before.last_attempt_at),
+            ),
+            first_attempt_at: self
+                .messages
+                .before
+                .get(device_id)
+                .and_then(|before| before.first_attempt_at)
+                .or_else(|| self.attempted(*device_id, FIRST_INSTANT).next()),
         };
         devices.iter().map(lane).collect()
     }

@@ -10,6 +10,7 @@ use crate::domain::pacing::Priority;
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::summary::Numbers;
 use crate::id::{CampaignId, DeviceId, EnrolmentId, MessageId, SequenceId, StepId, UserId};
+use crate::store::LaneHistory;
 use crate::time::Timestamp;
 use crate::transport::TransportMessageId;
 
@@ -28,6 +29,10 @@ pub(super) type StepKey = (SequenceId, StepId, Option<DeviceId>);
 #[derive(Default)]
 #[cfg_attr(test, derive(PartialEq))]
 pub(super) struct Messages {
+    /// Whether texts of attempts and the indexes of receipts, replies, lists and opt-outs are left out.
+    pub(super) lean: bool,
+    /// What lanes have sent before the first message that is kept here.
+    pub(super) before: BTreeMap<DeviceId, LaneHistory>,
     rows: BTreeMap<MessageId, Box<Message>>,
     keys: BTreeMap<IdempotencyKey, MessageId>,
     /// Attempts before the newest, oldest first.
@@ -175,6 +180,8 @@ impl Messages {
     pub(super) fn rebuilt(&self) -> Self {
         let mut fresh = Self {
             earlier: self.earlier.clone(),
+            lean: self.lean,
+            before: self.before.clone(),
             ..Self::default()
         };
         for (id, row) in &self.rows {
@@ -216,17 +223,21 @@ impl Messages {
             open_on: |m| Some((m.device_id.filter(|_| m.state.is_open())?, m.state, m.id));
             sending: |m| (m.state == MessageState::Sending).then_some(m.id);
             doubts: |m| (m.state == MessageState::InDoubt).then_some((m.doubt.map_or(m.due_at, |d| d.next_check_at), m.id));
-            of_user: |m| Some((m.user_id, m.id));
             of_scope: |m| Some((scope_of(m), m.id));
-            of_person: |m| Some((m.user_id, m.person, m.id));
             in_campaign: |m| Some((campaign(m).filter(|_| !is_skipped_duplicate(m))?, m.person, m.id));
-            by_ours: |m| m.attempt.as_ref().map(|a| (a.device_id, a.transport_message_id.clone(), m.id));
-            by_vendors: |m| m.attempt.as_ref().and_then(|a| Some((a.device_id, a.provider_id.clone()?, m.id)));
             attempted: |m| m.attempt.as_ref().filter(|_| was_or_may_be_sent(m.state)).map(|a| (a.device_id, a.attempted_at, m.id));
-            attempted_to: |m| m.attempt.as_ref().map(|a| (m.user_id, m.person, a.attempted_at, m.id));
-            sent_to: |m| sent(m).and_then(|m| Some((m.device_id?, m.phone?, attempted_at(m), m.id)));
             settled_in: |m| Some((Some(m.scope).filter(|scope| scope.is_bulk())?, outcome_at(m)?, m.id));
             settled_on: |m| Some((m.device_id?, outcome_at(m)?, m.id));
+        }
+        if !self.lean {
+            keep! {
+                of_user: |m| Some((m.user_id, m.id));
+                of_person: |m| Some((m.user_id, m.person, m.id));
+                by_ours: |m| m.attempt.as_ref().map(|a| (a.device_id, a.transport_message_id.clone(), m.id));
+                by_vendors: |m| m.attempt.as_ref().and_then(|a| Some((a.device_id, a.provider_id.clone()?, m.id)));
+                attempted_to: |m| m.attempt.as_ref().map(|a| (m.user_id, m.person, a.attempted_at, m.id));
+                sent_to: |m| sent(m).and_then(|m| Some((m.device_id?, m.phone?, attempted_at(m), m.id)));
+            }
         }
         self.tally(old, new);
     }

@@ -12,6 +12,7 @@
 //! | `sequences`, `enrolments` | their rows with indexes and counts, and the changes of both |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
 //! | `leases`, `reads`, `campaigns`, `sequence_reads`, `app` | the other sub-traits |
+//! | `replica` | rows put in as they were read elsewhere, for forecasts |
 //! | `flaw` | deliberate bugs for the conformance suite; compiled to nothing without it |
 
 mod app;
@@ -26,6 +27,7 @@ mod messages;
 mod outbox;
 mod outbox_reads;
 mod reads;
+mod replica;
 mod sequence_reads;
 mod sequences;
 mod state;

@@ -45,7 +45,7 @@ impl State {
         if let Some(stray) = self.stray(item, now)? {
             return Ok(stray);
         }
-        let begun = Attempt {
+        let mut begun = Attempt {
             id: item.attempt_id,
             transport_message_id: item.transport_message_id.clone(),
             provider_id: None,
@@ -55,6 +55,10 @@ impl State {
             greeting: item.greeting.clone(),
             attempted_at: item.attempted_at,
         };
+        if self.messages.lean {
+            begun.text = String::new();
+            begun.greeting = None;
+        }
         let mut earlier = None;
         let step = u8::from(!self.flawed(Flaw::AgainIsNotCounted));
         self.change_message("begin", item.message_id, |message| {

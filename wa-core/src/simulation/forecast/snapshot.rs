@@ -1,0 +1,590 @@
+//! Reads what a forecast needs of the store, page by page, into a memory store of its own.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::options::{ForecastControl, ForecastOptions, ForecastPhase};
+use super::report::{DeviceStand, ForecastWarning, ForecastWarningCode};
+use crate::domain::access::RequestScope;
+use crate::domain::audience::{Audience, AudienceCursor, CampaignEntry};
+use crate::domain::campaign::{Campaign, CampaignStatus};
+use crate::domain::content::Content;
+use crate::domain::device::Device;
+use crate::domain::lead::Lead;
+use crate::domain::message::{Message, MessageScope, MessageState};
+use crate::domain::phone::PersonKey;
+use crate::domain::schedule::LatePolicy;
+use crate::domain::summary::Numbers;
+use crate::domain::token::TokenSet;
+use crate::engine::core::Core;
+use crate::engine::handle::HandleError;
+use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
+use crate::plan::{FieldCode, FieldError};
+use crate::seed::Seed;
+use crate::store::{CampaignFilter, LeaseStore, MemoryStore, MessageFilter, PAGE_MAX, PageRequest, SequenceFilter};
+use crate::time::Timestamp;
+
+/// How far back lanes remember what they sent: a day and one bucket of it.
+const HISTORY: Duration = Duration::from_secs(24 * 3_600 + 15 * 60);
+/// Most pages of the suppression list that are read as a whole; a longer one is asked for the audience alone.
+const SUPPRESSION_PAGES: usize = 20;
+/// Most other campaigns and sequences of the user whose messages share the lanes.
+const OTHERS_MAX: usize = 200;
+
+/// What a forecast runs on.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// A store of its own.
+    pub(super) store: Arc<MemoryStore>,
+    /// The campaign as it starts in the simulation.
+    pub(super) campaign: Campaign,
+    pub(super) made_at: Timestamp,
+    pub(super) starts_at: Timestamp,
+    /// How the campaign stands now, without what the simulation takes over.
+    pub(super) before: Numbers,
+    pub(super) devices: BTreeMap<DeviceId, (String, DeviceStand)>,
+    /// Whether a campaign in it chooses devices by load.
+    pub(super) has_pool: bool,
+    /// Whether it holds more than one campaign, and one with quiet hours.
+    pub(super) has_mixed_quiet: bool,
+    pub(super) ids: IdSource,
+    pub(super) warnings: Vec<ForecastWarning>,
+}
+
+/// Lets others have their turn on the thread.
+pub(super) async fn pass_the_turn() {
+    let mut passed = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut passed, true) {
+            return std::task::Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+pub(super) fn cancelled() -> HandleError {
+    HandleError::Conflict {
+        entity: "forecast",
+        why: "it was cancelled".to_owned(),
+    }
+}
+
+struct Reader<'a> {
+    core: &'a Core,
+    options: &'a ForecastOptions,
+    control: &'a ForecastControl,
+    scope: RequestScope,
+    store: Arc<MemoryStore>,
+    made_at: Timestamp,
+    read: u64,
+    leads: HashSet<LeadId>,
+    devices: BTreeMap<DeviceId, (String, DeviceStand)>,
+    /// Whether all suppressions were read, so that none has to be asked for.
+    knows_suppressions: bool,
+    warnings: Vec<ForecastWarning>,
+}
+
+impl Snapshot {
+    /// Reads what concerns a campaign that is not over.
+    pub(crate) async fn of_campaign(
+        core: &Core,
+        campaign: &Campaign,
+        options: &ForecastOptions,
+        control: &ForecastControl,
+    ) -> Result<Self, HandleError> {
+        let seed = Seed::from_number(options.seed);
+        let ids = IdSource::seeded(seed.digest(campaign.id.as_bytes(), "forecast ids"));
+        let store = Arc::new(MemoryStore::lean());
+        store.seed(&core.seed).await?;
+        let mut reader = Reader {
+            core,
+            options,
+            control,
+            scope: RequestScope::user(campaign.user_id),
+            store,
+            made_at: core.now(),
+            read: 0,
+            leads: HashSet::new(),
+            devices: BTreeMap::new(),
+            knows_suppressions: false,
+            warnings: Vec::new(),
+        };
+        control.tell(|progress| progress.phase = ForecastPhase::Reading);
+        reader.read_devices().await?;
+        reader.read_suppressions().await?;
+        let (target, starts_at) = reader.target(campaign);
+        reader.store.load_campaign(target.clone());
+        let before = reader.read_numbers(campaign).await?;
+        let is_paused = campaign.status == CampaignStatus::Paused;
+        let mut taken = 0;
+        if campaign.started_at.is_some() {
+            taken = reader.read_open(campaign.id, is_paused).await?;
+        }
+        let new = reader.read_audience(&target).await?;
+        if taken + new == 0 {
+            return Err(nobody(campaign, before.should()));
+        }
+        if is_paused {
+            let message = "it is paused; the forecast lets it go on now";
+            reader.warn(ForecastWarningCode::Paused, message.to_owned());
+        }
+        let left = before.remaining.saturating_sub(taken);
+        if left > 0 {
+            let message = format!("{left} messages are being sent or in doubt now; they are left as they are");
+            reader.warn(ForecastWarningCode::UnderWay, message);
+        }
+        let others = reader.read_others(campaign, starts_at + options.horizon, &ids).await?;
+        let quiet = target.quiet_hours.is_some() || others.iter().any(|other| other.quiet_hours.is_some());
+        let has_pool = target.routing.is_pool() || others.iter().any(|other| other.routing.is_pool());
+        Ok(Self {
+            store: reader.store,
+            made_at: reader.made_at,
+            starts_at,
+            before: Numbers {
+                remaining: left,
+                ..before
+            },
+            devices: reader.devices,
+            has_pool,
+            has_mixed_quiet: quiet && !others.is_empty(),
+            campaign: target,
+            ids,
+            warnings: reader.warnings,
+        })
+    }
+}
+
+fn nobody(campaign: &Campaign, has: u64) -> HandleError {
+    if campaign.started_at.is_some() && has > 0 {
+        return HandleError::Conflict {
+            entity: "campaign",
+            why: "nothing of it is left to be sent".to_owned(),
+        };
+    }
+    HandleError::Invalid(vec![FieldError::new(
+        "audience",
+        FieldCode::Required,
+        "must not be empty: nobody belongs to it now, so there is nothing to forecast",
+    )])
+}
+
+impl Reader<'_> {
+    fn warn(&mut self, code: ForecastWarningCode, message: String) {
+        self.warnings.push(ForecastWarning { code, message });
+    }
+
+    /// Counts recipients, lets others work, and stops when it is to stop; `false` when there are too many.
+    async fn took(&mut self, count: usize) -> Result<bool, HandleError> {
+        self.read += count as u64;
+        let read = self.read;
+        self.control.tell(|progress| progress.read = read);
+        if self.control.is_cancelled() {
+            return Err(cancelled());
+        }
+        pass_the_turn().await;
+        Ok(read <= self.options.recipients_max)
+    }
+
+    fn too_many(&self) -> HandleError {
+        let most = self.options.recipients_max;
+        HandleError::Invalid(vec![FieldError::new(
+            "audience",
+            FieldCode::TooMany,
+            format!("must have at most {most} recipients to be forecast"),
+        )])
+    }
+
+    fn stand(&self, device: &Device) -> DeviceStand {
+        if device.deleted_at.is_some() {
+            DeviceStand::Gone
+        } else if self.core.transports.get(&device.platform).is_none() {
+            DeviceStand::NoTransport
+        } else if device.hold.is_some() {
+            DeviceStand::OnHold
+        } else if device.may_send() {
+            DeviceStand::Online
+        } else {
+            DeviceStand::Offline
+        }
+    }
+
+    async fn take_devices(&mut self, devices: Vec<Device>) -> Result<(), HandleError> {
+        let ids: Vec<_> = devices.iter().map(|device| device.id).collect();
+        let histories = self.core.store.history(&ids, self.made_at - HISTORY).await?;
+        self.store.load_histories(histories);
+        for device in &devices {
+            let stand = self.stand(device);
+            self.devices.insert(device.id, (device.name.clone(), stand));
+        }
+        self.store.load_devices(devices);
+        pass_the_turn().await;
+        Ok(())
+    }
+
+    async fn read_devices(&mut self) -> Result<(), HandleError> {
+        let mut request = PageRequest::first(PAGE_MAX);
+        loop {
+            let page = self.core.store.devices(&self.scope, &request).await?;
+            self.take_devices(page.rows).await?;
+            if self.devices.len() as u64 > self.options.devices_max {
+                let most = self.options.devices_max;
+                let expected = format!("must be at most {most} for a forecast");
+                return Err(HandleError::Invalid(vec![FieldError::new(
+                    "devices",
+                    FieldCode::TooMany,
+                    expected,
+                )]));
+            }
+            match page.next {
+                Some(next) => request = PageRequest::after(next, PAGE_MAX),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Devices that were deleted and are still named by leads or messages: their messages are skipped, as in earnest.
+    async fn read_deleted(&mut self, named: impl Iterator<Item = DeviceId>) -> Result<(), HandleError> {
+        let missing: BTreeSet<_> = named.filter(|id| !self.devices.contains_key(id)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = missing.into_iter().collect();
+        let owned = self.core.store.owned(&ids).await?;
+        let devices = owned.into_iter().map(|owned| owned.device);
+        self.take_devices(devices.filter(|device| device.user_id == self.scope.user_id).collect())
+            .await
+    }
+
+    async fn read_suppressions(&mut self) -> Result<(), HandleError> {
+        let mut request = PageRequest::first(PAGE_MAX);
+        for _ in 0..SUPPRESSION_PAGES {
+            let page = self.core.store.suppressions(&self.scope, &request).await?;
+            self.store.load_suppressions(page.rows);
+            pass_the_turn().await;
+            match page.next {
+                Some(next) => request = PageRequest::after(next, PAGE_MAX),
+                None => {
+                    self.knows_suppressions = true;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn persons<'b>(&self, phones: impl Iterator<Item = &'b crate::domain::phone::Phone>) -> Vec<PersonKey> {
+        let user = self.scope.user_id;
+        phones
+            .map(|phone| PersonKey::of(&self.core.seed, user, phone))
+            .collect()
+    }
+
+    async fn read_suppressed(&self, persons: &[PersonKey]) -> Result<(), HandleError> {
+        if !self.knows_suppressions {
+            let found = self.core.store.suppressed(self.scope.user_id, persons).await?;
+            self.store.load_suppressions(found);
+        }
+        Ok(())
+    }
+
+    /// The campaign as the simulation begins with it, and when it starts.
+    fn target(&self, campaign: &Campaign) -> (Campaign, Timestamp) {
+        let mut target = campaign.clone();
+        target.reason = None;
+        if let Some(started_at) = campaign.started_at {
+            target.status = CampaignStatus::Triggered;
+            return (target, started_at);
+        }
+        let planned = self.options.start_at.or(campaign.scheduled_at);
+        let starts_at = planned.map_or(self.made_at, |at| at.max(self.made_at));
+        target.status = CampaignStatus::Scheduled;
+        target.scheduled_at = Some(starts_at);
+        target.late_policy = LatePolicy::Run;
+        (target, starts_at)
+    }
+
+    async fn read_numbers(&self, campaign: &Campaign) -> Result<Numbers, HandleError> {
+        let of = MessageScope::Campaign(campaign.id);
+        let rows = self.core.store.numbers(&self.scope, of).await?;
+        Ok(rows.iter().map(|row| row.numbers).sum())
+    }
+
+    /// The queued messages of a campaign, and those that are held where it is to go on now.
+    async fn read_open(&mut self, id: CampaignId, resumed: bool) -> Result<u64, HandleError> {
+        let mut states = vec![MessageState::Queued];
+        if resumed {
+            states.push(MessageState::Held);
+        }
+        let filter = MessageFilter {
+            scope: Some(MessageScope::Campaign(id)),
+            states,
+            ..MessageFilter::default()
+        };
+        let now = self.made_at;
+        let taken = self.read_messages(&filter, |mut message| {
+            if let Some(held_at) = message.held_at.take() {
+                message.expires_at = message.expires_at + now.since(held_at);
+            }
+            message.state = MessageState::Queued;
+            message
+        });
+        taken.await?.ok_or_else(|| self.too_many())
+    }
+
+    /// Messages that wait, with their leads and devices; `None` when there are too many.
+    async fn read_messages(
+        &mut self,
+        filter: &MessageFilter,
+        change: impl Fn(Message) -> Message + Send,
+    ) -> Result<Option<u64>, HandleError> {
+        let mut taken = 0;
+        let mut request = PageRequest::first(PAGE_MAX);
+        loop {
+            let page = self.core.store.messages(&self.scope, filter, &request).await?;
+            self.read_deleted(page.rows.iter().filter_map(|message| message.device_id))
+                .await?;
+            let leads: BTreeSet<LeadId> = page.rows.iter().filter_map(|message| message.lead_id).collect();
+            let new: Vec<_> = leads.into_iter().filter(|id| !self.leads.contains(id)).collect();
+            for chunk in new.chunks(PAGE_MAX as usize) {
+                let found = self.core.store.leads_by_id(self.scope.user_id, chunk).await?;
+                self.take_leads(found);
+            }
+            let count = page.rows.len();
+            taken += count as u64;
+            let rows = page.rows.into_iter().map(|mut message| {
+                // What earlier attempts were is of no concern: lanes remember them apart.
+                message.attempt = None;
+                message.doubt = None;
+                change(message)
+            });
+            self.store.load_messages(rows.collect());
+            if !self.took(count).await? {
+                return Ok(None);
+            }
+            match page.next {
+                Some(next) => request = PageRequest::after(next, PAGE_MAX),
+                None => return Ok(Some(taken)),
+            }
+        }
+    }
+
+    fn take_leads(&mut self, leads: Vec<Lead>) {
+        let known = &mut self.leads;
+        let needed = leads.into_iter().filter(|lead| known.insert(lead.id)).map(|mut lead| {
+            // What texts are not made of.
+            lead.triggers = TokenSet::default();
+            lead.tags = TokenSet::default();
+            lead.journey = String::new();
+            lead.pipeline_status = String::new();
+            lead.consent = None;
+            lead
+        });
+        self.store.load_leads(needed.collect());
+    }
+
+    /// The recipients of a campaign that have no message yet.
+    async fn read_audience(&mut self, campaign: &Campaign) -> Result<u64, HandleError> {
+        let taken = match campaign.audience {
+            Audience::Entries => self.read_entries(campaign).await?,
+            Audience::Leads { .. } => self.read_leads(campaign).await?,
+        };
+        taken.ok_or_else(|| self.too_many())
+    }
+
+    async fn read_leads(&mut self, campaign: &Campaign) -> Result<Option<u64>, HandleError> {
+        let mut after = match campaign.cursor {
+            AudienceCursor::Done => return Ok(Some(0)),
+            AudienceCursor::Lead(id) => id,
+            _ => LeadId::MIN,
+        };
+        let mut taken = 0;
+        loop {
+            let leads = self.core.store.audience_page(campaign, after, PAGE_MAX).await?;
+            let Some(last) = leads.last() else {
+                return Ok(Some(taken));
+            };
+            after = last.id;
+            let count = leads.len();
+            taken += count as u64;
+            self.read_deleted(leads.iter().filter_map(|lead| lead.device_id))
+                .await?;
+            self.read_people(campaign, leads.iter().map(|lead| &lead.phone)).await?;
+            self.take_leads(leads);
+            if !self.took(count).await? {
+                return Ok(None);
+            }
+            if count < PAGE_MAX as usize {
+                return Ok(Some(taken));
+            }
+        }
+    }
+
+    async fn read_entries(&mut self, campaign: &Campaign) -> Result<Option<u64>, HandleError> {
+        let mut after = match campaign.cursor {
+            AudienceCursor::Done => return Ok(Some(0)),
+            AudienceCursor::Entry(position) => position,
+            _ => 0,
+        };
+        let mut taken = 0;
+        loop {
+            let entries: Vec<CampaignEntry> = self.core.store.entries_page(campaign.id, after, PAGE_MAX).await?;
+            let Some(last) = entries.last() else {
+                return Ok(Some(taken));
+            };
+            after = last.position;
+            let count = entries.len();
+            taken += count as u64;
+            self.read_people(campaign, entries.iter().map(|entry| &entry.phone))
+                .await?;
+            self.store.load_entries(entries);
+            if !self.took(count).await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Who of these people is suppressed, and who has a message of the campaign already.
+    async fn read_people<'b>(
+        &self,
+        campaign: &Campaign,
+        phones: impl Iterator<Item = &'b crate::domain::phone::Phone> + Send,
+    ) -> Result<(), HandleError> {
+        let has_messages = campaign.cursor != AudienceCursor::Start;
+        if self.knows_suppressions && !has_messages {
+            return Ok(());
+        }
+        let persons = self.persons(phones);
+        self.read_suppressed(&persons).await?;
+        if has_messages {
+            let known = self.core.store.persons_in(campaign.id, &persons).await?;
+            self.store.load_persons(campaign.id, &known);
+        }
+        Ok(())
+    }
+
+    /// What else goes over the lanes of the user until the end of the forecast.
+    async fn read_others(
+        &mut self,
+        target: &Campaign,
+        until: Timestamp,
+        ids: &IdSource,
+    ) -> Result<Vec<Campaign>, HandleError> {
+        let mut others = Vec::new();
+        let filter = CampaignFilter {
+            statuses: vec![CampaignStatus::Triggered, CampaignStatus::Scheduled],
+            ..CampaignFilter::default()
+        };
+        let mut request: PageRequest<CampaignId> = PageRequest::first(PAGE_MAX);
+        let mut left_out = 0_u64;
+        loop {
+            let page = self.core.store.campaigns(&self.scope, &filter, &request).await?;
+            for campaign in page.rows {
+                let begins = campaign.started_at.or(campaign.scheduled_at);
+                if campaign.id == target.id || begins.is_none_or(|at| at > until) {
+                    continue;
+                }
+                if others.len() >= OTHERS_MAX || !self.read_other(&campaign).await? {
+                    left_out += 1;
+                    continue;
+                }
+                others.push(campaign);
+            }
+            match page.next {
+                Some(next) => request = PageRequest::after(next, PAGE_MAX),
+                None => break,
+            }
+        }
+        others.extend(self.read_sequences(ids).await?);
+        let direct = MessageFilter {
+            scope: Some(MessageScope::Direct),
+            states: vec![MessageState::Queued],
+            ..MessageFilter::default()
+        };
+        if self.read <= self.options.recipients_max && self.read_messages(&direct, |message| message).await?.is_none() {
+            left_out += 1;
+        }
+        if left_out > 0 {
+            let message =
+                format!("{left_out} other campaigns of the same devices were left out: there is too much in them");
+            self.warn(ForecastWarningCode::LeftOut, message);
+        }
+        Ok(others)
+    }
+
+    /// Another campaign with what it still has to send; `false` when that is too much.
+    async fn read_other(&mut self, campaign: &Campaign) -> Result<bool, HandleError> {
+        if self.read > self.options.recipients_max {
+            return Ok(false);
+        }
+        self.store.load_campaign(campaign.clone());
+        if campaign.status == CampaignStatus::Triggered {
+            let queued = MessageFilter {
+                scope: Some(MessageScope::Campaign(campaign.id)),
+                states: vec![MessageState::Queued],
+                ..MessageFilter::default()
+            };
+            if self.read_messages(&queued, |message| message).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        let taken = match campaign.audience {
+            Audience::Entries => self.read_entries(campaign).await?,
+            Audience::Leads { .. } => self.read_leads(campaign).await?,
+        };
+        Ok(taken.is_some())
+    }
+
+    /// The steps of sequences that wait by now, as messages of a campaign: they take their places on the lanes.
+    async fn read_sequences(&mut self, ids: &IdSource) -> Result<Option<Campaign>, HandleError> {
+        let filter = SequenceFilter {
+            statuses: vec![crate::domain::sequence::SequenceStatus::Active],
+            ..SequenceFilter::default()
+        };
+        let request = PageRequest::first(u32::try_from(OTHERS_MAX).unwrap_or(PAGE_MAX));
+        let sequences = self.core.store.sequences(&self.scope, &filter, &request).await?;
+        if sequences.rows.is_empty() {
+            return Ok(None);
+        }
+        let stands_for = stand_in(CampaignId::new(ids, self.made_at), self.scope.user_id, self.made_at);
+        let id = stands_for.id;
+        self.store.load_campaign(stands_for.clone());
+        let mut taken = 0;
+        for sequence in sequences.rows {
+            if self.read > self.options.recipients_max {
+                break;
+            }
+            let queued = MessageFilter {
+                scope: Some(MessageScope::Sequence(sequence.id)),
+                states: vec![MessageState::Queued],
+                ..MessageFilter::default()
+            };
+            let waiting = self.read_messages(&queued, |mut message| {
+                message.scope = MessageScope::Campaign(id);
+                message.flow = None;
+                message.content.get_or_insert_with(|| Content::text("-"));
+                message
+            });
+            taken += waiting.await?.unwrap_or(0);
+        }
+        if taken > 0 {
+            let message = format!(
+                "{taken} steps of sequences that wait on the same devices are counted in; steps that follow them are not"
+            );
+            self.warn(ForecastWarningCode::LeftOut, message);
+        }
+        Ok(Some(stands_for))
+    }
+}
+
+/// A campaign that only holds places on lanes.
+fn stand_in(id: CampaignId, user: UserId, now: Timestamp) -> Campaign {
+    let mut campaign = Campaign::draft(id, user, "sequences", Content::text("-"), now);
+    campaign.status = CampaignStatus::Triggered;
+    campaign.cursor = AudienceCursor::Done;
+    campaign.started_at = Some(now);
+    campaign.dressing.greeting = false;
+    campaign
+}
