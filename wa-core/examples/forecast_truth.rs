@@ -29,13 +29,13 @@ fn plan() -> TruthPlan {
     TruthPlan {
         busy: 100,
         busy_per_mille: 400,
-        every_idle: 30,
+        every_idle: 31,
         caps: Caps::default().with_day_max(300).expect("300 is allowed"),
         quiet_hours: Some(
             QuietHours::new("22:00".parse().expect("a time"), "08:00".parse().expect("a time")).expect("a night"),
         ),
         routing: Routing::OwnDevice,
-        begins_after: HOUR * 10,
+        begins_after: HOUR * 12,
         expires_after: HOUR * 72,
         ..TruthPlan::plain(3_000, 100_000)
     }

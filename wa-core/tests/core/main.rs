@@ -1,5 +1,6 @@
 //! Integration tests of wa-core.
 
+mod forecast;
 mod sequences;
 mod simulation;
 mod smoke;

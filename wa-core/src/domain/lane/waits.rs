@@ -1,7 +1,7 @@
 //! What lanes waited for, and how long.
 
 use std::iter::Sum;
-use std::ops::{Add, AddAssign, Sub};
+use std::ops::{Add, AddAssign};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -65,8 +65,12 @@ impl Waits {
             self.offline_ms,
         ]
     }
+}
 
-    fn combined(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
+impl Add for Waits {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        let with = u64::saturating_add;
         Self {
             delay_ms: with(self.delay_ms, other.delay_ms),
             hour_cap_ms: with(self.hour_cap_ms, other.hour_cap_ms),
@@ -77,21 +81,6 @@ impl Waits {
             restricted_ms: with(self.restricted_ms, other.restricted_ms),
             offline_ms: with(self.offline_ms, other.offline_ms),
         }
-    }
-}
-
-impl Add for Waits {
-    type Output = Self;
-    fn add(self, other: Self) -> Self {
-        self.combined(other, u64::saturating_add)
-    }
-}
-
-impl Sub for Waits {
-    type Output = Self;
-    /// What is more than in the other, by reason; nowhere below zero.
-    fn sub(self, other: Self) -> Self {
-        self.combined(other, u64::saturating_sub)
     }
 }
 

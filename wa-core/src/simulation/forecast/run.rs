@@ -28,6 +28,8 @@ use crate::transport::Capabilities;
 
 /// How often the engine is polled before others have their turn on the thread: about a millisecond of work.
 const STEPS_PER_TURN: usize = 32;
+/// How many turns lie between two tellings of how far it is, which counts over all devices.
+const TURNS_PER_PROGRESS: u64 = 64;
 /// How many messages are counted before others have their turn.
 const COUNTED_PER_TURN: usize = 2_000;
 /// How often the planner looks when nothing tells it to.
@@ -243,6 +245,7 @@ async fn drive(
     let first = snapshot.starts_at.max(snapshot.made_at);
     let horizon = (first + options.horizon).since(snapshot.made_at);
     let of = (snapshot.campaign.user_id, MessageScope::Campaign(snapshot.campaign.id));
+    let mut turns = 0_u64;
     loop {
         for _ in 0..STEPS_PER_TURN {
             if !simulation.step() || simulation.timeline.now() > horizon {
@@ -258,14 +261,17 @@ async fn drive(
         if control.is_cancelled() {
             return Err(cancelled());
         }
-        let (settled, planned) = snapshot.store.progress_of(of);
-        let at = snapshot.made_at + simulation.timeline.now();
-        control.tell(|progress| {
-            progress.phase = ForecastPhase::Running;
-            progress.settled = settled;
-            progress.planned = planned;
-            progress.simulated_at = Some(at);
-        });
+        if turns % TURNS_PER_PROGRESS == 0 {
+            let (settled, planned) = snapshot.store.progress_of(of);
+            let at = snapshot.made_at + simulation.timeline.now();
+            control.tell(|progress| {
+                progress.phase = ForecastPhase::Running;
+                progress.settled = settled;
+                progress.planned = planned;
+                progress.simulated_at = Some(at);
+            });
+        }
+        turns += 1;
         pass_the_turn().await;
     }
 }

@@ -244,23 +244,25 @@ impl TruthWorld {
             .await
     }
 
-    /// Lives through it for at most so long, with draws of its own, and tells what happened.
+    /// Lives through it until so long after the start of the world, with draws of its own, and tells what happened.
     ///
     /// # Panics
     /// Never: the memory store does not fail.
     #[must_use]
-    pub fn live(&self, draws: u64, at_most: Duration) -> Truth {
+    pub fn live(&self, draws: u64, until: Duration) -> Truth {
         let (builder, gateways) = self.builder(draws);
         let seed = Seed::from_number(draws);
         let mut scheduler = Scheduler::new(Arc::clone(&self.timeline), seed.rng(b"", "scheduler"));
-        scheduler.spawn(async move {
+        // Told to stop it ends what it has begun, so that nothing stays in doubt.
+        let stop = self.timeline.sleep_until(until);
+        let task = scheduler.spawn(async move {
             let core = builder.open().await.expect("the memory store opens");
             let engine = Engine::start(core).await.expect("the memory store takes a node");
-            Runner::new(engine).run(std::future::pending()).await;
+            Runner::new(engine).run(stop).await;
         });
         let stands = || self.store.campaign_now(self.campaign, |campaign| campaign.status);
         let runs = || matches!(stands(), Some(CampaignStatus::Scheduled | CampaignStatus::Triggered));
-        while self.timeline.now() < at_most && runs() && scheduler.step() {
+        while scheduler.is_alive(task) && runs() && scheduler.step() {
             let _ = gateways.work();
         }
         let mut truth = Truth {
