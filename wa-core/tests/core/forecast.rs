@@ -54,7 +54,7 @@ fn small() -> TruthPlan {
         caps: Caps::default().with_hour_max(20).unwrap().with_day_max(75).unwrap(),
         quiet_hours: Some(QuietHours::new("22:00".parse().unwrap(), "08:00".parse().unwrap()).unwrap()),
         begins_after: HOUR * 12,
-        expires_after: HOUR * 72,
+        expires_after: HOUR * 48,
         ..TruthPlan::plain(30, RECIPIENTS)
     }
 }
@@ -205,7 +205,7 @@ fn caps_quiet_hours_and_devices_that_cannot_send_show_what_they_cost_and_who_is_
         cannot.map(|device| device.numbers.should()).sum(),
     );
     assert!(
-        waiting.len() == 4 && waiting.iter().all(|waited| *waited >= 72 * 3_600_000),
+        waiting.len() == 3 && waiting.iter().all(|waited| *waited >= 48 * 3_600_000),
         "{waiting:?}"
     );
     assert!(lost >= count(Reason::Expired) && count(Reason::Expired) > 0);

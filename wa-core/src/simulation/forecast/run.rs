@@ -16,7 +16,7 @@ use crate::domain::device::LinkState;
 use crate::domain::lane::Waits;
 use crate::domain::message::{MessageScope, MessageState, Reason};
 use crate::engine::config::EngineConfig;
-use crate::engine::core::{Core, EngineBuilder};
+use crate::engine::core::{Core, EngineBuilder, OpenError};
 use crate::engine::handle::HandleError;
 use crate::engine::{Engine, Runner};
 use crate::id::DeviceId;
@@ -169,7 +169,10 @@ pub(crate) async fn run(
     for transport in transports(core, options, &timeline) {
         builder = builder.transport(Arc::new(transport));
     }
-    let simulated = builder.open().await?;
+    let simulated = builder.open().await.map_err(|error| match error {
+        OpenError::Store(error) => HandleError::from(error),
+        OpenError::Config(error) => unreachable!("a configuration that an engine runs with: {error}"),
+    })?;
     let back = returning(&snapshot, options);
     let back_at = back.as_ref().map(|(at, _)| *at);
     let user = snapshot.campaign.user_id;
@@ -261,7 +264,7 @@ async fn drive(
         if control.is_cancelled() {
             return Err(cancelled());
         }
-        if turns % TURNS_PER_PROGRESS == 0 {
+        if turns.is_multiple_of(TURNS_PER_PROGRESS) {
             let (settled, planned) = snapshot.store.progress_of(of);
             let at = snapshot.made_at + simulation.timeline.now();
             control.tell(|progress| {

@@ -210,9 +210,12 @@ impl TruthWorld {
         .counting_only();
         let clock = Arc::new(VirtualClock::new(Arc::clone(timeline), START));
         let mut config = EngineConfig::new("truth").pacing(PacingPolicy::human());
-        // In one process nothing comes without a hint, so idle lanes need not be looked at every second.
+        // In one process nothing comes without a hint, and nobody contests the lease: the simulated days cost less so.
         config.look_every = Duration::from_secs(300);
         config.refresh_every = Duration::from_secs(300);
+        config.plan_every = Duration::from_secs(10);
+        config.lease_for = Duration::from_secs(300);
+        config.beat_every = Duration::from_secs(60);
         let store = Arc::clone(&self.store) as Arc<dyn Store>;
         let ids = IdSource::seeded(seed.digest(self.seed.as_bytes(), "node ids"));
         let mut builder = EngineBuilder::new(store, clock as Arc<dyn Clock>, config).ids(ids);
