@@ -412,6 +412,9 @@ impl Reader<'_> {
             self.read_deleted(leads.iter().filter_map(|lead| lead.device_id))
                 .await?;
             self.read_people(campaign, leads.iter().map(|lead| &lead.phone)).await?;
+            // Their texts are made of more than the audience tells of them.
+            let ids: Vec<_> = leads.iter().map(|lead| lead.id).collect();
+            let leads = self.core.store.leads_by_id(self.scope.user_id, &ids).await?;
             self.take_leads(leads);
             if !self.took(count).await? {
                 return Ok(None);
