@@ -33,5 +33,5 @@ pub use self::routing::{RoutingContext, route, take_turns};
 pub use self::saved_text_request::{SavedTextDraft, SavedTextEdit};
 pub use self::settlement::{LaneEffect, Settlement, SettlementContext, doubtful, settlement};
 pub(crate) use self::shared_drafts::carried;
-pub use self::shared_drafts::{CapsDraft, Carrier, DelayDraft, Edit, MediaDraft};
+pub use self::shared_drafts::{CapsDraft, Carrier, DelayDraft, Edit, MediaDraft, TextAs};
 pub use self::start::start;

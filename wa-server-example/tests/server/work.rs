@@ -554,6 +554,21 @@ async fn a_direct_message_goes_once_per_key_and_not_to_a_person_who_opted_out() 
         tokio::task::yield_now().await;
     }
     assert_eq!(running.transport.sent().len(), 1);
+    let texts = [
+        ("{a|b} {{name}} {{nmae}}", false, "{a|b} {{name}} {{nmae}}"),
+        ("{x|x} {{phone}}", true, "x +60123456780"),
+    ];
+    for (message, render, expected) in texts {
+        let body = json!({"device_id": device, "phone": "0123456780", "message": message, "render": render});
+        let sent = ann.post("/send/message", body).await.ok();
+        let path = format!("/api/messages/{}", sent["message_id"].as_str().unwrap());
+        while ann.get(&path).await.ok()["status"] != "sent" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(running.transport.sent().last().unwrap().text, expected);
+    }
+    let unknown = json!({"device_id": device, "phone": "0123456780", "message": "{{nmae}}", "render": true});
+    assert_eq!(ann.post("/send/message", unknown).await.fields(), ["message"]);
     ann.post("/api/suppressions", json!({"phone": "0123456789"})).await.ok();
     let refused = json!({"device_id": device, "phone": "0123456789", "message": "Hi"});
     assert_eq!(
