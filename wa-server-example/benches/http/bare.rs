@@ -72,7 +72,9 @@ impl Bare {
             .route("/health", get(async || Json(json!({"status": "ok"}))))
             .route("/webhook/lead/create", post(create))
             .with_state(Arc::new(shared));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback can be listened on");
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback can be listened on");
         let address = listener.local_addr().expect("the listener has an address");
         let serve = async move { axum::serve(listener, router).await.expect("the server serves") };
         Self {

@@ -98,7 +98,10 @@ async fn one_after_the_other(
     let mut answer = vec![0; 16 * 1_024];
     for Request(request) in requests {
         let started = clock.monotonic();
-        stream.write_all(request.as_bytes()).await.expect("the request goes out");
+        stream
+            .write_all(request.as_bytes())
+            .await
+            .expect("the request goes out");
         let mut length = 0;
         while !is_whole(&answer[..length]) {
             let more = stream.read(&mut answer[length..]).await.expect("the answer comes");
@@ -106,7 +109,11 @@ async fn one_after_the_other(
             length += more;
         }
         let line = &answer[..length.min(15)];
-        assert!(line.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..length]));
+        assert!(
+            line.starts_with(b"HTTP/1.1 200"),
+            "{}",
+            String::from_utf8_lossy(&answer[..length])
+        );
         took_ms.push(clock.monotonic().since(started).as_secs_f64() * 1_000.0);
     }
     took_ms
@@ -118,7 +125,12 @@ fn is_whole(answer: &[u8]) -> bool {
         return false;
     };
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let length = head.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
-    let length: usize = length.and_then(|text| text.trim().parse().ok()).expect("an answer names its length");
+    let length = head
+        .split("content-length:")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let length: usize = length
+        .and_then(|text| text.trim().parse().ok())
+        .expect("an answer names its length");
     answer.len() >= end + 4 + length
 }

@@ -53,14 +53,19 @@ struct Owner {
 async fn database(file: &Path, ids: &IdSource, clock: &SystemClock) -> Owner {
     std::fs::create_dir_all(file.parent().expect("the file is in a folder")).expect("the folder can be made");
     let now = clock.wall();
-    let store = SqliteStore::open(SqliteOptions::file(file)).await.expect("the database opens");
+    let store = SqliteStore::open(SqliteOptions::file(file))
+        .await
+        .expect("the database opens");
     let owner = Owner {
         user: UserId::new(ids, now),
         device: DeviceId::new(ids, now),
     };
     let device = Device::new(owner.device, owner.user, "device", Platform::STUB, now);
     let set = ChangeSet::one(Change::InsertDevice(Box::new(device)));
-    store.commit(set, WriteClass::Api, now).await.expect("the device is there");
+    store
+        .commit(set, WriteClass::Api, now)
+        .await
+        .expect("the device is there");
     store.close().await;
     owner
 }

@@ -488,6 +488,36 @@ async fn a_campaign_runs_from_its_leads_to_its_numbers() {
             .text
             .contains("wa_events_total{event=\"campaign_status\"}")
     );
+    let metrics = ann.get("/metrics").await.text;
+    let counted = [
+        "# HELP wa_sends_total",
+        "wa_sends_total{platform=\"stub\",outcome=\"sent\"} 4",
+        "wa_send_duration_seconds_count{platform=\"stub\"} 4",
+        "wa_send_duration_seconds_bucket{platform=\"stub\",le=\"30\"} 4",
+        "route=\"/api/campaigns/{id}/progress\",status=\"200\"",
+    ];
+    for expected in counted {
+        assert!(metrics.contains(expected), "{expected}: {metrics}");
+    }
+    assert!(!metrics.contains(&device) && !metrics.contains("6012345"), "{metrics}");
+    let today = ann.get("/api/campaigns/summary?from=2020-01-01").await.ok();
+    assert_eq!(today["broadcast_stats"], summary["broadcast_stats"]);
+    let before = ann.get("/api/campaigns/summary?to=2020-01-01").await.ok();
+    assert_eq!(before["broadcast_stats"]["total_should_send"], 0);
+    assert_eq!(
+        (
+            &before["campaigns"]["sent"],
+            &before["recent_campaigns"][0]["done_send"]
+        ),
+        (&json!(1), &json!(0))
+    );
+    let after = ann
+        .get("/api/campaigns/summary?start_date=2099-01-01&end_date=2099-01-31")
+        .await
+        .ok();
+    assert_eq!(after["broadcast_stats"]["total_done_send"], 0);
+    let wrong = ann.get("/api/campaigns/summary?from=2026-02-02&to=2026-02-01").await;
+    assert_eq!((wrong.status, wrong.fields()), (StatusCode::BAD_REQUEST, vec!["from"]));
     let workers = ann.get("/api/workers/status").await.ok();
     assert_eq!((&workers["lanes"], &workers["node"]), (&json!(1), &json!("test")));
 }
