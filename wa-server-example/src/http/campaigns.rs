@@ -40,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new()
         .routes(routes!(campaigns, create))
         .routes(routes!(summary))
+        .routes(routes!(broadcast_stats))
         .routes(routes!(calendar))
         .routes(routes!(campaign, edit, delete))
         .routes(routes!(clone))
@@ -1123,8 +1124,20 @@ impl SummaryQuery {
 #[utoipa::path(get, path = "/api/campaigns/summary", tag = "campaigns", params(SummaryQuery),
     responses((status = 200, description = "The summary", body = Envelope<SummaryView>)))]
 async fn summary(caller: Caller, Query(query): Query<SummaryQuery>) -> ApiResult<SummaryView> {
-    let within = query.within(&caller)?;
-    let campaigns = all(&caller, &CampaignFilter::default()).await?;
+    Ok(Reply::ok("summary", summed(&caller, &query).await?))
+}
+
+/// The numbers over all campaigns; with dates, of the messages that were completed on them.
+#[utoipa::path(get, path = "/api/broadcast/stats", tag = "campaigns", params(SummaryQuery),
+    responses((status = 200, description = "The numbers", body = Envelope<BroadcastStatsView>)))]
+async fn broadcast_stats(caller: Caller, Query(query): Query<SummaryQuery>) -> ApiResult<BroadcastStatsView> {
+    let summary = summed(&caller, &query).await?;
+    Ok(Reply::ok("numbers over all campaigns", summary.broadcast_stats))
+}
+
+async fn summed(caller: &Caller, query: &SummaryQuery) -> Result<SummaryView, ApiError> {
+    let within = query.within(caller)?;
+    let campaigns = all(caller, &CampaignFilter::default()).await?;
     let mut counts = CampaignCountsView::default();
     let mut total = Numbers::default();
     let mut recent = Vec::new();
@@ -1177,7 +1190,7 @@ async fn summary(caller: Caller, Query(query): Query<SummaryQuery>) -> ApiResult
         }
     }
     counts.pending = counts.draft + counts.scheduled;
-    let view = SummaryView {
+    Ok(SummaryView {
         campaigns: counts,
         broadcast_stats: BroadcastStatsView {
             total_should_send: total.should(),
@@ -1190,8 +1203,7 @@ async fn summary(caller: Caller, Query(query): Query<SummaryQuery>) -> ApiResult
         },
         recent_campaigns: recent,
         expanding,
-    };
-    Ok(Reply::ok("summary", view))
+    })
 }
 
 /// Which part of the calendar.
