@@ -33,7 +33,7 @@ pub struct App {
     pub(crate) passwords: Passwords,
     pub(crate) limits: Limits,
     pub(crate) basic: BasicMemory,
-    pub(crate) meters: Meters,
+    pub(crate) meters: Arc<Meters>,
     pub(crate) engine: EngineSlot,
     pub(crate) handle: Handle,
     pub(crate) transports: Transports,
@@ -51,6 +51,7 @@ impl App {
             handle,
             transports,
             media,
+            meters,
         } = parts;
         Self {
             limits: Limits::new(&settings),
@@ -61,7 +62,7 @@ impl App {
             settings,
             passwords: Passwords::new(),
             basic: BasicMemory::default(),
-            meters: Meters::new(),
+            meters,
             engine: EngineSlot::default(),
             handle,
             transports,
@@ -78,6 +79,7 @@ pub(crate) struct Parts {
     pub(crate) handle: Handle,
     pub(crate) transports: Transports,
     pub(crate) media: Arc<FileMedia>,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// Imports under way, so that they can be ended.

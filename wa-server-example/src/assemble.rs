@@ -23,8 +23,10 @@ use wa_transport_whacenter::Whacenter;
 use crate::access::{self, FirstAdmin};
 use crate::app::{App, Parts};
 use crate::bus::LocalBus;
+use crate::http::metrics::Meters;
 use crate::http::router::router;
 use crate::media::FileMedia;
+use crate::metered::Metered;
 use crate::settings::{Database, Settings};
 
 /// How long a failed start of the engine is left alone before it is tried again.
@@ -194,7 +196,10 @@ impl Server {
             .media(media.clone())
             .settings(Arc::new(AccessSettings::new(people)));
         let mut transports = Transports::default();
+        let meters = Arc::new(Meters::new());
         for transport in ports.transports {
+            let metered = Metered::new(transport, Arc::clone(&ports.clock), Arc::clone(&meters));
+            let transport: Arc<dyn Transport> = Arc::new(metered);
             transports.add(Arc::clone(&transport));
             builder = builder.transport(transport);
         }
@@ -206,6 +211,7 @@ impl Server {
             handle: Handle::new(Arc::clone(&core)),
             transports,
             media,
+            meters,
         };
         let app = Arc::new(App::new(parts, settings));
         let now = app.clock.wall();

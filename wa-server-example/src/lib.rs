@@ -14,6 +14,7 @@ pub mod lead_csv;
 pub mod logs;
 pub mod loopback;
 pub mod media;
+mod metered;
 pub mod password;
 pub mod settings;
 pub mod tls;

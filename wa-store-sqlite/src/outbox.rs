@@ -1,6 +1,7 @@
 //! The outbox: what lanes and people read of it, and the sub-trait.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -180,24 +181,29 @@ pub(crate) const DEVICE_NUMBERS: &str = "
     FROM tallies INDEXED BY tallies_device WHERE device_id = ?1 AND user_id = ?2";
 pub(crate) const DEVICE_OF_USER: &str = "SELECT 1 FROM devices WHERE id = ? AND user_id = ?";
 pub(crate) const CAMPAIGN_OF_USER: &str = "SELECT 1 FROM campaigns WHERE id = ? AND user_id = ?";
+/// `count` and `count_within` of the rows that another statement finds: what was open at the end of the span counts as queued.
+macro_rules! count {
+    ($from:literal) => {
+        concat!(
+            "SELECT m.device_id, CASE WHEN m.settled_at < ?5 THEN m.state ELSE 1 END AS state_then,
+                m.delivery, count(*) ",
+            $from,
+            " AND m.superseded = 0 AND m.created_at < ?5 AND (m.settled_at IS NULL OR m.settled_at >= ?4)
+                AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
+            GROUP BY m.device_id, state_then, m.delivery ORDER BY m.device_id"
+        )
+    };
+}
 /// `count` of a campaign, by `messages_scope`.
-pub(crate) const COUNT_CAMPAIGN: &str = "
-    SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_scope
-    WHERE m.scope_kind = 1 AND m.user_id = ?1 AND m.scope_id = ?2 AND m.superseded = 0
-        AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
-    GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
+pub(crate) const COUNT_CAMPAIGN: &str =
+    count!("FROM messages m INDEXED BY messages_scope WHERE m.scope_kind = 1 AND m.user_id = ?1 AND m.scope_id = ?2");
 /// `count` of a sequence, by `messages_sequence`.
-pub(crate) const COUNT_SEQUENCE: &str = "
-    SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_sequence
-    WHERE m.scope_kind = 2 AND m.user_id = ?1 AND m.scope_id = ?2 AND m.superseded = 0
-        AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
-    GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
+pub(crate) const COUNT_SEQUENCE: &str = count!(
+    "FROM messages m INDEXED BY messages_sequence WHERE m.scope_kind = 2 AND m.user_id = ?1 AND m.scope_id = ?2"
+);
 /// `count` of the other scopes, by `messages_user`.
-pub(crate) const COUNT_OTHER: &str = "
-    SELECT m.device_id, m.state, m.delivery, count(*) FROM messages m INDEXED BY messages_user
-    WHERE m.user_id = ?1 AND m.scope_kind = ?2 AND m.superseded = 0
-        AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
-    GROUP BY m.device_id, m.state, m.delivery ORDER BY m.device_id";
+pub(crate) const COUNT_OTHER: &str =
+    count!("FROM messages m INDEXED BY messages_user WHERE m.user_id = ?1 AND m.scope_kind = ?2");
 /// `backlog`: walks the partial indexes of open rows, never the table.
 pub(crate) const BACKLOG: &str = "
     SELECT q.queued, q.oldest,
@@ -479,7 +485,15 @@ impl SqliteStore {
         self.read_rows(statement, read_numbers).await
     }
 
-    async fn count_rows(&self, scope: &RequestScope, of: MessageScope) -> Done<Vec<DeviceNumbers>> {
+    async fn count_rows(
+        &self,
+        scope: &RequestScope,
+        of: MessageScope,
+        within: Option<&Range<Timestamp>>,
+    ) -> Done<Vec<DeviceNumbers>> {
+        let (from, until) = within.map_or((i64::MIN, i64::MAX), |within| {
+            (within.start.as_millis(), within.end.as_millis())
+        });
         self.check_scope(scope, of).await?;
         let user = blob(&scope.user_id).to_vec();
         let statement = match of {
@@ -488,7 +502,7 @@ impl SqliteStore {
             _ => sqlx::query(COUNT_OTHER).bind(user).bind(of.kind()),
         };
         let rows = self
-            .read_rows(statement.bind(device_list(scope)), |c| {
+            .read_rows(statement.bind(device_list(scope)).bind(from).bind(until), |c| {
                 let device = c.opt_key::<DeviceId>("device_id")?;
                 let state = c.kind("state", MessageState::from_u8)?;
                 Ok((device, state, c.opt_kind("delivery", Delivery::from_u8)?, c.count()?))
@@ -764,7 +778,17 @@ impl OutboxStore for SqliteStore {
     }
 
     async fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
-        self.count_rows(scope, of).await.map_err(failed("count"))
+        self.count_rows(scope, of, None).await.map_err(failed("count"))
+    }
+
+    async fn count_within(
+        &self,
+        scope: &RequestScope,
+        of: MessageScope,
+        within: &Range<Timestamp>,
+    ) -> Result<Vec<DeviceNumbers>, StoreError> {
+        let counted = self.count_rows(scope, of, Some(within)).await;
+        counted.map_err(failed("count_within"))
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

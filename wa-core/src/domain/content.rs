@@ -19,12 +19,15 @@ pub use template::{
 /// `Debug` shows the length of the text only.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Content {
-    /// The source of a [`Template`]; with media it is the caption and may be empty.
+    /// The source of a [`Template`], unless it is literal; with media it is the caption and may be empty.
     #[serde(default)]
     pub text: String,
     /// The attachment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<Media>,
+    /// Whether the text is sent as it stands: braces and bars in it are only signs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub literal: bool,
 }
 
 impl Content {
@@ -34,7 +37,14 @@ impl Content {
         Self {
             text: text.into(),
             media: None,
+            literal: false,
         }
+    }
+
+    /// The same content, its text sent as it stands.
+    #[must_use]
+    pub fn literally(self) -> Self {
+        Self { literal: true, ..self }
     }
 
     /// The same content with an attachment.
@@ -52,12 +62,16 @@ impl Content {
         self.media.is_none() && self.text.trim().is_empty()
     }
 
-    /// Parses the text with the default limits.
+    /// Parses the text with the default limits, unless it is literal.
     ///
     /// # Errors
     /// [`TemplateError`] when the text cannot be sent as it is written.
     pub fn template(&self) -> Result<Template, TemplateError> {
-        Template::parse(&self.text)
+        if self.literal {
+            Template::literal(&self.text)
+        } else {
+            Template::parse(&self.text)
+        }
     }
 }
 

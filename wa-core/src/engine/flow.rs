@@ -154,7 +154,7 @@ impl FlowSource {
             && enrolment.step_id == step_id
             && enrolment.steps_version == steps_version;
         let newest = self.sequence.steps_version == steps_version && self.sequence.deleted_at.is_none();
-        (self.round == 0 && stands && newest).then(|| FlowNext(self))
+        (self.round == 0 && stands && newest).then_some(FlowNext(self))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::field::{FieldCode, FieldError, Problems, given};
 use super::preview::values_of;
-use super::shared_drafts::{Carrier, MediaDraft, content};
+use super::shared_drafts::{Carrier, MediaDraft, TextAs, content_as};
 use crate::domain::content::{Content, MergeValues};
 use crate::domain::device::Device;
 use crate::domain::lead::Lead;
@@ -24,8 +24,10 @@ pub struct DirectDraft {
     pub phone: Option<String>,
     /// The lead; instead of a number. Field `lead_id`.
     pub lead_id: Option<LeadId>,
-    /// The text, or the caption, with merge fields. Field `message`.
+    /// The text, or the caption. Field `message`.
     pub message: Option<String>,
+    /// Whether it is sent as it stands, the default, or has merge fields and choices.
+    pub text_as: TextAs,
     /// What is attached. Field `media`.
     pub media: Option<MediaDraft>,
     /// Names this message: the same key again sends nothing. 1 to 200 characters. Field `idempotency_key`.
@@ -89,7 +91,8 @@ pub(crate) fn direct_request(
         }
         (None, None) => None,
     };
-    let content = content("message", draft.message.as_deref(), draft.media.as_ref(), &mut problems);
+    let (text, media) = (draft.message.as_deref(), draft.media.as_ref());
+    let content = content_as("message", text, media, draft.text_as, &mut problems);
     if content.text.trim().is_empty() && draft.media.is_none() {
         problems.add(
             "message",
@@ -220,7 +223,10 @@ mod tests {
     fn a_direct_message_is_refused_when_its_device_cannot_carry_it() {
         let long = read(&to("0123456789", &"x".repeat(11)), None).unwrap_err();
         assert_eq!(long, [("message".to_owned(), FieldCode::TooLong)]);
-        let unknown = read(&to("0123456789", "{{nmae}}"), None).unwrap_err();
+        let mut template = to("0123456789", "{{nmae}}");
+        assert!(read(&template, None).unwrap().content.literal, "text is only text");
+        template.text_as = TextAs::Template;
+        let unknown = read(&template, None).unwrap_err();
         assert_eq!(unknown, [("message".to_owned(), FieldCode::Unknown)]);
         let mut keyed = to("0123456789", "Hi");
         keyed.idempotency_key = Some("k".repeat(201));

@@ -96,6 +96,7 @@ pub fn expand(page: &AudiencePage, context: &ExpansionContext<'_>) -> ChangeSet 
                     content: entry.text.as_ref().map(|text| Content {
                         text: text.clone(),
                         media: campaign.content.media.clone(),
+                        literal: false,
                     }),
                 };
                 messages.push(message(

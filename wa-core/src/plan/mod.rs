@@ -39,5 +39,5 @@ pub use self::saved_text_request::{SavedTextDraft, SavedTextEdit};
 pub use self::sequence_request::{SequenceDraft, SequenceEdit, StepDraft};
 pub use self::settlement::{LaneEffect, Settlement, SettlementContext, doubtful, settlement};
 pub(crate) use self::shared_drafts::carried;
-pub use self::shared_drafts::{CapsDraft, Carrier, DelayDraft, Edit, MediaDraft};
+pub use self::shared_drafts::{CapsDraft, Carrier, DelayDraft, Edit, MediaDraft, TextAs};
 pub use self::start::start;

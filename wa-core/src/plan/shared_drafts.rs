@@ -289,6 +289,27 @@ pub(crate) fn content(
     media: Option<&MediaDraft>,
     problems: &mut Problems,
 ) -> Content {
+    content_as(field, text, media, TextAs::Template, problems)
+}
+
+/// How a text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TextAs {
+    /// As it stands, whatever is in it.
+    #[default]
+    Literal,
+    /// With merge fields and choices.
+    Template,
+}
+
+/// Text and attachment of a message, the text read as asked.
+pub(crate) fn content_as(
+    field: &'static str,
+    text: Option<&str>,
+    media: Option<&MediaDraft>,
+    text_as: TextAs,
+    problems: &mut Problems,
+) -> Content {
     let text = text.unwrap_or_default();
     let media = media.and_then(|media| media.check(problems));
     if text.contains('\0') {
@@ -297,6 +318,7 @@ pub(crate) fn content(
     let content = Content {
         text: text.to_owned(),
         media,
+        literal: text_as == TextAs::Literal,
     };
     if let Err(error) = content.template() {
         let code = match error {

@@ -472,6 +472,7 @@ passed_on! { OutboxStore {
     fn numbers(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
     fn device_numbers(scope: &RequestScope, device: DeviceId) -> Numbers;
     fn count(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
+    fn count_within(scope: &RequestScope, of: MessageScope, within: &std::ops::Range<Timestamp>) -> Vec<DeviceNumbers>;
     fn backlog() -> Backlog;
 }
     async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError> {

@@ -124,6 +124,7 @@ macro_rules! forward_store {
                 fn numbers(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
                 fn device_numbers(scope: &RequestScope, device: DeviceId) -> Numbers;
                 fn count(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
+                fn count_within(scope: &RequestScope, of: MessageScope, within: &std::ops::Range<Timestamp>) -> Vec<DeviceNumbers>;
                 fn backlog() -> Backlog;
             });
             $crate::forward_trait!($type => $field, SuppressionStore {

@@ -544,6 +544,15 @@ pub trait OutboxStore: Send + Sync {
     /// Counts the rows of a scope and tells the numbers that its tallies should show.
     async fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError>;
 
+    /// Counts the rows of a scope as they were within a span of time, its end not among it: what was completed in it as what it
+    /// became, what was open at its end as remaining. What was completed before it or made after it is left out.
+    async fn count_within(
+        &self,
+        scope: &RequestScope,
+        of: MessageScope,
+        within: &std::ops::Range<Timestamp>,
+    ) -> Result<Vec<DeviceNumbers>, StoreError>;
+
     /// How full the outbox is, over all users.
     async fn backlog(&self) -> Result<Backlog, StoreError>;
 }

@@ -1,6 +1,7 @@
 //! Campaigns: one-time broadcasts.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ use wa_core::engine::handle::{CampaignNumbers, CampaignProgress, RecipientFilter
 use wa_core::id::{CampaignId, DeviceId, LeadId, MessageId};
 use wa_core::plan::{CampaignDraft, DelayDraft, Edit, EntryDraft, QuietDraft, RandomizerDraft, SaveAs};
 use wa_core::store::{CampaignFilter, PAGE_MAX, PageRequest};
+use wa_core::time::Timestamp;
 
 use super::csv_out::{Rows, csv_response};
 use super::devices::seconds;
@@ -38,6 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new()
         .routes(routes!(campaigns, create))
         .routes(routes!(summary))
+        .routes(routes!(broadcast_stats))
         .routes(routes!(calendar))
         .routes(routes!(campaign, edit, delete))
         .routes(routes!(clone))
@@ -1083,11 +1086,58 @@ pub struct SummaryView {
     pub expanding: bool,
 }
 
-/// All campaigns in numbers.
-#[utoipa::path(get, path = "/api/campaigns/summary", tag = "campaigns",
+/// Which messages a summary counts.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SummaryQuery {
+    /// Completed on or after this local date.
+    #[serde(alias = "start_date", alias = "date_from")]
+    #[param(value_type = Option<String>)]
+    from: Option<LocalDate>,
+    /// Completed on or before this local date. With either date, what was open at its end counts as remaining.
+    #[serde(alias = "end_date", alias = "date_to")]
+    #[param(value_type = Option<String>)]
+    to: Option<LocalDate>,
+}
+
+impl SummaryQuery {
+    /// The span of time in the caller's zone, if one is asked for.
+    fn within(&self, caller: &Caller) -> Result<Option<Range<Timestamp>>, ApiError> {
+        if self.from.is_none() && self.to.is_none() {
+            return Ok(None);
+        }
+        if self.from.zip(self.to).is_some_and(|(from, to)| from > to) {
+            return Err(ApiError::field("from", "out_of_range", "must not be after to"));
+        }
+        let zone = caller.user.settings.time_zone;
+        let start = self
+            .from
+            .map_or(Timestamp::EPOCH, |date| zone.instant(date, MIDNIGHT()));
+        let end = self.to.map(|date| zone.instant(date.plus_days(1), MIDNIGHT()));
+        // Nothing was completed after tomorrow.
+        let end = end.unwrap_or_else(|| caller.clock.wall() + Duration::from_secs(24 * 3_600));
+        Ok(Some(start..end))
+    }
+}
+
+/// All campaigns in numbers; with dates, the messages that were completed on them.
+#[utoipa::path(get, path = "/api/campaigns/summary", tag = "campaigns", params(SummaryQuery),
     responses((status = 200, description = "The summary", body = Envelope<SummaryView>)))]
-async fn summary(caller: Caller) -> ApiResult<SummaryView> {
-    let campaigns = all(&caller, &CampaignFilter::default()).await?;
+async fn summary(caller: Caller, Query(query): Query<SummaryQuery>) -> ApiResult<SummaryView> {
+    Ok(Reply::ok("summary", summed(&caller, &query).await?))
+}
+
+/// The numbers over all campaigns; with dates, of the messages that were completed on them.
+#[utoipa::path(get, path = "/api/broadcast/stats", tag = "campaigns", params(SummaryQuery),
+    responses((status = 200, description = "The numbers", body = Envelope<BroadcastStatsView>)))]
+async fn broadcast_stats(caller: Caller, Query(query): Query<SummaryQuery>) -> ApiResult<BroadcastStatsView> {
+    let summary = summed(&caller, &query).await?;
+    Ok(Reply::ok("numbers over all campaigns", summary.broadcast_stats))
+}
+
+async fn summed(caller: &Caller, query: &SummaryQuery) -> Result<SummaryView, ApiError> {
+    let within = query.within(caller)?;
+    let campaigns = all(caller, &CampaignFilter::default()).await?;
     let mut counts = CampaignCountsView::default();
     let mut total = Numbers::default();
     let mut recent = Vec::new();
@@ -1102,6 +1152,15 @@ async fn summary(caller: Caller) -> ApiResult<SummaryView> {
         };
         counts.total += 1;
         let settled = numbers.should() > numbers.remaining;
+        let numbers = match &within {
+            Some(within) if !never_started => {
+                let counted = caller
+                    .handle
+                    .campaign_numbers_within(&caller.scope, campaign.id, within);
+                counted.await?
+            }
+            _ => numbers,
+        };
         *match campaign.status {
             CampaignStatus::Draft => &mut counts.draft,
             CampaignStatus::Scheduled => &mut counts.scheduled,
@@ -1131,7 +1190,7 @@ async fn summary(caller: Caller) -> ApiResult<SummaryView> {
         }
     }
     counts.pending = counts.draft + counts.scheduled;
-    let view = SummaryView {
+    Ok(SummaryView {
         campaigns: counts,
         broadcast_stats: BroadcastStatsView {
             total_should_send: total.should(),
@@ -1144,8 +1203,7 @@ async fn summary(caller: Caller) -> ApiResult<SummaryView> {
         },
         recent_campaigns: recent,
         expanding,
-    };
-    Ok(Reply::ok("summary", view))
+    })
 }
 
 /// Which part of the calendar.

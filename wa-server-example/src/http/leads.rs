@@ -35,6 +35,8 @@ pub(super) fn routes() -> OpenApiRouter<Locked> {
         .routes(routes!(niches))
         .routes(routes!(device_leads))
         .routes(routes!(device_export))
+        .routes(routes!(pool_leads, create_pool_lead))
+        .routes(routes!(edit_pool_lead, delete_pool_lead))
 }
 
 /// What a lead is or is to become. In a change, fields that are not named stay as they are and `null` empties.
@@ -315,6 +317,57 @@ async fn device_leads(
         ..query.filter(&caller)?
     };
     list(&caller, &filter, &page).await
+}
+
+/// The leads of the pool, which have no device.
+#[utoipa::path(get, path = "/api/leads-ai", tag = "leads", params(LeadQuery, PageQuery),
+    responses((status = 200, description = "A page of leads", body = Envelope<Listed<LeadView>>)))]
+async fn pool_leads(
+    caller: Caller,
+    Query(query): Query<LeadQuery>,
+    Query(page): Query<PageQuery>,
+) -> ApiResult<Listed<LeadView>> {
+    let filter = LeadFilter {
+        device_id: None,
+        without_device: true,
+        ..query.filter(&caller)?
+    };
+    list(&caller, &filter, &page).await
+}
+
+/// Create a lead of the pool.
+#[utoipa::path(post, path = "/api/leads-ai", tag = "leads", request_body = LeadBody,
+    responses((status = 200, description = "The lead; code DUPLICATE_SKIPPED when it was there", body = Envelope<LeadView>)))]
+async fn create_pool_lead(caller: Caller, Body(body): Body<LeadBody>) -> ApiResult<LeadView> {
+    let body = LeadBody {
+        device_id: Given::Null,
+        ..body
+    };
+    create_lead(caller, Body(body)).await
+}
+
+/// Change a lead of the pool.
+#[utoipa::path(put, path = "/api/leads-ai/{id}", tag = "leads", request_body = LeadBody,
+    responses((status = 200, description = "The lead", body = Envelope<LeadView>)))]
+async fn edit_pool_lead(caller: Caller, Ids(id): Ids<LeadId>, body: Body<LeadBody>) -> ApiResult<LeadView> {
+    in_pool(&caller, id).await?;
+    edit_lead(caller, Ids(id), body).await
+}
+
+/// Delete a lead of the pool.
+#[utoipa::path(delete, path = "/api/leads-ai/{id}", tag = "leads",
+    responses((status = 200, description = "Deleted", body = Envelope<Nothing>)))]
+async fn delete_pool_lead(caller: Caller, Ids(id): Ids<LeadId>) -> ApiResult<Nothing> {
+    in_pool(&caller, id).await?;
+    delete_lead(caller, Ids(id)).await
+}
+
+async fn in_pool(caller: &Caller, id: LeadId) -> Result<(), ApiError> {
+    let lead = caller.store.lead(&caller.scope, id).await?;
+    match lead.device_id {
+        None => Ok(()),
+        Some(_) => Err(ApiError::no_such("lead")),
+    }
 }
 
 /// How many there are.

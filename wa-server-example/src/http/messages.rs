@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use wa_core::domain::message::MessageState;
 use wa_core::engine::handle::{DirectSent, MarkAs};
 use wa_core::id::{DeviceId, LeadId, MessageId};
-use wa_core::plan::{DirectDraft, OnSuppressed};
+use wa_core::plan::{DirectDraft, OnSuppressed, TextAs};
 use wa_core::store::MessageFilter;
 
 use super::envelope::{Envelope, Listed, Reply};
@@ -49,9 +49,12 @@ pub struct SendBody {
     /// The lead; instead of a number.
     #[schema(value_type = Option<uuid::Uuid>)]
     lead_id: Option<LeadId>,
-    /// The text, or the caption.
+    /// The text, or the caption; sent as it stands unless `render` is set.
     #[serde(alias = "caption", alias = "text")]
     message: Option<String>,
+    /// Whether merge fields and choices in the text are filled in, as in a campaign.
+    #[serde(default)]
+    render: bool,
     /// What is attached.
     media: Option<MediaBody>,
     /// The address of a picture to attach.
@@ -108,6 +111,7 @@ async fn draft(caller: &Caller, headers: &HeaderMap, body: SendBody) -> Result<D
         phone: body.phone,
         lead_id: body.lead_id,
         message: body.message,
+        text_as: if body.render { TextAs::Template } else { TextAs::Literal },
         media,
         idempotency_key: body.idempotency_key.or_else(|| header.map(str::to_owned)),
         on_suppressed: if body.override_suppression {
@@ -151,6 +155,7 @@ async fn read(caller: &Caller, request: Request) -> Result<(HeaderMap, SendBody)
         message: first(&["caption", "message", "text"]),
         image_url: form.field("image_url"),
         idempotency_key: form.field("idempotency_key"),
+        render: form.field("render").is_some_and(|text| text == "true"),
         override_suppression: form.field("override_suppression").is_some_and(|text| text == "true"),
         media: None,
     };
@@ -243,8 +248,11 @@ pub struct SendManyBody {
     /// 1 to 100 numbers.
     #[serde(default)]
     phones: Vec<String>,
-    /// The text, or the caption.
+    /// The text, or the caption; sent as it stands unless `render` is set.
     message: Option<String>,
+    /// Whether merge fields and choices in the text are filled in, as in a campaign.
+    #[serde(default)]
+    render: bool,
     /// What is attached.
     media: Option<MediaBody>,
     /// The address of a picture to attach.
@@ -277,6 +285,7 @@ async fn device_send_many(
     let one = SendBody {
         device_id: Some(id),
         message: body.message,
+        render: body.render,
         media: body.media,
         image_url: body.image_url,
         ..SendBody::default()

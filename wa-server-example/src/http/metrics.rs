@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use metrics::{Recorder, counter, gauge, histogram};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics::{Recorder, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
@@ -15,6 +15,7 @@ use wa_core::event::EventKind;
 use super::error::ApiError;
 use super::extract::{Locked, Open, header_text};
 use super::health::BUILD;
+use crate::metered::SendOutcome;
 
 /// The meters of one server; not global, so that several may run in one process.
 pub struct Meters {
@@ -31,16 +32,50 @@ impl std::fmt::Debug for Meters {
 impl Meters {
     /// Bounds of the buckets of durations, in seconds.
     const DURATIONS_S: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+    /// Bounds of the buckets of sends, in seconds; a send may last as long as SEND_TIMEOUT.
+    const SENDS_S: [f64; 9] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
     pub(crate) fn new() -> Self {
         let recorder = PrometheusBuilder::new()
             .set_buckets(&Self::DURATIONS_S)
+            .and_then(|builder| {
+                let sends = Matcher::Full("wa_send_duration_seconds".to_owned());
+                builder.set_buckets_for_metric(sends, &Self::SENDS_S)
+            })
             .expect("there are buckets")
             .build_recorder();
         let handle = recorder.handle();
         let meters = Self { recorder, handle };
+        meters.with(Self::describe);
         meters.with(|| gauge!("wa_build_info", "version" => env!("CARGO_PKG_VERSION"), "build" => BUILD).set(1.0));
         meters
+    }
+
+    /// What the numbers are, for whoever reads them.
+    fn describe() {
+        let seconds = metrics::Unit::Seconds;
+        describe_counter!("wa_http_requests_total", "Requests, by method, route and status.");
+        describe_histogram!(
+            "wa_http_request_seconds",
+            seconds,
+            "How long requests took, by method and route."
+        );
+        describe_counter!(
+            "wa_sends_total",
+            "Sends handed to a gateway, by platform and outcome: sent, failed (certainly not sent; may be tried again) or unknown."
+        );
+        describe_histogram!(
+            "wa_send_duration_seconds",
+            seconds,
+            "How long gateways took for a send, by platform."
+        );
+        describe_counter!("wa_events_total", "Events of the engine and of people, by kind.");
+        describe_gauge!("wa_outbox_messages", "Open messages, by state.");
+        describe_gauge!(
+            "wa_outbox_oldest_due_seconds",
+            seconds,
+            "How long the oldest queued message has been due."
+        );
     }
 
     fn with(&self, record: impl FnOnce()) {
@@ -53,6 +88,15 @@ impl Meters {
             counter!("wa_http_requests_total", "method" => method, "route" => route.clone(), "status" => status.to_string())
                 .increment(1);
             histogram!("wa_http_request_seconds", "method" => method, "route" => route).record(took.as_secs_f64());
+        });
+    }
+
+    /// Counts one send and how long the gateway took. Nothing of the user, device or person: labels must stay few.
+    pub(crate) fn send(&self, platform: &str, outcome: SendOutcome, took: Duration) {
+        let platform = platform.to_owned();
+        self.with(|| {
+            counter!("wa_sends_total", "platform" => platform.clone(), "outcome" => outcome.as_str()).increment(1);
+            histogram!("wa_send_duration_seconds", "platform" => platform).record(took.as_secs_f64());
         });
     }
 

@@ -488,8 +488,69 @@ async fn a_campaign_runs_from_its_leads_to_its_numbers() {
             .text
             .contains("wa_events_total{event=\"campaign_status\"}")
     );
+    let metrics = ann.get("/metrics").await.text;
+    let counted = [
+        "# HELP wa_sends_total",
+        "wa_sends_total{platform=\"stub\",outcome=\"sent\"} 4",
+        "wa_send_duration_seconds_count{platform=\"stub\"} 4",
+        "wa_send_duration_seconds_bucket{platform=\"stub\",le=\"30\"} 4",
+        "route=\"/api/campaigns/{id}/progress\",status=\"200\"",
+    ];
+    for expected in counted {
+        assert!(metrics.contains(expected), "{expected}: {metrics}");
+    }
+    assert!(!metrics.contains(&device) && !metrics.contains("6012345"), "{metrics}");
+    let today = ann.get("/api/campaigns/summary?from=2020-01-01").await.ok();
+    assert_eq!(today["broadcast_stats"], summary["broadcast_stats"]);
+    assert_eq!(ann.get("/api/broadcast/stats").await.ok(), summary["broadcast_stats"]);
+    let before = ann.get("/api/campaigns/summary?to=2020-01-01").await.ok();
+    assert_eq!(before["broadcast_stats"]["total_should_send"], 0);
+    assert_eq!(
+        (
+            &before["campaigns"]["sent"],
+            &before["recent_campaigns"][0]["done_send"]
+        ),
+        (&json!(1), &json!(0))
+    );
+    let after = ann
+        .get("/api/campaigns/summary?start_date=2099-01-01&end_date=2099-01-31")
+        .await
+        .ok();
+    assert_eq!(after["broadcast_stats"]["total_done_send"], 0);
+    let wrong = ann.get("/api/campaigns/summary?from=2026-02-02&to=2026-02-01").await;
+    assert_eq!((wrong.status, wrong.fields()), (StatusCode::BAD_REQUEST, vec!["from"]));
     let workers = ann.get("/api/workers/status").await.ok();
     assert_eq!((&workers["lanes"], &workers["node"]), (&json!(1), &json!("test")));
+}
+
+#[tokio::test]
+async fn the_pool_holds_the_leads_without_a_device() {
+    let running = Running::start().await;
+    let ann = running.basic("ann");
+    let device = device(&ann, "A").await;
+    let own = json!({"name": "Own", "phone": "0123450001", "device_id": device});
+    let own = id(&ann.post("/api/leads", own.clone()).await.ok());
+    let body = json!({"name": "Pool", "phone": "0123450002", "device_id": device});
+    let pool = ann.post("/api/leads-ai", body).await.ok();
+    assert_eq!(pool["device_id"], Value::Null);
+    let listed = ann.get("/api/leads-ai").await.ok();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1);
+    let change = json!({"name": "Renamed"});
+    let path = format!("/api/leads-ai/{}", id(&pool));
+    let renamed = ann.call(Method::PUT, &path, change.clone()).await.ok();
+    assert_eq!(renamed["name"], "Renamed");
+    let outside = format!("/api/leads-ai/{own}");
+    assert_eq!(
+        ann.call(Method::PUT, &outside, change).await.status,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        ann.call(Method::DELETE, &outside, json!({})).await.status,
+        StatusCode::NOT_FOUND
+    );
+    ann.call(Method::DELETE, &path, json!({})).await.ok();
+    assert_eq!(ann.get("/api/leads-ai").await.ok()["items"], json!([]));
+    assert_eq!(ann.get("/api/leads/count").await.ok()["count"], 1);
 }
 
 #[tokio::test]
@@ -554,6 +615,21 @@ async fn a_direct_message_goes_once_per_key_and_not_to_a_person_who_opted_out() 
         tokio::task::yield_now().await;
     }
     assert_eq!(running.transport.sent().len(), 1);
+    let texts = [
+        ("{a|b} {{name}} {{nmae}}", false, "{a|b} {{name}} {{nmae}}"),
+        ("{x|x} {{phone}}", true, "x +60123456780"),
+    ];
+    for (message, render, expected) in texts {
+        let body = json!({"device_id": device, "phone": "0123456780", "message": message, "render": render});
+        let sent = ann.post("/send/message", body).await.ok();
+        let path = format!("/api/messages/{}", sent["message_id"].as_str().unwrap());
+        while ann.get(&path).await.ok()["status"] != "sent" {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(running.transport.sent().last().unwrap().text, expected);
+    }
+    let unknown = json!({"device_id": device, "phone": "0123456780", "message": "{{nmae}}", "render": true});
+    assert_eq!(ann.post("/send/message", unknown).await.fields(), ["message"]);
     ann.post("/api/suppressions", json!({"phone": "0123456789"})).await.ok();
     let refused = json!({"device_id": device, "phone": "0123456789", "message": "Hi"});
     assert_eq!(
@@ -629,7 +705,7 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
         }
         let own = match path.split('/').nth(2).unwrap_or_default() {
             "devices" | "accounts" => device_id.as_str(),
-            "leads" => &lead_id,
+            "leads" | "leads-ai" => &lead_id,
             "campaigns" => &campaign_id,
             "templates" => &template_id,
             "messages" => message_id,

@@ -1,12 +1,14 @@
 //! Numbers that people read, and those that pacing reads.
 
+use std::time::Duration;
+
 use super::stage::{Stage, failed, requeue, sent};
 use super::world::World;
 use crate::domain::access::RequestScope;
 use crate::domain::delivery::Delivery;
 use crate::domain::message::{MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
-use crate::store::{Change, RecentOf, RecentOutcomes, Verdict};
+use crate::store::{Change, MessageFilter, PageRequest, RecentOf, RecentOutcomes, Verdict};
 use crate::time::Timestamp;
 use crate::transport::MessageRef;
 
@@ -63,6 +65,60 @@ pub(super) async fn numbers_add_up_over_every_state_and_delivery(world: World) {
     assert_eq!(world.store.count(&scope, of).await.unwrap(), numbers);
     let whole = world.store.device_numbers(&scope, stage.device).await.unwrap();
     assert_eq!(whole, expected);
+}
+
+pub(super) async fn a_span_of_time_counts_what_was_completed_in_it_and_what_was_open_at_its_end(world: World) {
+    let stage = world.stage().await;
+    stage.sent().await;
+    for state in [
+        MessageState::Failed,
+        MessageState::Skipped,
+        MessageState::Cancelled,
+        MessageState::Queued,
+        MessageState::InDoubt,
+    ] {
+        super::outbox_insert::in_state(&stage, state).await;
+    }
+    let of = MessageScope::Campaign(stage.campaign);
+    let scope = RequestScope::user(stage.user);
+    let (filter, first) = (MessageFilter::default(), PageRequest::first(100));
+    let rows = world.store.messages(&scope, &filter, &first).await.unwrap().rows;
+    assert_eq!(rows.len(), 6);
+    let mut instants: Vec<Timestamp> = rows
+        .iter()
+        .flat_map(|row| [Some(row.created_at), row.settled_at])
+        .flatten()
+        .flat_map(|at| [at - Duration::from_millis(1), at, at + Duration::from_millis(1)])
+        .collect();
+    instants.sort_unstable();
+    instants.dedup();
+    for at in 0..instants.len() * instants.len() {
+        let (from, until) = (instants[at / instants.len()], instants[at % instants.len()]);
+        let mut expected = Numbers::default();
+        for row in rows.iter().filter(|row| row.created_at < until) {
+            match row.settled_at {
+                Some(at) if at < from => {}
+                Some(at) if at < until => expected.count(row.state, row.delivery),
+                _ => expected.remaining += 1,
+            }
+        }
+        let counted = world.store.count_within(&scope, of, &(from..until)).await.unwrap();
+        let sum: Numbers = counted.iter().map(|row| row.numbers).sum();
+        assert_eq!(sum, expected, "{from} to {until}");
+    }
+    let ever = instants[0]..*instants.last().unwrap();
+    let all = world.store.count_within(&scope, of, &ever).await.unwrap();
+    assert_eq!(all, world.store.numbers(&scope, of).await.unwrap());
+    let other = RequestScope::user(world.user().await);
+    super::world::assert_kind(
+        world.store.count_within(&other, of, &ever).await,
+        crate::store::StoreErrorKind::NotFound,
+    );
+    let none = RequestScope {
+        devices: Some(Vec::new()),
+        ..scope
+    };
+    assert_eq!(world.store.count_within(&none, of, &ever).await.unwrap(), []);
 }
 
 pub(super) async fn numbers_are_kept_per_device_and_follow_a_message_out_of_the_pool(world: World) {

@@ -431,6 +431,7 @@ case_table! { $
     }
     numbers {
         numbers_add_up_over_every_state_and_delivery,
+        a_span_of_time_counts_what_was_completed_in_it_and_what_was_open_at_its_end,
         numbers_are_kept_per_device_and_follow_a_message_out_of_the_pool,
         numbers_of_hand_written_messages_are_the_users_own,
         a_superseded_message_counts_nowhere,

@@ -170,6 +170,22 @@ impl Template {
         Self::parse_within(source, &TemplateLimits::default())
     }
 
+    /// A text in which nothing is parsed; only its line breaks become LF.
+    ///
+    /// # Errors
+    /// [`TemplateError::TooLong`] when it is longer than a source may be by default.
+    pub fn literal(text: &str) -> Result<Self, TemplateError> {
+        if text.len() > TEMPLATE_BYTES_MAX {
+            return Err(TemplateError::TooLong {
+                bytes: text.len(),
+                bytes_max: TEMPLATE_BYTES_MAX,
+            });
+        }
+        Ok(Self {
+            nodes: vec![Node::Text(super::line_break::normalise(text))],
+        })
+    }
+
     /// Parses a text as [`parse`](Self::parse) does, with limits of one's own.
     ///
     /// # Errors

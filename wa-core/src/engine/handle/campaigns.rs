@@ -1,6 +1,7 @@
 //! Campaigns: written, scheduled, started, stopped, counted.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -382,6 +383,23 @@ impl Handle {
     pub async fn campaign_numbers(&self, scope: &RequestScope, id: CampaignId) -> Result<CampaignNumbers, HandleError> {
         let campaign = self.core.store.campaign(scope, id).await?;
         self.numbers_of(scope, &campaign).await
+    }
+
+    /// The numbers of a campaign within a span of time, in all: what was completed in it, and as remaining what was open at its
+    /// end.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such campaign.
+    pub async fn campaign_numbers_within(
+        &self,
+        scope: &RequestScope,
+        id: CampaignId,
+        within: &Range<Timestamp>,
+    ) -> Result<Numbers, HandleError> {
+        self.core.store.campaign(scope, id).await?;
+        let of = MessageScope::Campaign(id);
+        let devices = self.core.store.count_within(scope, of, within).await?;
+        Ok(devices.into_iter().map(|row| row.numbers).sum())
     }
 
     /// How far a campaign is, and when it will be over if things go on as they are.

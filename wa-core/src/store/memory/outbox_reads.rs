@@ -1,6 +1,7 @@
 //! Reads of the outbox within a request's scope, its numbers, and the sub-trait itself.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use async_trait::async_trait;
 
@@ -21,6 +22,16 @@ use crate::time::Timestamp;
 /// Whether a row with this device is within a scope; one that belongs to no device is not within a scope of some devices.
 pub(super) fn sees(scope: &RequestScope, device: Option<DeviceId>) -> bool {
     device.map_or(scope.devices.is_none(), |device| scope.sees(device))
+}
+
+/// As what a message counts within a span of time, if at all.
+fn state_within(message: &Message, within: &Range<Timestamp>) -> Option<MessageState> {
+    match message.settled_at {
+        _ if message.created_at >= within.end => None,
+        Some(at) if at < within.start => None,
+        Some(at) if at < within.end => Some(message.state),
+        _ => Some(MessageState::Queued),
+    }
 }
 
 impl State {
@@ -106,14 +117,24 @@ impl State {
             .collect())
     }
 
-    fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
+    /// Counts the rows of a scope, within a span of time if there is one.
+    fn count(
+        &self,
+        scope: &RequestScope,
+        of: MessageScope,
+        within: Option<&Range<Timestamp>>,
+    ) -> Result<Vec<DeviceNumbers>, StoreError> {
         self.check_scope(scope, of, "count")?;
         let mut counted: BTreeMap<Option<DeviceId>, Numbers> = BTreeMap::new();
         for id in self.messages.of_scope((scope.user_id, of), MessageId::MIN) {
             let message = self.messages.row(id);
-            if !message.superseded && sees(scope, message.device_id) {
+            let state = match within {
+                None => Some(message.state),
+                Some(within) => state_within(message, within),
+            };
+            if let Some(state) = state.filter(|_| !message.superseded && sees(scope, message.device_id)) {
                 let numbers = counted.entry(message.device_id).or_default();
-                numbers.count(message.state, message.delivery);
+                numbers.count(state, message.delivery);
             }
         }
         let rows = counted.into_iter();
@@ -240,7 +261,16 @@ impl OutboxStore for MemoryStore {
     }
 
     async fn count(&self, scope: &RequestScope, of: MessageScope) -> Result<Vec<DeviceNumbers>, StoreError> {
-        self.lock().count(scope, of)
+        self.lock().count(scope, of, None)
+    }
+
+    async fn count_within(
+        &self,
+        scope: &RequestScope,
+        of: MessageScope,
+        within: &Range<Timestamp>,
+    ) -> Result<Vec<DeviceNumbers>, StoreError> {
+        self.lock().count(scope, of, Some(within))
     }
 
     async fn backlog(&self) -> Result<Backlog, StoreError> {

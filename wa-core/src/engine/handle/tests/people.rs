@@ -5,7 +5,7 @@ use crate::domain::suppression::SuppressionReason;
 use crate::engine::handle::Person;
 use crate::event::EventKind;
 use crate::id::LeadId;
-use crate::plan::{DirectDraft, FieldCode, OnSuppressed};
+use crate::plan::{DirectDraft, FieldCode, OnSuppressed, TextAs};
 use crate::store::PageRequest;
 
 fn to(phone: &str) -> DirectDraft {
@@ -49,6 +49,7 @@ async fn a_direct_message_to_a_lead_goes_through_its_own_device() {
     let draft = DirectDraft {
         lead_id: Some(lead.id),
         message: Some("Hi {{name}}".to_owned()),
+        text_as: TextAs::Template,
         ..DirectDraft::default()
     };
     world.handle.send_direct(&world.user, &draft).await.unwrap();
