@@ -37,7 +37,7 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
     broken
 }
 
-/// A run that ended says why; one that was completed without being led on, where a trigger follows, says why; an open one
+/// A run that ended says why; one that was led on was led to another; one that was completed without being led on, where a trigger follows, says why; an open one
 /// waits for a person; a sequence that was paused says why.
 fn runs(record: &Record) -> Vec<Violation> {
     let mut broken = Vec::new();
@@ -47,11 +47,14 @@ fn runs(record: &Record) -> Vec<Violation> {
             .iter()
             .filter(|steps| steps.sequence_id == one.sequence_id)
             .all(|steps| steps.step(one.step_id).is_some_and(|step| step.next_trigger.is_some()));
-        let silent = match one.state {
-            EnrolmentState::Open => !record.facts.excused_enrolments.contains(&one.id),
-            EnrolmentState::Completed => leads_on && one.next_id.is_none() && one.reason.is_none(),
-            EnrolmentState::Ended => one.reason.is_none(),
-        };
+        let exists = |id| record.enrolments.iter().any(|other| other.id == id);
+        let nowhere = one.next_id.is_some_and(|id| !exists(id));
+        let silent = nowhere
+            || match one.state {
+                EnrolmentState::Open => !record.facts.excused_enrolments.contains(&one.id),
+                EnrolmentState::Completed => leads_on && one.next_id.is_none() && one.reason.is_none(),
+                EnrolmentState::Ended => one.reason.is_none(),
+            };
         if silent {
             broken.push(Violation::end(NAME, format!("{one:?} stands, and nothing says why")));
         }
@@ -74,6 +77,7 @@ mod tests {
     use crate::domain::campaign::CampaignReason;
     use crate::domain::enrolment::EnrolmentReason;
     use crate::domain::message::Reason;
+    use crate::id::EnrolmentId;
     use crate::simulation::gateway::GatewayKind;
 
     #[test]
@@ -109,6 +113,8 @@ mod tests {
             assert_broken(&check(&story.record), 1);
             story.record.enrolments[0].reason = reason;
             assert_holds(&check(&story.record));
+            story.record.enrolments[0].next_id = Some(EnrolmentId::MIN);
+            assert_broken(&check(&story.record), 1);
         }
         let mut story = Story::of(GatewayKind::Silent);
         let open = story.enrolment(EnrolmentState::Open);
