@@ -151,6 +151,7 @@ impl Settings {
         engine.reconcile_after = read.duration("RECONCILE_AFTER");
         engine.reconcile_every = read.duration("RECONCILE_EVERY");
         engine.late_grace = read.duration("LATE_GRACE");
+        engine.step_wait_min = read.duration("STEP_WAIT_MIN");
         engine.lease_for = read.duration("LEASE_FOR");
         if engine.lease_for < Duration::from_secs(2) {
             read.problem("LEASE_FOR must be at least 2s");

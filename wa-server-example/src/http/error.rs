@@ -120,6 +120,20 @@ impl ApiError {
         self
     }
 
+    /// The same about fields of a part, such as `steps[0]`.
+    #[must_use]
+    pub fn within(mut self, part: &str) -> Self {
+        for problem in &mut self.fields {
+            problem.message = format!("{part}.{}", problem.message);
+            problem.field = format!("{part}.{}", problem.field);
+        }
+        if !self.fields.is_empty() {
+            let messages: Vec<_> = self.fields.iter().map(|field| field.message.as_str()).collect();
+            self.message = messages.join("; ");
+        }
+        self
+    }
+
     /// 401 `UNAUTHORIZED`.
     pub fn unauthorized(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)

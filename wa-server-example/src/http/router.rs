@@ -9,8 +9,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::extract::Locked;
 use super::{
-    auth, campaigns, devices, gateway_hooks, health, imports, layers, lead_webhook, leads, messages, metrics, openapi,
-    pictures, suppressions, templates, users, workers,
+    auth, campaigns, devices, gateway_hooks, health, history, imports, layers, lead_webhook, leads, messages, metrics,
+    openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
 };
 use crate::app::App;
 
@@ -23,10 +23,13 @@ pub(super) fn table() -> OpenApiRouter<Locked> {
         .merge(users::routes())
         .merge(devices::routes())
         .merge(leads::routes())
+        .merge(history::routes())
         .merge(imports::routes())
         .merge(lead_webhook::routes())
         .merge(suppressions::routes())
         .merge(campaigns::routes())
+        .merge(sequences::routes())
+        .merge(sequence_contacts::routes())
         .merge(templates::routes())
         .merge(messages::routes())
         .merge(pictures::routes())

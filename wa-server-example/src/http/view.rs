@@ -7,12 +7,29 @@ use wa_core::domain::summary::Numbers;
 use wa_core::plan::Warning;
 use wa_core::time::Timestamp;
 
+use super::error::ApiError;
+
 /// The word that a plain enum is written as.
 pub(super) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),
     }
+}
+
+/// The values whose words stand in a list that is separated by commas.
+///
+/// # Errors
+/// A word is none of theirs; `field` is named.
+pub(super) fn words_of<T: Serialize + Copy>(field: &str, text: Option<&str>, all: &[T]) -> Result<Vec<T>, ApiError> {
+    let known: Vec<String> = all.iter().map(word).collect();
+    let names = text.unwrap_or_default().split(',').map(str::trim);
+    let read = |name: &str| {
+        let at = known.iter().position(|known| known.eq_ignore_ascii_case(name));
+        at.map(|at| all[at])
+            .ok_or_else(|| ApiError::field(field, "unknown", format_args!("must be one of {}", known.join(", "))))
+    };
+    names.filter(|name| !name.is_empty()).map(read).collect()
 }
 
 /// An instant as text, if there is one.
@@ -144,10 +161,16 @@ impl From<&Warning> for WarningView {
 pub struct MessageView {
     /// Its id.
     pub id: String,
-    /// `campaign`, `direct`, `chat` or `bot`.
+    /// `campaign`, `sequence`, `direct`, `chat` or `bot`.
     pub kind: String,
     /// Its campaign.
     pub campaign_id: Option<String>,
+    /// Its sequence.
+    pub sequence_id: Option<String>,
+    /// Its step of the sequence.
+    pub step_id: Option<String>,
+    /// Its run through the sequence.
+    pub enrolment_id: Option<String>,
     /// Its device; `null` while it waits in the pool.
     pub device_id: Option<String>,
     /// Its lead.
@@ -184,16 +207,20 @@ pub struct MessageView {
 
 impl From<&Message> for MessageView {
     fn from(message: &Message) -> Self {
-        let (kind, campaign_id) = match message.scope {
-            MessageScope::Campaign(id) => ("campaign", Some(id.to_string())),
-            MessageScope::Direct => ("direct", None),
-            MessageScope::Chat => ("chat", None),
-            _ => ("bot", None),
+        let (kind, campaign_id, sequence_id) = match message.scope {
+            MessageScope::Campaign(id) => ("campaign", Some(id.to_string()), None),
+            MessageScope::Sequence(id) => ("sequence", None, Some(id.to_string())),
+            MessageScope::Direct => ("direct", None, None),
+            MessageScope::Chat => ("chat", None, None),
+            _ => ("bot", None, None),
         };
         Self {
             id: message.id.to_string(),
             kind: kind.to_owned(),
             campaign_id,
+            sequence_id,
+            step_id: message.flow.map(|flow| flow.step_id.to_string()),
+            enrolment_id: message.flow.map(|flow| flow.enrolment_id.to_string()),
             device_id: message.device_id.map(|id| id.to_string()),
             lead_id: message.lead_id.map(|id| id.to_string()),
             phone: message.phone.map(|phone| phone.as_e164().to_owned()),

@@ -88,6 +88,7 @@ pub const TABLE: &[Entry] = &[
     entry("RECONCILE_AFTER", "90s", "How long after an attempt its gateway is asked about it first."),
     entry("RECONCILE_EVERY", "60s", "How long lies between two questions about one attempt."),
     entry("LATE_GRACE", "10m", "How late a campaign may start without its late policy being asked."),
+    entry("STEP_WAIT_MIN", "1h", "Shortest wait between two steps of a sequence, at least 1s; shorter than an hour only for demonstrations and tests."),
     entry("LEASE_FOR", "30s", "How long a node's lease lasts after its last beat."),
     entry("ERROR_RATE_PERCENT", "20", "Share of failed and unknown messages from which a campaign or device pauses itself, in percent; 0 for never."),
     entry("ERROR_RATE_WINDOW", "50", "How many of the newest settled messages the error rate looks at."),
