@@ -22,7 +22,7 @@ const END_MAX: Duration = Duration::from_secs(180);
 /// What one message of a lane takes on average, answer and all.
 const PER_MESSAGE: Duration = Duration::from_millis(190);
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 

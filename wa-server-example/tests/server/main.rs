@@ -13,6 +13,7 @@ mod import_while_sending;
 mod kill_loop;
 mod play;
 mod redaction;
+mod sequence_kills;
 mod sequences;
 mod server_process;
 mod shape;

@@ -96,6 +96,7 @@ impl Play {
             ("RECONCILE_AFTER", "3s"),
             ("RECONCILE_EVERY", "2s"),
             ("ERROR_RATE_PERCENT", "0"),
+            ("STEP_WAIT_MIN", "1s"),
             ("GATEWAY_HOSTS", &hosts),
         ];
         ServerProcess::start(&self.data, &settings).await
