@@ -2,6 +2,7 @@
 
 mod campaign;
 mod leads;
+mod sequence;
 mod serve;
 mod user;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use wa_core::domain::access::RequestScope;
+use wa_core::domain::summary::Numbers;
 use wa_core::engine::core::EngineBuilder;
 use wa_core::engine::handle::Handle;
 use wa_core::engine::settings::AccessSettings;
@@ -45,6 +47,9 @@ enum Command {
     /// Show how campaigns are doing.
     #[command(subcommand)]
     Campaign(campaign::CampaignCommand),
+    /// Show how sequences are doing.
+    #[command(subcommand)]
+    Sequence(sequence::SequenceCommand),
     /// Show a campaign over fake gateways on this machine, from its start to its end.
     Demo(DemoArgs),
     /// Run a fake gateway on this machine, for trials.
@@ -92,6 +97,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Command::User(command) => user::run(command, settings).await,
             Command::Leads(command) => leads::run(command, settings).await,
             Command::Campaign(command) => campaign::run(command, settings).await,
+            Command::Sequence(command) => sequence::run(command, settings).await,
             Command::Demo(args) => match demo::run(args, settings).await? {
                 true => Ok(()),
                 false => Err("something did not add up".into()),
@@ -138,6 +144,20 @@ impl Offline {
         let core = builder.settings(Arc::new(AccessSettings::new(people))).open().await?;
         Ok(Handle::new(core))
     }
+}
+
+/// One line of numbers.
+fn row(name: &str, numbers: &Numbers) -> String {
+    format!(
+        "{name:<40} should {:>7}  done {:>7}  failed {:>6}  skipped {:>6}  unknown {:>6}  cancelled {:>6}  remaining {:>7}",
+        numbers.should(),
+        numbers.done,
+        numbers.failed,
+        numbers.skipped,
+        numbers.unknown,
+        numbers.cancelled,
+        numbers.remaining
+    )
 }
 
 /// Writes to the terminal: the answer of a command.

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use wa_core::id::CampaignId;
 use wa_core::store::{CampaignFilter, PageRequest};
 
-use super::{Failure, Offline, say};
+use super::{Failure, Offline, row, say};
 use crate::settings::Settings;
 
 #[derive(Debug, Subcommand)]
@@ -27,18 +27,6 @@ pub(super) async fn run(command: CampaignCommand, settings: Settings) -> Result<
     let CampaignCommand::Status { id, user } = command;
     let scope = offline.scope(&user).await?;
     let handle = offline.handle().await?;
-    let row = |name: &str, numbers: &wa_core::domain::summary::Numbers| {
-        format!(
-            "{name:<40} should {:>7}  done {:>7}  failed {:>6}  skipped {:>6}  unknown {:>6}  cancelled {:>6}  remaining {:>7}",
-            numbers.should(),
-            numbers.done,
-            numbers.failed,
-            numbers.skipped,
-            numbers.unknown,
-            numbers.cancelled,
-            numbers.remaining
-        )
-    };
     let Some(id) = id else {
         let request = PageRequest::first(SHOWN_MAX);
         let page = offline
