@@ -29,6 +29,9 @@ pub(crate) struct Counted {
 
 const COLUMNS: usize = 10;
 
+/// Cells with what is added to each.
+type Sums<C> = Vec<(C, [i64; COLUMNS])>;
+
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Cell {
     user_id: UserId,
@@ -269,7 +272,7 @@ impl Tallies {
 }
 
 /// Cells that are only raised, which need not be there yet, and those where something is lowered; unchanged ones are left out.
-fn split<C>(cells: BTreeMap<C, [i64; COLUMNS]>) -> (Vec<(C, [i64; COLUMNS])>, Vec<(C, [i64; COLUMNS])>) {
+fn split<C>(cells: BTreeMap<C, [i64; COLUMNS]>) -> (Sums<C>, Sums<C>) {
     let changed = cells.into_iter().filter(|(_, sums)| sums.iter().any(|sum| *sum != 0));
     changed.partition(|(_, sums)| sums.iter().all(|sum| *sum >= 0))
 }

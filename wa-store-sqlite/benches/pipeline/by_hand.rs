@@ -40,11 +40,13 @@ pub async fn checkpoint(file: &Path) {
     connection.close().await.expect("the database closes");
 }
 
-async fn run(connection: &mut SqliteConnection, sql: &'static str) {
+/// Runs a statement without parameters.
+pub async fn run(connection: &mut SqliteConnection, sql: &'static str) {
     sqlx::query(sql).execute(connection).await.expect("the statement runs");
 }
 
-fn values(row: &str, rows: usize) -> String {
+/// So many rows of parameters.
+pub fn values(row: &str, rows: usize) -> String {
     vec![row; rows].join(",")
 }
 

@@ -1,13 +1,14 @@
-//! Enqueue, audience expansion, drain and begin on a file database, each beside the same work written by hand in SQL and
+//! Enqueue, audience expansion, drain, begin and enrolments on a file database, each beside the same work written by hand in SQL and
 //! in the same run, interleaved.
 //!
-//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin]`
+//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin] [enrol]`
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints its results")]
 
 mod begin;
 mod by_hand;
 mod engine;
+mod enrol;
 mod report;
 mod stage;
 
@@ -25,6 +26,7 @@ struct Size {
     runs: usize,
     backlog: usize,
     begins: usize,
+    leads: usize,
 }
 
 const FULL: Size = Size {
@@ -33,6 +35,7 @@ const FULL: Size = Size {
     runs: 5,
     backlog: 1_000_000,
     begins: 200,
+    leads: 100_000,
 };
 
 const QUICK: Size = Size {
@@ -41,6 +44,7 @@ const QUICK: Size = Size {
     runs: 3,
     backlog: 100_000,
     begins: 50,
+    leads: 20_000,
 };
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -74,6 +78,9 @@ async fn main() {
     }
     if wanted("begin") {
         begin::compare(&folder, size.devices, size.backlog, size.begins).await;
+    }
+    if wanted("enrol") {
+        enrol::compare(&folder, size.devices, size.leads, size.runs.min(3)).await;
     }
 }
 

@@ -154,7 +154,8 @@ pub async fn open(file: &Path) -> SqliteStore {
         .expect("the database opens")
 }
 
-async fn commit(store: &SqliteStore, changes: Vec<Change>, now: Timestamp) {
+/// Commits what a measurement starts from.
+pub async fn commit(store: &SqliteStore, changes: Vec<Change>, now: Timestamp) {
     let set = ChangeSet {
         changes,
         events: Vec::new(),
