@@ -291,6 +291,7 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
     let mut rows = Vec::with_capacity(all.len());
     let mut firsts = Vec::with_capacity(all.len());
     let mut refused = Vec::new();
+    let (mut devices, mut leads, mut all_fit) = (Vec::new(), Vec::new(), true);
     for NewEnrolment { enrolment, first } in all {
         if let Some(user) = earlier.known.get(&enrolment.id) {
             // As with keys of messages: another user's is a mistake, and must tell nothing of theirs.
@@ -305,6 +306,8 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
             .filter(|sequence| sequence.user_id == enrolment.user_id && sequence.deleted_at.is_none())
             .ok_or(Fail::not_found("sequence"))?;
         let fits = enrolment.steps_version == sequence.steps_version && first.flow == Some(flow_of(&enrolment));
+        let same = (first.user_id, first.lead_id, first.device_id)
+            == (enrolment.user_id, Some(enrolment.lead_id), enrolment.device_id);
         let result = match earlier.refusal(&enrolment, sequence.re_entry) {
             Some(refusal) => {
                 refused.push(enrolment.id);
@@ -318,22 +321,23 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
             }
         };
         commit.done.enrolments.push(result);
-        rows.push((enrolment, fits, matches!(result, EnrolResult::Enrolled(_))));
+        let enters = matches!(result, EnrolResult::Enrolled(_));
+        all_fit &= fits;
+        if !(enters && same) {
+            devices.extend(enrolment.device_id.map(|device| (enrolment.user_id, device)));
+            leads.push((enrolment.user_id, enrolment.lead_id));
+        }
+        if enters {
+            rows.push(enrolment);
+        }
     }
-    // Device and lead are checked of those that are refused, too.
-    let devices = rows.iter().filter_map(|(e, ..)| Some((e.user_id, e.device_id?)));
-    check_devices(commit.connection, devices.collect()).await?;
-    let leads = rows.iter().map(|(e, ..)| (e.user_id, e.lead_id));
-    check_leads(commit.connection, leads.collect()).await?;
-    if rows.iter().any(|(_, fits, _)| !fits) {
+    // Of the others, device and lead are checked with the message.
+    check_devices(commit.connection, devices).await?;
+    check_leads(commit.connection, leads).await?;
+    if !all_fit {
         return Err(Fail::conflict("enrolment"));
     }
-    rows.retain(|(.., enrolled)| *enrolled);
-    INSERT
-        .run(commit.connection, &rows, |statement, (enrolment, ..)| {
-            bind(statement, enrolment)
-        })
-        .await?;
+    INSERT.run(commit.connection, &rows, bind).await?;
     if !refused.is_empty() {
         unchain(commit, &refused).await?;
     }

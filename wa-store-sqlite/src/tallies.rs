@@ -29,9 +29,6 @@ pub(crate) struct Counted {
 
 const COLUMNS: usize = 10;
 
-/// Cells with what is added to each.
-type Sums<C> = Vec<(C, [i64; COLUMNS])>;
-
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Cell {
     user_id: UserId,
@@ -271,8 +268,11 @@ impl Tallies {
     }
 }
 
+/// Cells with what is added to each.
+type Changes<C> = Vec<(C, Sums)>;
+
 /// Cells that are only raised, which need not be there yet, and those where something is lowered; unchanged ones are left out.
-fn split<C>(cells: BTreeMap<C, [i64; COLUMNS]>) -> (Sums<C>, Sums<C>) {
+fn split<C>(cells: BTreeMap<C, Sums>) -> (Changes<C>, Changes<C>) {
     let changed = cells.into_iter().filter(|(_, sums)| sums.iter().any(|sum| *sum != 0));
     changed.partition(|(_, sums)| sums.iter().all(|sum| *sum >= 0))
 }
