@@ -1,5 +1,7 @@
 //! Forecasts against what then happens, in worlds that are small enough for every run.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

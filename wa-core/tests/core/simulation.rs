@@ -2,6 +2,12 @@
 //!
 //! `SIM_SEEDS=10000` runs that many, `SIM_SEED=7` replays one and prints what happened.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a run tells how it is replayed"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +21,9 @@ use wa_core::simulation::world::{Ground, Report};
 use wa_core::simulation::{GatewayFaults, GatewayKind};
 use wa_core::store::{Begun, Flaw, MemoryStore, Settled, Verdict};
 use wa_core::transport::Reconciled;
+
+/// Makes a scenario of a seed.
+type Draw = fn(u64) -> Scenario;
 
 /// How many seeds run by default.
 const SEEDS: u64 = 500;
@@ -174,7 +183,7 @@ fn first_found(draw: fn(u64) -> Scenario, ground: impl Fn() -> Ground) -> Option
 
 #[test]
 fn a_broken_planner_is_found() {
-    let draws: [(&[PlannerFlaw], fn(u64) -> Scenario); 2] = [
+    let draws: [(&[PlannerFlaw], Draw); 2] = [
         (&PlannerFlaw::OF_CAMPAIGNS, Scenario::draw),
         (&PlannerFlaw::OF_SEQUENCES, Scenario::draw_with_sequences),
     ];
@@ -218,7 +227,7 @@ const SEQUENCE_FLAWS: &[Flaw] = &[
 
 #[test]
 fn a_broken_store_is_found() {
-    let draws: [(&[Flaw], fn(u64) -> Scenario); 2] = [
+    let draws: [(&[Flaw], Draw); 2] = [
         (STORE_FLAWS, Scenario::draw),
         (SEQUENCE_FLAWS, Scenario::draw_with_sequences),
     ];

@@ -20,7 +20,7 @@ use wa_core::store::{
 use wa_store_sqlite::SqliteStore;
 
 use crate::by_hand::{self, ROWS, run, values};
-use crate::report::Compared;
+use crate::report::{Compared, Cost};
 use crate::stage::{Folder, PAGE, Stage, commit, open};
 
 /// Steps of the sequence.
@@ -342,9 +342,9 @@ pub async fn compare(folder: &Folder, devices: usize, leads: usize, runs: usize)
     for _ in 0..runs {
         let file = setting.stage.copy(folder, "engine");
         let store = open(&file).await;
-        let started = setting.stage.seconds();
+        let started = Cost::so_far(&setting.stage);
         setting.enrol(&store).await;
-        let took = setting.stage.seconds() - started;
+        let took = Cost::since(&setting.stage, started);
         store.close().await;
         check(&file, leads).await;
         if rows.is_empty() {
@@ -354,9 +354,9 @@ pub async fn compare(folder: &Folder, devices: usize, leads: usize, runs: usize)
         }
         let file = setting.stage.copy(folder, "hand");
         let mut connection = by_hand::connect(&file).await;
-        let started = setting.stage.seconds();
+        let started = Cost::so_far(&setting.stage);
         enrol_by_hand(&mut connection, &rows).await;
-        let by_hand = setting.stage.seconds() - started;
+        let by_hand = Cost::since(&setting.stage, started);
         connection.close().await.expect("the database closes");
         check(&file, leads).await;
         compared.add(took, by_hand);
