@@ -8,7 +8,7 @@ use crate::domain::access::RequestScope;
 use crate::domain::delivery::Delivery;
 use crate::domain::message::{MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
-use crate::store::{Change, MessageFilter, PageRequest, RecentOf, RecentOutcomes, Verdict};
+use crate::store::{Change, MessageFilter, PageRequest, RecentOf, RecentOutcomes, Settle, Verdict};
 use crate::time::Timestamp;
 use crate::transport::MessageRef;
 
@@ -69,7 +69,15 @@ pub(super) async fn numbers_add_up_over_every_state_and_delivery(world: World) {
 
 pub(super) async fn a_span_of_time_counts_what_was_completed_in_it_and_what_was_open_at_its_end(world: World) {
     let stage = world.stage().await;
-    stage.sent().await;
+    for (seconds, verdict) in [(100, sent()), (200, failed())] {
+        let (id, attempt) = stage.sending().await;
+        let settle = Settle {
+            incarnation: stage.node,
+            outcomes: vec![stage.outcome(id, attempt, verdict)],
+            now: world.at(seconds),
+        };
+        world.store.settle(&settle).await.unwrap();
+    }
     for state in [
         MessageState::Failed,
         MessageState::Skipped,
@@ -83,7 +91,9 @@ pub(super) async fn a_span_of_time_counts_what_was_completed_in_it_and_what_was_
     let scope = RequestScope::user(stage.user);
     let (filter, first) = (MessageFilter::default(), PageRequest::first(100));
     let rows = world.store.messages(&scope, &filter, &first).await.unwrap().rows;
-    assert_eq!(rows.len(), 6);
+    assert_eq!(rows.len(), 7);
+    let late = rows.iter().filter(|row| row.settled_at > Some(row.created_at));
+    assert!(late.count() >= 2, "some were open for a while");
     let mut instants: Vec<Timestamp> = rows
         .iter()
         .flat_map(|row| [Some(row.created_at), row.settled_at])
