@@ -173,24 +173,28 @@ const fn campaign_of(scope: &MessageScope) -> Option<&CampaignId> {
 
 /// Devices belong to their users.
 pub(crate) async fn check_devices(connection: &mut SqliteConnection, all: Vec<(UserId, DeviceId)>) -> Done<()> {
-    let ids = all.iter().map(|(_, id)| id).collect();
-    let found: HashMap<DeviceId, UserId> =
-        read_list(connection, DEVICES, ids, |c| Ok((c.key("id")?, c.key("user_id")?))).await?;
-    match all.iter().all(|(user, id)| found.get(id) == Some(user)) {
-        true => Ok(()),
-        false => Err(Fail::not_found("device")),
+    let users: HashSet<UserId> = all.iter().map(|(user, _)| *user).collect();
+    for user in users {
+        let ids = all.iter().filter(|(of, _)| *of == user).map(|(_, id)| id).collect();
+        let odd: Vec<(HexKey<DeviceId>, u8)> = odd_among(connection, DEVICES, ids, user).await?;
+        if odd.iter().any(|(_, strange)| *strange != 0) {
+            return Err(Fail::not_found("device"));
+        }
     }
+    Ok(())
 }
 
 /// Leads belong to their users.
 pub(crate) async fn check_leads(connection: &mut SqliteConnection, all: Vec<(UserId, LeadId)>) -> Done<()> {
-    let ids = all.iter().map(|(_, id)| id).collect();
-    let found: HashMap<LeadId, UserId> =
-        read_list(connection, LEADS, ids, |c| Ok((c.key("id")?, c.key("user_id")?))).await?;
-    match all.iter().all(|(user, id)| found.get(id) == Some(user)) {
-        true => Ok(()),
-        false => Err(Fail::not_found("lead")),
+    let users: HashSet<UserId> = all.iter().map(|(user, _)| *user).collect();
+    for user in users {
+        let ids = all.iter().filter(|(of, _)| *of == user).map(|(_, id)| id).collect();
+        let odd: Vec<HexKey<LeadId>> = odd_among(connection, LEADS, ids, user).await?;
+        if !odd.is_empty() {
+            return Err(Fail::not_found("lead"));
+        }
     }
+    Ok(())
 }
 
 impl Facts {
@@ -340,6 +344,7 @@ const fn is_new(m: &Message) -> bool {
         && matches!((&m.delivery, &m.delivery_at, &m.settled_at), (None, None, None))
         && matches!((&m.reason, &m.detail), (None, None))
         && m.refusal_count == 0
+        && m.flow.is_none()
         && !m.superseded
 }
 
