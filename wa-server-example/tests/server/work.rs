@@ -694,6 +694,16 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
         .await
         .ok();
     let media_id = id(&kept);
+    let sequence = json!({"name": "S", "steps": [{"trigger": "fit", "message": "Hi"}]});
+    let sequence = ann.post("/api/sequences", sequence).await.ok();
+    let (sequence_id, step_id) = (id(&sequence), id(&sequence["steps"][0]));
+    ann.post(&format!("/api/sequences/{sequence_id}/start"), json!({}))
+        .await
+        .ok();
+    let contacts = format!("/api/sequences/{sequence_id}/contacts");
+    let entered = ann.post(&contacts, json!({"lead_ids": [lead_id]})).await.ok();
+    assert_eq!(entered["enrolled"], 1, "{entered}");
+    let enrolment_id = id(&ann.get(&contacts).await.ok()["items"][0]);
     let ann_id = user_id(&ann).await;
     let before = ann.get(&format!("/api/devices/{device_id}")).await.ok();
 
@@ -707,6 +717,7 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
             "devices" | "accounts" => device_id.as_str(),
             "leads" | "leads-ai" => &lead_id,
             "campaigns" => &campaign_id,
+            "sequences" => &sequence_id,
             "templates" => &template_id,
             "messages" => message_id,
             "imports" => &import_id,
@@ -717,6 +728,8 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
         let filled = path
             .replace("{id}", own)
             .replace("{device_id}", &device_id)
+            .replace("{step_id}", &step_id)
+            .replace("{enrolment_id}", &enrolment_id)
             .replace("{command_id}", "00000000-0000-7000-8000-000000000001");
         let body = match path.as_str() {
             path if path.ends_with("/mark") => json!({"as": "sent"}),
@@ -727,14 +740,20 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
         };
         let body = match (method, path.as_str()) {
             ("PUT", "/api/campaigns/{id}") => json!({"title": "mine"}),
-            ("PUT", "/api/templates/{id}") => json!({"name": "mine"}),
-            ("POST", path) if path.ends_with("/resend-failed") => json!({}),
+            ("PUT", "/api/templates/{id}")
+            | ("PUT" | "POST", "/api/sequences/{id}" | "/api/sequences/{id}/preview-edit") => {
+                json!({"name": "mine"})
+            }
+            ("POST", "/api/sequences/{id}/contacts") => json!({"phones": ["0123456789"]}),
+            ("POST", path) if path.ends_with("/resend-failed") || path.ends_with("/resend") => json!({}),
             ("POST", path) if path.ends_with("/entries/import") => json!("phone\n0123456789"),
             ("POST", path) if path.ends_with("/entries") => json!({"entries": [{"phone": "0123456789"}]}),
             _ => body,
         };
         let query = if path.ends_with("/preview") {
             format!("?lead_id={lead_id}")
+        } else if path.ends_with("/why") {
+            format!("?campaign={campaign_id}")
         } else {
             String::new()
         };
@@ -765,6 +784,7 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
         "imports",
         "suppressions",
         "accounts",
+        "sequences",
     ] {
         assert_eq!(
             ben.get(&format!("/api/{list}")).await.ok()["items"],
@@ -772,6 +792,15 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
             "{list}"
         );
     }
+    let own = json!({"name": "S", "steps": [{"trigger": "fit", "message": "Hi"}]});
+    let own = id(&ben.post("/api/sequences", own).await.ok());
+    ben.post(&format!("/api/sequences/{own}/start"), json!({})).await.ok();
+    let own = format!("/api/sequences/{own}/contacts");
+    let entered = ben.post(&own, json!({"lead_ids": [lead_id]})).await.ok();
+    assert_eq!(entered["items"][0]["result"], "not_found", "{entered}");
+    let foreign = ben.get(&format!("{own}/{enrolment_id}")).await;
+    assert_eq!(foreign.status, StatusCode::NOT_FOUND);
+    assert_eq!(ann.get(&contacts).await.ok()["items"][0]["status"], "open");
     let check = ben.get(&format!("/user/check/0123456789?device_id={device_id}")).await;
     assert_eq!(check.status, StatusCode::NOT_FOUND);
     let direct = json!({"lead_id": lead_id, "message": "Hi"});
