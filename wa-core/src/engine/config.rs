@@ -65,7 +65,8 @@ pub struct EngineConfig {
     pub begin_to_send_max: Duration,
     /// How long one send may take; 30 s.
     pub send_timeout: Duration,
-    /// Most sends under way per gateway host, 1 to 100,000; 64.
+    /// Most sends under way per gateway host, and most messages that are prepared for it, with their media in memory, while they
+    /// wait for their turn; 1 to 100,000; 64.
     pub in_flight_max: usize,
     /// How long after an attempt its gateway is asked about it first; 90 s.
     pub reconcile_after: Duration,
@@ -97,6 +98,10 @@ pub struct EngineConfig {
     pub batch_max: usize,
     /// How long durable events are kept; 7 days.
     pub events_kept_for: Duration,
+    /// How long a receipt by a vendor's id that no message has waits for its message, at most 10 years; 2 min.
+    pub early_receipts_kept_for: Duration,
+    /// Most receipts that wait so, 0 to 1,000,000, at about 200 bytes each; 10,000.
+    pub early_receipts_max: usize,
 }
 
 impl EngineConfig {
@@ -130,6 +135,8 @@ impl EngineConfig {
             prefer_own_below: 50,
             batch_max: 500,
             events_kept_for: crate::store::EVENTS_KEPT_FOR,
+            early_receipts_kept_for: Duration::from_secs(120),
+            early_receipts_max: 10_000,
         }
     }
 
@@ -163,6 +170,13 @@ impl EngineConfig {
         let asked = self.reconcile_after < self.doubt_max;
         require("doubt_max", asked, "longer than reconcile_after")?;
         require("late_grace", self.late_grace <= Self::SPAN_MAX, "at most 10 years")?;
+        let kept_for = self.early_receipts_kept_for <= Self::SPAN_MAX;
+        require("early_receipts_kept_for", kept_for, "at most 10 years")?;
+        require(
+            "early_receipts_max",
+            self.early_receipts_max <= 1_000_000,
+            "0 to 1,000,000",
+        )?;
         let wait = (Duration::from_secs(1)..=Step::WAIT_MAX).contains(&self.step_wait_min);
         require("step_wait_min", wait, "1 second to 52 weeks")?;
         require("not_found_needed", self.not_found_needed > 0, "at least 1")?;
@@ -172,6 +186,7 @@ impl EngineConfig {
         for (field, number, most, range) in [
             ("in_flight_max", self.in_flight_max, 100_000, "1 to 100,000"),
             ("expand_page", self.expand_page as usize, 1_000, "1 to 1,000"),
+            ("enrol_page", self.enrol_page as usize, 1_000, "1 to 1,000"),
             ("sweep_page", self.sweep_page as usize, 1_000, "1 to 1,000"),
             ("pool_depth", self.pool_depth as usize, 1_000, "1 to 1,000"),
             ("batch_max", self.batch_max, 1_000, "1 to 1,000"),
@@ -223,12 +238,15 @@ mod tests {
             ("doubt_max", |c| c.doubt_max = c.reconcile_after),
             ("events_kept_for", |c| c.events_kept_for = Duration::ZERO),
             ("late_grace", |c| c.late_grace = Duration::MAX),
+            ("early_receipts_kept_for", |c| c.early_receipts_kept_for = Duration::MAX),
+            ("early_receipts_max", |c| c.early_receipts_max = 1_000_001),
             ("step_wait_min", |c| c.step_wait_min = Duration::ZERO),
             ("not_found_needed", |c| c.not_found_needed = 0),
             ("error_rate.percent", |c| c.error_rate.percent = 101),
             ("error_rate.window", |c| c.error_rate.window = 0),
             ("in_flight_max", |c| c.in_flight_max = 0),
             ("expand_page", |c| c.expand_page = 0),
+            ("enrol_page", |c| c.enrol_page = 0),
             ("sweep_page", |c| c.sweep_page = 1_001),
             ("pool_depth", |c| c.pool_depth = 0),
             ("batch_max", |c| c.batch_max = 0),

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 
 use super::config::{ConfigError, EngineConfig};
 use super::dispatch::Finished;
+use super::early_receipts::{EarlyReceipt, EarlyReceipts};
 use super::settings::{SameSettings, UserSettingsSource};
 use super::wake::Wake;
 use super::watch::LaneWatch;
@@ -19,7 +20,7 @@ use crate::event::{Event, EventBus, EventKind, NoBus};
 use crate::id::{EventId, IdSource, UserId};
 use crate::media::{MediaStore, UrlMedia};
 use crate::seed::Seed;
-use crate::store::{Store, StoreError};
+use crate::store::{Change, ChangeSet, Store, StoreError, WriteClass};
 use crate::time::{Clock, Timestamp};
 use crate::transport::Transport;
 
@@ -61,6 +62,7 @@ pub struct Core {
     pub(crate) watch: Option<Arc<dyn LaneWatch>>,
     /// What an engine of this process knew and could not record before it lost its lease.
     evidence: Mutex<Vec<Finished>>,
+    early_receipts: Mutex<EarlyReceipts>,
 }
 
 /// Most outcomes that wait for the next engine of this process; more than devices of one node that were sending at once.
@@ -77,6 +79,43 @@ impl Core {
     /// Takes what engines before knew.
     pub(crate) fn take_evidence(&self) -> Vec<Finished> {
         std::mem::take(&mut *self.evidence.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Receipts that wait for their messages.
+    pub(crate) fn early_receipts(&self) -> MutexGuard<'_, EarlyReceipts> {
+        self.early_receipts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps those receipts that may have come before their message had the vendor's id.
+    pub(crate) fn keep_early_receipts(&self, changes: Vec<Change>) {
+        let (kept_for, most) = (self.config.early_receipts_kept_for, self.config.early_receipts_max);
+        let now = self.lane_now().at();
+        self.early_receipts().keep(changes, kept_for, most, now);
+    }
+
+    /// Tries the receipts again that are due; those that still find no message wait on.
+    pub(crate) async fn match_early_receipts(&self) -> Result<(), StoreError> {
+        let (most, batch) = (self.config.early_receipts_max, self.config.batch_max);
+        let now = self.lane_now().at();
+        loop {
+            let Some(due) = self.early_receipts().take_due(now, batch) else {
+                return Ok(());
+            };
+            let changes = due.iter().map(EarlyReceipt::change).collect();
+            let set = ChangeSet {
+                changes,
+                ..ChangeSet::default()
+            };
+            match self.store.commit(set, WriteClass::Settle, self.now()).await {
+                Ok(committed) if committed.matched.len() == due.len() => {}
+                Ok(_) => self.early_receipts().put_back(due, most, now),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => {
+                    self.early_receipts().put_back(due, most, now);
+                    return Err(error);
+                }
+            }
+        }
     }
 
     /// The present, for lanes.
@@ -224,6 +263,7 @@ impl EngineBuilder {
             wake: Wake::default(),
             watch: self.watch,
             evidence: Mutex::default(),
+            early_receipts: Mutex::default(),
         };
         Ok(Arc::new(core))
     }

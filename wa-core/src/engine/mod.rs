@@ -4,6 +4,7 @@ mod askable;
 pub mod config;
 pub mod core;
 mod dispatch;
+mod early_receipts;
 mod enrolling;
 mod flow;
 pub mod handle;

@@ -28,6 +28,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const PLAN_GAP: Duration = Duration::from_millis(50);
 /// How often what is kept for a while only is pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// How often receipts that came before their message had the vendor's id are looked at.
+const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a runner ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub enum Ended {
 
 enum Done {
     Looked(Result<Vec<Candidate>, StoreError>),
-    Prepared(Result<Option<Box<Candidate>>, StoreError>),
+    Prepared(Result<Option<Box<Candidate>>, StoreError>, Arc<str>),
     Begun(Result<Vec<Dispatch>, StoreError>, Vec<Arc<str>>),
     Sent(Finished, Arc<str>),
     Settled(Result<(), StoreError>),
@@ -51,6 +53,7 @@ enum Done {
     Beaten(Result<(), StoreError>),
     Refreshed(Result<(), StoreError>),
     Pruned(Result<u64, StoreError>),
+    Received(Result<(), StoreError>),
     Told,
 }
 
@@ -86,6 +89,10 @@ pub struct Runner {
     core: Arc<Core>,
     engine: Arc<Engine>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Candidates that are not prepared yet, per host.
+    looked: BTreeMap<Arc<str>, VecDeque<Candidate>>,
+    /// How many are being prepared, per host.
+    preparing: BTreeMap<Arc<str>, usize>,
     /// Candidates that wait for room at their gateway, per host.
     waiting: BTreeMap<Arc<str>, VecDeque<Candidate>>,
     /// Sends and questions under way, per host.
@@ -103,6 +110,7 @@ pub struct Runner {
     beat: Turn,
     refresh: Turn,
     prune: Turn,
+    receipts: Turn,
 }
 
 impl std::fmt::Debug for Done {
@@ -121,6 +129,8 @@ impl Runner {
             core,
             engine,
             under_way: FuturesUnordered::new(),
+            looked: BTreeMap::new(),
+            preparing: BTreeMap::new(),
             waiting: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             questions: VecDeque::new(),
@@ -145,6 +155,7 @@ impl Runner {
                 at: now + PRUNE_EVERY,
                 running: false,
             },
+            receipts: Turn::now(now),
         }
     }
 
@@ -166,8 +177,7 @@ impl Runner {
             // Asked here too, because work that never ends would not let the wait below get to it.
             if !stopping && (&mut stop).now_or_never().is_some() {
                 stopping = true;
-                self.waiting.clear();
-                self.questions.clear();
+                self.begin_no_more();
             }
             self.take_hints();
             self.start_work(stopping);
@@ -198,8 +208,7 @@ impl Runner {
             match step {
                 Either::Left(Either::Right(_)) => {
                     stopping = true;
-                    self.waiting.clear();
-                    self.questions.clear();
+                    self.begin_no_more();
                 }
                 Either::Left(Either::Left(_)) => {}
                 Either::Right(Some(done)) => self.take(done, stopping),
@@ -210,6 +219,12 @@ impl Runner {
                 self.take(done, stopping);
             }
         }
+    }
+
+    fn begin_no_more(&mut self) {
+        self.looked.clear();
+        self.waiting.clear();
+        self.questions.clear();
     }
 
     fn is_drained(&self) -> bool {
@@ -246,6 +261,9 @@ impl Runner {
                 self.refresh.next(),
                 self.prune.next(),
             ]);
+            if self.core.early_receipts().is_some() {
+                next.push(self.receipts.next());
+            }
             // Without a lease only the next beat can change anything.
             if !self.looking && self.engine.lease_holds(self.core.clock.monotonic()) {
                 next.push(self.engine.next_look_at().map(|at| at.max(self.look_at)));
@@ -303,6 +321,11 @@ impl Runner {
             self.under_way
                 .push(async move { Done::Pruned(engine.prune().await) }.boxed());
         }
+        if self.core.early_receipts().is_some() && self.receipts.take(now) {
+            let core = Arc::clone(&self.core);
+            self.under_way
+                .push(async move { Done::Received(core.match_early_receipts().await) }.boxed());
+        }
         let may_look = !self.looking && self.look_at <= now && self.engine.lease_holds(now);
         if may_look && self.engine.next_look_at().is_some_and(|at| at <= now) {
             self.looking = true;
@@ -311,7 +334,31 @@ impl Runner {
                 .push(async move { Done::Looked(engine.look().await) }.boxed());
         }
         self.ask();
+        self.prepare();
         self.begin();
+    }
+
+    /// Prepares no more per host than may be sent to it at once: a prepared candidate holds its media in memory.
+    fn prepare(&mut self) {
+        let most = self.core.config.in_flight_max;
+        let (preparing, waiting) = (&mut self.preparing, &self.waiting);
+        self.looked.retain(|host, queue| {
+            let ready = waiting.get(host).map_or(0, VecDeque::len);
+            let busy = ready + preparing.get(host).copied().unwrap_or(0);
+            let count = most.saturating_sub(busy).min(queue.len());
+            if count > 0 {
+                *preparing.entry(Arc::clone(host)).or_default() += count;
+            }
+            for candidate in queue.drain(..count) {
+                let (engine, host) = (Arc::clone(&self.engine), Arc::clone(host));
+                let prepare = async move {
+                    let prepared = engine.prepare(candidate).await;
+                    Done::Prepared(prepared.map(|kept| kept.map(Box::new)), host)
+                };
+                self.under_way.push(prepare.boxed());
+            }
+            !queue.is_empty()
+        });
     }
 
     fn room(&self, host: &Arc<str>) -> usize {
@@ -398,15 +445,6 @@ impl Runner {
         );
     }
 
-    fn free(&mut self, host: &Arc<str>) {
-        if let Some(count) = self.in_flight.get_mut(host) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.in_flight.remove(host);
-            }
-        }
-    }
-
     fn take(&mut self, done: Done, stopping: bool) {
         let now = self.core.clock.monotonic();
         let (plan_every, beat_every, refresh_every) = {
@@ -416,15 +454,8 @@ impl Runner {
         match done {
             Done::Looked(Ok(candidates)) => {
                 self.looking = false;
-                for candidate in candidates {
-                    let engine = Arc::clone(&self.engine);
-                    if stopping {
-                        continue;
-                    }
-                    self.under_way.push(
-                        async move { Done::Prepared(engine.prepare(candidate).await.map(|kept| kept.map(Box::new))) }
-                            .boxed(),
-                    );
+                for candidate in candidates.into_iter().filter(|_| !stopping) {
+                    self.looked.entry(candidate.host()).or_default().push_back(candidate);
                 }
             }
             Done::Looked(Err(error)) => {
@@ -432,15 +463,18 @@ impl Runner {
                 self.look_at = now + RETRY_AFTER;
                 note("look", &error);
             }
-            Done::Prepared(Ok(Some(candidate))) if !stopping => {
-                self.waiting.entry(candidate.host()).or_default().push_back(*candidate);
+            Done::Prepared(prepared, host) => {
+                less(&mut self.preparing, &host);
+                match prepared {
+                    Ok(Some(candidate)) if !stopping => self.waiting.entry(host).or_default().push_back(*candidate),
+                    Ok(_) => {}
+                    Err(error) => note("prepare", &error),
+                }
             }
-            Done::Prepared(Ok(_)) => {}
-            Done::Prepared(Err(error)) => note("prepare", &error),
             Done::Begun(result, reserved) => {
                 self.beginning = false;
                 for host in &reserved {
-                    self.free(host);
+                    less(&mut self.in_flight, host);
                 }
                 match result {
                     Ok(dispatches) => {
@@ -455,7 +489,7 @@ impl Runner {
                 }
             }
             Done::Sent(finished, host) => {
-                self.free(&host);
+                less(&mut self.in_flight, &host);
                 self.unsettled.push([finished]);
             }
             Done::Settled(Ok(())) => {
@@ -504,6 +538,13 @@ impl Runner {
                     Err(error) => note("errands", &error),
                 }
             }
+            Done::Received(result) => {
+                self.receipts.running = false;
+                self.receipts.at = now + RECEIPTS_EVERY;
+                if let Err(error) = result {
+                    note("receipts", &error);
+                }
+            }
             Done::Errand(Err(error)) => note("errand", &error),
             Done::Errand(Ok(())) | Done::Told => {}
             Done::Beaten(result) => {
@@ -528,6 +569,16 @@ impl Runner {
                     note("prune", &error);
                 }
             }
+        }
+    }
+}
+
+/// One less for a host.
+fn less(counts: &mut BTreeMap<Arc<str>, usize>, host: &Arc<str>) {
+    if let Some(count) = counts.get_mut(host) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(host);
         }
     }
 }

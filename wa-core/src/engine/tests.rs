@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt;
 
 use super::config::EngineConfig;
+use super::handle::Handle;
 use super::node::{FollowUp, FollowUps};
 use super::{Engine, EngineBuilder, LanePhase};
 use crate::domain::access::RequestScope;
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
 use crate::domain::content::{Content, Media, MediaKind, MediaSource};
+use crate::domain::delivery::Delivery;
 use crate::domain::device::{Credential, Device, Hold, HoldReason};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
@@ -22,14 +24,15 @@ use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
 use crate::domain::schedule::QuietHours;
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
-use crate::media::{MediaError, MediaStore};
+use crate::media::{MediaError, MediaStore, UrlMedia};
 use crate::store::{
     CampaignStore, Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore,
     PageRequest, Store, WriteClass,
 };
 use crate::time::{Clock, Monotonic, Timestamp};
 use crate::transport::{
-    Capabilities, MaybeSentCause, MediaLimit, NotSentKind, OutgoingMedia, RestrictionScope, SendError, StubTransport,
+    Capabilities, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, OutgoingMedia, RestrictionScope, SendError,
+    SendReceipt, StubTransport, TransportEvent, TransportMessageId, TransportSink,
 };
 
 /// 2026-11-21T01:00:00Z, nine in the morning in Kuala Lumpur.
@@ -70,6 +73,39 @@ struct Hanging;
 impl MediaStore for Hanging {
     async fn load(&self, _user: UserId, _media: &Media) -> Result<OutgoingMedia, MediaError> {
         std::future::pending().await
+    }
+}
+
+/// A media store that answers when it is let go, and counts.
+#[derive(Debug, Default)]
+struct Loading {
+    begun: AtomicI64,
+    goes: AtomicBool,
+}
+
+impl Loading {
+    fn begun(&self) -> i64 {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    fn let_go(&self) {
+        self.goes.store(true, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl MediaStore for Loading {
+    async fn load(&self, user: UserId, media: &Media) -> Result<OutgoingMedia, MediaError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        std::future::poll_fn(|context| {
+            if self.goes.load(Ordering::SeqCst) {
+                return std::task::Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+        UrlMedia.load(user, media).await
     }
 }
 
@@ -631,4 +667,81 @@ async fn nodes_that_were_killed_long_ago_are_forgotten() {
     other.prune().await.unwrap();
     assert_eq!(other.core.store.nodes().await.unwrap().len(), 1);
     assert!(engine.beat().await.is_err());
+}
+
+#[tokio::test]
+async fn a_receipt_that_comes_before_its_message_has_the_vendors_id_is_not_lost() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    let vendors = TransportMessageId::new("vendor-7").unwrap();
+    world.transport.answer_next(Ok(SendReceipt {
+        provider_id: Some(vendors.clone()),
+        accepted_at: None,
+    }));
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let finished = engine.begin(vec![ready]).await.unwrap().remove(0).run().await;
+    let handle = Handle::new(Arc::clone(&engine.core));
+    let receipt = TransportEvent::Receipt {
+        message: MessageRef::Provider(vendors),
+        delivery: Delivery::Read,
+        at: None,
+        note: None,
+    };
+    handle.accept(world.user, device, vec![receipt]).await.unwrap();
+    world.advance(1);
+    engine.core.match_early_receipts().await.unwrap();
+    assert_eq!(world.messages(id).await[0].delivery, None, "nobody knows the id yet");
+    engine.settle(&[finished]).await.unwrap();
+    // The runner sees by itself that the second wait of two seconds is over.
+    world.advance(2);
+    super::Runner::new(Arc::clone(&engine))
+        .run(std::future::pending())
+        .now_or_never();
+    assert_eq!(world.messages(id).await[0].delivery, Some(Delivery::Read));
+    assert!(!engine.core.early_receipts().is_some(), "it is not tried for ever");
+}
+
+#[tokio::test]
+async fn no_more_messages_are_prepared_than_may_be_sent_at_once_to_their_host() {
+    let limit = MediaLimit {
+        kind: MediaKind::Image,
+        mimes: vec!["image/jpeg"],
+        size_max_bytes: 1_000,
+        caption_max: 1_000,
+        by_url: true,
+        by_bytes: true,
+    };
+    let capabilities = Capabilities {
+        media: vec![limit],
+        ..Capabilities::text(1_000)
+    };
+    let loading = Arc::new(Loading::default());
+    let mut world = World::new(StubTransport::new().with_capabilities(capabilities));
+    let config = EngineConfig {
+        in_flight_max: 2,
+        ..EngineConfig::new("node-1").pacing(PacingPolicy::unpaced())
+    };
+    world.builder = EngineBuilder::new(world.store.clone(), world.clock.clone(), config)
+        .transport(world.transport.clone())
+        .media(loading.clone());
+    for number in 0..5 {
+        let device = world.device(&format!("d{number}")).await;
+        world.leads(device, 1).await;
+    }
+    world.campaign(|campaign| campaign.content = picture()).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let mut running = Box::pin(super::Runner::new(engine).run(std::future::pending()));
+    assert!((&mut running).now_or_never().is_none());
+    assert_eq!(loading.begun(), 2);
+    loading.let_go();
+    // A send of each of the two frees a place each.
+    assert!((&mut running).now_or_never().is_none());
+    assert!((&mut running).now_or_never().is_none());
+    assert_eq!(world.transport.sent().len(), 5, "the others follow");
 }

@@ -41,10 +41,19 @@ impl TransportSink for Handle {
         for set in inbound(events, &context) {
             let reply = matches!(set.changes.first(), Some(Change::Replied { .. }));
             let told = set.events.clone();
+            let receipts: Vec<Change> = set
+                .changes
+                .iter()
+                .filter(|change| is_receipt(change))
+                .cloned()
+                .collect();
             match self.commit_untold(set, WriteClass::Settle).await {
                 Ok(committed) => {
                     let news = !reply || committed.reply_is_new;
                     self.tell(if news { &told } else { &[] }, &committed).await;
+                    if committed.matched.len() < receipts.len() {
+                        self.core.keep_early_receipts(receipts);
+                    }
                 }
                 // The device was deleted; delivering this again would not bring it back.
                 Err(error) if error.is_not_found() => {
@@ -55,4 +64,8 @@ impl TransportSink for Handle {
         }
         Ok(())
     }
+}
+
+fn is_receipt(change: &Change) -> bool {
+    matches!(change, Change::Receipt { .. })
 }
