@@ -248,6 +248,12 @@ impl Server {
         self.address
     }
 
+    /// What users do, for programs that run it themselves.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.app.handle
+    }
+
     /// The first admin, if this start made one.
     #[must_use]
     pub const fn first_admin(&self) -> Option<&FirstAdmin> {

@@ -1,8 +1,9 @@
-//! The demonstration: a campaign over fake gateways, shown live from its start to its end.
+//! The demonstration: a campaign and then a sequence over fake gateways, shown live from their start to their end.
 //!
 //! Everything is real but the gateways: the server of this crate, its engine and an SQLite database, in a folder of its own
 //! that is removed at the end. Nothing leaves this machine, and no data of an installation is touched.
 
+mod drip;
 mod folder;
 mod people;
 mod screen;
@@ -17,13 +18,15 @@ use secrecy::ExposeSecret as _;
 use wa_core::domain::access::{RequestScope, Role};
 use wa_core::domain::message::MessageScope;
 use wa_core::domain::pacing::PacingPolicy;
+use wa_core::engine::handle::Handle;
 use wa_core::id::{CampaignId, IdSource, UserId};
 use wa_core::store::{AppStore, PAGE_MAX, PageRequest, StoreError};
 use wa_core::time::{Clock, Monotonic, SystemClock};
 
+use self::drip::{Drip, has_ended, order};
 use self::folder::Folder;
 use self::screen::{Screen, TEXTS};
-use self::snapshot::{Shown, Snapshot, faults};
+use self::snapshot::{Shown, Snapshot, faults, sum};
 use self::stage::{Gateways, Scale, Stage, StagedLead};
 use crate::access::{self, NewUser};
 use crate::assemble::{Ports, Server};
@@ -39,10 +42,12 @@ const LOGIN: &str = "demo";
 const HOOKS: &str = "/hook";
 /// How often somebody who was not written to yet opts out.
 const OPT_OUT_EVERY: Duration = Duration::from_millis(2_500);
-/// How long a campaign of the default size may take.
+/// How often the numbers of the sequence are written.
+const DRIP_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long each part may take at the default size.
 const TIME_MAX: Duration = Duration::from_secs(600);
 
-/// Shows a campaign over fake gateways on this machine, from its start to its end.
+/// Shows a campaign and a sequence over fake gateways on this machine, from their start to their end.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
     /// How many devices there are, two thirds at Wablas and the others at Whacenter.
@@ -54,7 +59,7 @@ pub struct DemoArgs {
     /// Where people, latencies and failures are drawn from.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// End with the campaign, with status 0 if everything added up and 1 if not, instead of serving until Ctrl-C.
+    /// End with the sequence, with status 0 if everything added up and 1 if not, instead of serving until Ctrl-C.
     #[arg(long)]
     exit: bool,
 }
@@ -78,6 +83,7 @@ fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway;
     settings.engine.reconcile_after = Duration::from_secs(3);
     settings.engine.reconcile_every = Duration::from_secs(2);
     settings.engine.send_timeout = Duration::from_secs(5);
+    settings.engine.step_wait_min = Duration::from_secs(1);
     settings
 }
 
@@ -151,6 +157,7 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
 
     let mut show = Show {
         store,
+        handle: server.handle().clone(),
         clock,
         user_id: user.id,
         campaign_id: stage.campaign_id,
@@ -169,11 +176,28 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
         server.stop().await;
         return Ok(true);
     };
-    let adds_up = show.sum_up(problems).await?;
+    let campaign_adds_up = show.sum_up(problems).await?;
+    let drip = Drip::begin(&show.handle, &RequestScope::user(user.id), &stage.leads).await?;
     show.screen.say(&format!(
-        "\nExplore while this runs:\n  API and its pages   {base}/api/docs\n  login               {LOGIN}, password {}\n  campaign            {base}/api/campaigns/{}\n  gateways            {}/control/counts  {}/control/counts",
+        "\nA sequence of {} steps for {} of them, {} s after each other; whoever opted out gets none",
+        drip::STEPS,
+        drip.people,
+        drip::WAIT_SECS
+    ));
+    let dripped = tokio::select! {
+        dripped = show.watch_drip(&drip) => dripped?,
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            server.stop().await;
+            return Ok(true);
+        }
+    };
+    let adds_up = show.sum_up_drip(&drip, dripped).await? && campaign_adds_up;
+    show.screen.say(&format!(
+        "\nExplore while this runs:\n  API and its pages   {base}/api/docs\n  login               {LOGIN}, password {}\n  campaign            {base}/api/campaigns/{}\n  sequence            {base}/api/sequences/{}/progress\n  gateways            {}/control/counts  {}/control/counts",
         secret.expose_secret(),
         stage.campaign_id,
+        drip.id,
         gateways.wablas,
         gateways.whacenter,
     ));
@@ -188,6 +212,7 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
 /// What is looked at while the campaign runs.
 struct Show {
     store: Arc<dyn AppStore>,
+    handle: Handle,
     clock: SystemClock,
     user_id: UserId,
     campaign_id: CampaignId,
@@ -313,5 +338,61 @@ impl Show {
             self.screen.say(&format!("✗ {problems} times something did not add up"));
         }
         Ok(!wrong)
+    }
+
+    /// Shows the sequence until everybody is through; tells how often something did not add up.
+    async fn watch_drip(&self, drip: &Drip) -> Result<u64, Failure> {
+        let scope = RequestScope::user(self.user_id);
+        let started = self.clock.monotonic();
+        let mut problems = 0;
+        loop {
+            let moment = drip.look(&self.handle, &*self.store, &scope).await?;
+            if let Some(wrong) = &moment.wrong {
+                problems += 1;
+                self.screen.say(&format!("!!! THE NUMBERS DO NOT ADD UP: {wrong}"));
+            }
+            let (contacts, elapsed) = (&moment.numbers.contacts, self.clock.monotonic().since(started));
+            self.screen.say(&format!(
+                "{:>4} s  {} · {} of {} people through, {} ended before",
+                elapsed.as_secs(),
+                sum(&moment.numbers.total),
+                contacts.completed,
+                contacts.total,
+                contacts.ended
+            ));
+            if has_ended(&moment.numbers) {
+                return Ok(problems);
+            }
+            if elapsed > TIME_MAX {
+                return Err(format!("the sequence did not end within {} s", TIME_MAX.as_secs()).into());
+            }
+            self.clock.sleep_until(self.clock.monotonic() + DRIP_LOOK_EVERY).await;
+        }
+    }
+
+    /// Says how the sequence went: what the store says against what the gateways recorded.
+    async fn sum_up_drip(&self, drip: &Drip, problems: u64) -> Result<bool, Failure> {
+        let scope = RequestScope::user(self.user_id);
+        let n = drip.look(&self.handle, &*self.store, &scope).await?.numbers.total;
+        let messages = [self.wablas.messages(), self.whacenter.messages()].concat();
+        let rows = messages
+            .iter()
+            .map(|one| (one.number.as_str(), one.text.as_str(), one.recorded_at));
+        let (recorded, wrong) = order(rows);
+        let checks = [
+            (problems == 0, sum(&n)),
+            (
+                (n.done..=n.done + n.unknown).contains(&recorded),
+                format!("gateways recorded {recorded} messages of its steps"),
+            ),
+            (
+                wrong.is_none(),
+                wrong.unwrap_or_else(|| "everybody got the steps once each and in order".to_owned()),
+            ),
+        ];
+        for (right, text) in &checks {
+            self.screen.say(&format!("{} {text}", if *right { "✓" } else { "✗" }));
+        }
+        Ok(checks.iter().all(|(right, _)| *right))
     }
 }

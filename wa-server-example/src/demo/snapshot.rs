@@ -56,17 +56,7 @@ impl Snapshot {
 
     /// The one sentence that must be true at every moment, with its figures.
     pub fn sum(&self) -> String {
-        let n = &self.numbers;
-        format!(
-            "should {} = done {} + failed {} + skipped {} + unknown {} + cancelled {} + remaining {}",
-            n.should(),
-            n.done,
-            n.failed,
-            n.skipped,
-            n.unknown,
-            n.cancelled,
-            n.remaining
-        )
+        sum(&self.numbers)
     }
 
     /// What does not add up, if anything. Tallies, rows, leads and gateways are four independent counts.
@@ -91,8 +81,22 @@ impl Snapshot {
     }
 }
 
-/// Equal in all that cannot change any more once a campaign has ended: receipts still come in.
-fn same(one: &Numbers, other: &Numbers) -> Option<()> {
+/// Numbers as a sum.
+pub(super) fn sum(n: &Numbers) -> String {
+    format!(
+        "should {} = done {} + failed {} + skipped {} + unknown {} + cancelled {} + remaining {}",
+        n.should(),
+        n.done,
+        n.failed,
+        n.skipped,
+        n.unknown,
+        n.cancelled,
+        n.remaining
+    )
+}
+
+/// Equal in all that cannot change any more once everything has ended: receipts still come in.
+pub(super) fn same(one: &Numbers, other: &Numbers) -> Option<()> {
     let fixed = |n: &Numbers| (n.done, n.failed, n.skipped, n.unknown, n.cancelled, n.remaining);
     (fixed(one) == fixed(other)).then_some(())
 }
