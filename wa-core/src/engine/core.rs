@@ -10,6 +10,7 @@ use futures::future::{Either, select};
 use super::config::{ConfigError, EngineConfig};
 use super::dispatch::Finished;
 use super::early_receipts::{EarlyReceipt, EarlyReceipts};
+use super::send_times::SendTimes;
 use super::settings::{SameSettings, UserSettingsSource};
 use super::wake::Wake;
 use super::watch::LaneWatch;
@@ -60,6 +61,7 @@ pub struct Core {
     pub(crate) settings: Arc<dyn UserSettingsSource>,
     pub(crate) wake: Wake,
     pub(crate) watch: Option<Arc<dyn LaneWatch>>,
+    pub(crate) send_times: SendTimes,
     /// What an engine of this process knew and could not record before it lost its lease.
     evidence: Mutex<Vec<Finished>>,
     early_receipts: Mutex<EarlyReceipts>,
@@ -262,6 +264,7 @@ impl EngineBuilder {
             settings: self.settings,
             wake: Wake::default(),
             watch: self.watch,
+            send_times: SendTimes::default(),
             evidence: Mutex::default(),
             early_receipts: Mutex::default(),
         };

@@ -192,7 +192,13 @@ impl Dispatch {
                 inner: Box::pin(send),
             };
             match select(Box::pin(guarded), core.clock.sleep_until(limit)).await {
-                Either::Left((Some(Ok(result)), _)) => result,
+                Either::Left((Some(Ok(result)), _)) => {
+                    if result.is_ok() {
+                        let took = core.clock.monotonic().since(now);
+                        core.send_times.add(&transport.platform(), took);
+                    }
+                    result
+                }
                 Either::Left((Some(Err(_)), _)) => Err(SendError::maybe_sent(
                     MaybeSentCause::Interrupted,
                     "the transport panicked",

@@ -13,6 +13,7 @@ mod node;
 mod planning;
 mod render;
 pub mod runner;
+pub(crate) mod send_times;
 pub mod settings;
 #[cfg(test)]
 mod tests;

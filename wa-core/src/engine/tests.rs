@@ -25,6 +25,7 @@ use crate::domain::platform::Platform;
 use crate::domain::schedule::QuietHours;
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
 use crate::media::{MediaError, MediaStore, UrlMedia};
+use crate::simulation::forecast::{ForecastControl, ForecastOptions, LatencySource, LatencyUsed};
 use crate::store::{
     CampaignStore, Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore,
     PageRequest, Store, WriteClass,
@@ -419,6 +420,34 @@ async fn quiet_hours_of_one_campaign_do_not_hold_up_another_of_the_same_device()
     assert_eq!(world.read(other).await.status, CampaignStatus::Completed);
     let waiting = world.messages(quiet).await;
     assert!(waiting.iter().all(|message| message.state == MessageState::Queued));
+}
+
+/// What a forecast says of the gateways.
+async fn latencies(engine: &Engine, id: CampaignId, user: UserId) -> Vec<LatencyUsed> {
+    let handle = Handle::new(Arc::clone(&engine.core));
+    let (options, control) = (ForecastOptions::default(), ForecastControl::new());
+    let scope = RequestScope::user(user);
+    let told = handle.forecast_campaign(&scope, id, &options, &control).await;
+    told.unwrap().latencies
+}
+
+#[tokio::test]
+async fn a_forecast_takes_the_times_that_its_engine_measured_once_there_are_enough() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 30).await;
+    let next = world.campaign(|campaign| campaign.status = CampaignStatus::Draft).await;
+    world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    world.round(&engine).await;
+    let used = latencies(&engine, next, world.user).await;
+    assert_eq!((used[0].source, used[0].mean_ms), (LatencySource::Assumed, 600));
+    for _ in 0..30 {
+        world.round(&engine).await;
+    }
+    let used = latencies(&engine, next, world.user).await;
+    assert_eq!((used[0].source, used[0].measured), (LatencySource::Measured, 30));
+    assert_eq!((used[0].least_ms, used[0].most_ms), (0, 0), "the stub answers at once");
 }
 
 #[tokio::test]

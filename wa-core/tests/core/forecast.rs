@@ -10,19 +10,23 @@ use wa_core::domain::audience::{Audience, TargetFilter};
 use wa_core::domain::campaign::{Campaign, CampaignStatus, Routing};
 use wa_core::domain::content::Content;
 use wa_core::domain::lane::Waits;
-use wa_core::domain::message::{MessageState, Reason};
+use wa_core::domain::message::{MessageScope, MessageState, Reason};
 use wa_core::domain::pacing::Caps;
+use wa_core::domain::platform::Platform;
 use wa_core::domain::schedule::QuietHours;
-use wa_core::engine::handle::HandleError;
-use wa_core::id::{CampaignId, EventId, IdSource};
+use wa_core::domain::summary::Numbers;
+use wa_core::engine::handle::{HandleError, OpenEnd};
+use wa_core::id::{CampaignId, EventId, IdSource, SequenceId};
 use wa_core::plan::FieldCode;
-use wa_core::simulation::forecast::truth::{START, TruthPlan, TruthWorld};
+use wa_core::simulation::forecast::truth::{START, TRIGGER, Truth, TruthPlan, TruthWorld};
 use wa_core::simulation::forecast::{
-    DeviceStand, Forecast, ForecastControl, ForecastEnd, ForecastOptions, ForecastPhase, ForecastWarningCode,
+    DeviceStand, Forecast, ForecastControl, ForecastEnd, ForecastOptions, ForecastPhase, ForecastWarningCode, Latency,
+    LatencySource,
 };
 use wa_core::store::{
-    CampaignFilter, CampaignStore, Change, ChangeSet, DeviceStore, EventStore, LeadFilter, LeadStore, LeaseStore,
-    MessageFilter, OutboxStore, PageRequest, SequenceStore, Store, SuppressionStore, WriteClass,
+    CampaignFilter, CampaignStore, Change, ChangeSet, DeviceStore, EnrolmentFilter, EventStore, LeadFilter, LeadStore,
+    LeaseStore, MessageFilter, OutboxStore, PageRequest, SequenceFilter, SequenceStore, Store, SuppressionStore,
+    WriteClass,
 };
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -106,6 +110,11 @@ fn dump(world: &TruthWorld) -> String {
     parts.extend(campaigns.rows.iter().map(|campaign| json(serde_json::json!(campaign))));
     let suppressions = now(store.suppressions(scope, &PageRequest::first(1_000))).unwrap();
     parts.push(json(serde_json::json!(suppressions.rows)));
+    let sequences = now(store.sequences(scope, &SequenceFilter::default(), &PageRequest::first(1_000))).unwrap();
+    parts.push(json(serde_json::json!(sequences.rows)));
+    let enrolments = now(store.enrolments(scope, &EnrolmentFilter::default(), &PageRequest::first(1_000))).unwrap();
+    parts.push(json(serde_json::json!(enrolments.rows)));
+    parts.push(format!("{:?}", now(store.to_advance(1_000)).unwrap()));
     parts.push(format!("{:?}", now(store.nodes()).unwrap()));
     parts.push(format!("{:?}", now(store.leads_to_match(1_000)).unwrap()));
     parts.push(format!("{:?}", now(store.events(scope, EventId::MIN, 10_000)).unwrap()));
@@ -424,4 +433,250 @@ fn what_the_horizon_does_not_show_is_told_as_unfinished() {
             .iter()
             .any(|warning| warning.code == ForecastWarningCode::Unfinished)
     );
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// A world whose campaign is out of the way, with people who enter by the trigger.
+fn of_sequences() -> TruthPlan {
+    TruthPlan {
+        devices: 12,
+        every_trigger: 3,
+        every_idle: 6,
+        begins_after: DAY * 300,
+        ..small()
+    }
+}
+
+fn told_of(world: &TruthWorld, id: SequenceId) -> Forecast {
+    patiently(world.forecast_sequence(id, &ForecastOptions::default())).expect("somebody matches")
+}
+
+fn activate(world: &TruthWorld, id: SequenceId) {
+    patiently(world.handle().activate_sequence(&world.scope, id, OpenEnd::Allow)).unwrap();
+}
+
+/// Within 1 % a day of all that is sent, and the end within 2 % of the way.
+fn agrees(told: &Forecast, truth: &Truth, sent_before: u64) {
+    assert_eq!(told.numbers, truth.numbers);
+    let sent: u64 = truth.days.values().sum::<u64>() - sent_before;
+    for day in told.days.iter().skip(usize::from(sent_before > 0)) {
+        let really = truth.days.get(&day.date).copied().unwrap_or(0);
+        assert!(
+            day.sent.abs_diff(really) * 100 <= sent,
+            "{}: {} for {really}",
+            day.date,
+            day.sent
+        );
+    }
+    let begun = told.made_at;
+    let (told_span, real_span) = (
+        told.last_sent_at.unwrap().since(begun),
+        truth.last_sent_at.unwrap().since(begun),
+    );
+    assert!(
+        told_span.abs_diff(real_span) * 50 <= real_span,
+        "{told_span:?} for {real_span:?}"
+    );
+}
+
+#[test]
+fn a_forecast_of_a_sequence_is_what_then_happens_with_other_draws_and_changes_nothing() {
+    let world = TruthWorld::new(&of_sequences());
+    let id = world.add_sequence(TRIGGER, &[DAY, DAY * 2, HOUR * 30, DAY], None);
+    let before = dump(&world);
+    let told = told_of(&world, id);
+    assert!(before == dump(&world), "the store is as it was");
+    activate(&world, id);
+    let truth = world.live_sequence(id, 2, DAY * 25);
+    agrees(&told, &truth, 0);
+    assert_eq!(told.end, ForecastEnd::Completed);
+    assert!(
+        told.ends_at.unwrap() >= told.made_at + DAY * 4 + HOUR * 6,
+        "the last step ends"
+    );
+
+    let of = told.sequence.as_ref().unwrap();
+    let contacts = &of.contacts;
+    assert_eq!((contacts.open, contacts.matching, contacts.suppressed), (0, 300, 1));
+    assert_eq!((contacts.entered, contacts.refused, contacts.chained), (299, 0, 0));
+    assert_eq!((contacts.completed, contacts.left_open), (299, 0));
+    assert_eq!(told.numbers.should(), 299 * 4);
+    sums_add_up(&told);
+    let steps: Vec<_> = of.steps.iter().map(|step| step.step.as_ref().unwrap().0).collect();
+    assert_eq!(steps, [0, 1, 2, 3]);
+    for pair in of.steps.windows(2) {
+        assert!(pair[1].first_sent_at.unwrap() >= pair[0].first_sent_at.unwrap() + DAY);
+    }
+    assert!(
+        told.warnings
+            .iter()
+            .any(|warning| warning.message.contains("1 leads that match do not enter"))
+    );
+    let back: Forecast = serde_json::from_str(&serde_json::to_string(&told).unwrap()).unwrap();
+    assert_eq!(back, told);
+}
+
+/// Steps, devices, days and reasons tell the same as the whole.
+fn sums_add_up(told: &Forecast) {
+    let of = told.sequence.as_ref().unwrap();
+    let steps: Numbers = of.steps.iter().map(|step| step.numbers).sum();
+    let devices: Numbers = told.devices.iter().map(|device| device.numbers).sum();
+    assert_eq!(steps, devices);
+    assert_eq!(told.before + steps, told.numbers);
+    let days: u64 = told.days.iter().map(|day| day.sent).sum();
+    assert_eq!(days, steps.done);
+    for step in &of.steps {
+        let days: u64 = step.days.iter().map(|day| day.sent).sum();
+        assert_eq!(days, step.numbers.done);
+    }
+    let not_sent: u64 = told.not_sent.iter().map(|row| row.count).sum();
+    assert_eq!(not_sent + steps.done, steps.should());
+}
+
+#[test]
+fn a_running_sequence_is_forecast_from_where_everybody_stands() {
+    let world = TruthWorld::new(&of_sequences());
+    let id = world.add_sequence(TRIGGER, &[DAY, DAY, DAY], None);
+    activate(&world, id);
+    let before = world.live_sequence(id, 2, HOUR * 30);
+    assert!(before.numbers.done > 100 && before.numbers.remaining > 100);
+    // One is taken out by a person while no engine is there to plan what follows.
+    let filter = MessageFilter {
+        scope: Some(MessageScope::Sequence(id)),
+        states: vec![MessageState::Queued],
+        ..MessageFilter::default()
+    };
+    let page = now(world.store.messages(&world.scope, &filter, &PageRequest::first(1))).unwrap();
+    let handle = world.handle();
+    patiently(handle.cancel_message(&world.scope, page.rows[0].id)).unwrap();
+    assert_eq!(now(world.store.to_advance(10)).unwrap().len(), 1);
+
+    let dumped = dump(&world);
+    let told = told_of(&world, id);
+    assert!(dumped == dump(&world), "the store is as it was");
+    assert_eq!(told.before.done, before.numbers.done);
+    sums_add_up(&told);
+    let contacts = &told.sequence.as_ref().unwrap().contacts;
+    assert_eq!((contacts.open, contacts.matching), (299, 0));
+    let sent_before = before.days.values().sum();
+    let truth = world.live_sequence(id, 3, DAY * 25);
+    agrees(&told, &truth, sent_before);
+}
+
+#[test]
+fn a_paused_sequence_is_forecast_as_if_it_went_on_now_and_one_with_a_chain_as_far_as_it_leads() {
+    let world = TruthWorld::new(&of_sequences());
+    let first = world.add_sequence(TRIGGER, &[DAY], Some("ADVANCED"));
+    let second = world.add_sequence("ADVANCED", &[DAY, DAY], Some(TRIGGER));
+    activate(&world, second);
+    activate(&world, first);
+    let _ = world.live_sequence(first, 2, HOUR * 26);
+    let running = told_of(&world, second);
+    let contacts = &running.sequence.as_ref().unwrap().contacts;
+    assert!(contacts.open > 100 && contacts.chained > 0, "{contacts:?}");
+    assert_eq!(contacts.open + contacts.chained, contacts.completed);
+    // The first one takes nobody a second time: the circle ends.
+    assert_eq!(running.end, ForecastEnd::Completed);
+    sums_add_up(&running);
+
+    patiently(world.handle().pause_sequence(&world.scope, second)).unwrap();
+    let paused = told_of(&world, second);
+    assert_eq!(paused.numbers.should(), running.numbers.should());
+    let codes: Vec<_> = paused.warnings.iter().map(|warning| warning.code).collect();
+    assert!(codes.contains(&ForecastWarningCode::Paused), "{codes:?}");
+}
+
+#[test]
+fn a_sequence_that_nobody_is_in_or_that_has_no_steps_cannot_be_forecast_and_says_why() {
+    let world = TruthWorld::new(&of_sequences());
+    let options = ForecastOptions::default();
+    let empty = world.add_sequence("NOBODY", &[DAY], None);
+    for turn in 0..2 {
+        let error = patiently(world.forecast_sequence(empty, &options)).unwrap_err();
+        let HandleError::Invalid(errors) = &error else {
+            panic!("{error}")
+        };
+        let told = (errors[0].field.as_ref(), errors[0].code);
+        assert_eq!(told, ("audience", FieldCode::Required), "{turn}");
+        assert!(error.to_string().contains("no lead matches it now"), "{error}");
+        if turn == 0 {
+            activate(&world, empty);
+        }
+    }
+    let without = world.add_sequence("WITHOUT", &[], None);
+    let error = patiently(world.forecast_sequence(without, &options)).unwrap_err();
+    assert!(error.to_string().contains("at least one step"), "{error}");
+    let full = world.add_sequence(TRIGGER, &[DAY], None);
+    let few = changed(|options| {
+        options.recipients_max = 100;
+    });
+    let error = patiently(world.forecast_sequence(full, &few)).unwrap_err();
+    assert!(error.to_string().contains("at most 100 recipients"), "{error}");
+}
+
+#[test]
+fn those_who_were_in_a_sequence_before_are_told_as_not_taken_again() {
+    let world = TruthWorld::new(&of_sequences());
+    let id = world.add_sequence(TRIGGER, &[DAY], None);
+    activate(&world, id);
+    let _ = world.live_sequence(id, 2, DAY * 30);
+    // Some gain the trigger again while no engine looks.
+    let leads = now(world
+        .store
+        .leads(&world.scope, &LeadFilter::default(), &PageRequest::first(20)))
+    .unwrap();
+    for mut lead in leads.rows {
+        lead.triggers.insert(TRIGGER.parse().unwrap()).unwrap();
+        let set = ChangeSet::one(Change::UpdateLead(Box::new(lead)));
+        now(world.store.commit(set, WriteClass::Api, START + DAY * 30)).unwrap();
+    }
+    let told = told_of(&world, id);
+    let contacts = &told.sequence.as_ref().unwrap().contacts;
+    assert_eq!((contacts.open, contacts.matching), (0, 20));
+    assert!(contacts.refused > 0 && contacts.entered > 0, "{contacts:?}");
+    assert_eq!(contacts.refused + contacts.entered + contacts.suppressed, 20);
+    sums_add_up(&told);
+}
+
+#[test]
+fn the_steps_that_follow_in_a_sequence_take_their_places_beside_a_campaign() {
+    let plan = TruthPlan {
+        every_trigger: 3,
+        begins_after: HOUR * 20,
+        every_idle: 0,
+        expires_after: DAY * 7,
+        ..small()
+    };
+    let world = TruthWorld::new(&plan);
+    let alone = forecast(&world, &ForecastOptions::default());
+    let id = world.add_sequence(TRIGGER, &[DAY, DAY, DAY], None);
+    activate(&world, id);
+    let _ = world.live_sequence(id, 2, HOUR * 4);
+    let told = forecast(&world, &ForecastOptions::default());
+    assert!(told.last_sent_at > alone.last_sent_at);
+    let truth = world.live(3, DAY * 14);
+    assert_eq!(told.numbers, truth.numbers);
+    let off = told.last_sent_at.unwrap().as_millis() - truth.last_sent_at.unwrap().as_millis();
+    let span = truth.last_sent_at.unwrap().since(told.starts_at).as_millis();
+    assert!(u128::from(off.unsigned_abs()) * 50 <= span, "{off} ms of {span}");
+}
+
+#[test]
+fn a_forecast_says_how_long_gateways_take_in_it_and_where_that_is_known_from() {
+    let world = TruthWorld::new(&TruthPlan::plain(3, 30));
+    let slow = Latency::Between(Duration::from_secs(20), Duration::from_secs(24));
+    let options = changed(|options| {
+        options.latencies.insert(Platform::WABLAS, slow);
+    });
+    let told = forecast(&world, &options);
+    let used = |platform| told.latencies.iter().find(|used| used.platform == platform).unwrap();
+    let wablas = used(Platform::WABLAS);
+    assert_eq!((wablas.source, wablas.measured), (LatencySource::Given, 0));
+    assert_eq!(
+        (wablas.least_ms, wablas.mean_ms, wablas.most_ms),
+        (20_000, 22_000, 24_000)
+    );
+    let assumed = used(Platform::WHACENTER);
+    assert_eq!((assumed.source, assumed.mean_ms), (LatencySource::Assumed, 600));
 }

@@ -25,6 +25,21 @@ pub enum Latency {
 }
 
 impl Latency {
+    /// The shortest, the mean and the longest, in milliseconds.
+    pub(super) fn range_ms(&self) -> (u64, u64, u64) {
+        let ms = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        match self {
+            Self::Between(least, most) => (ms(*least), ms((*least + *most) / 2), ms(*most)),
+            Self::Measured(spans) => {
+                let least = spans.iter().min().copied().unwrap_or_default();
+                let most = spans.iter().max().copied().unwrap_or_default();
+                let sum: Duration = spans.iter().sum();
+                let count = u32::try_from(spans.len()).unwrap_or(u32::MAX).max(1);
+                (ms(least), ms(sum / count), ms(most))
+            }
+        }
+    }
+
     pub(super) fn draw(&self, rng: &mut ChaCha8Rng) -> Duration {
         match self {
             Self::Between(least, most) => {
@@ -52,19 +67,19 @@ pub struct ForecastOptions {
     /// Names the random draws; the same number over the same store gives the same forecast. 1.
     pub seed: u64,
     /// When the campaign starts; `None` for its own date and time, and now where it has none or that has passed. Means nothing
-    /// for one that has started.
+    /// for one that has started, and for a sequence.
     pub start_at: Option<Timestamp>,
     /// Messages in a thousand that gateways refuse for good, 0 to 1,000; 0.
     pub failed_per_mille: u32,
-    /// How long the gateways of a platform take, where that is known.
+    /// How long the gateways of a platform take, in place of what the engine measured.
     pub latencies: BTreeMap<Platform, Latency>,
-    /// How long other gateways take.
+    /// How long gateways take of which the engine has measured nothing yet.
     pub latency: Latency,
     /// After how long devices that are offline now come back; `None`: not at all. Devices on hold stay on hold.
     pub offline_for: Option<Duration>,
-    /// How far it looks, from the start of the campaign; 60 days.
+    /// How far it looks, from the start of the campaign, and for a sequence from now on; 60 days.
     pub horizon: Duration,
-    /// Most recipients that are read, queued messages included; 250,000.
+    /// Most recipients that are read, queued messages and runs through sequences included; 250,000.
     pub recipients_max: u64,
     /// Most devices of the user; 10,000.
     pub devices_max: u64,

@@ -3,11 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::campaign::CampaignReason;
+use crate::domain::enrolment::EnrolmentReason;
 use crate::domain::lane::Waits;
 use crate::domain::message::{MessageScope, MessageState, Reason};
+use crate::domain::platform::Platform;
 use crate::domain::schedule::{LocalDate, TimeZone};
 use crate::domain::summary::Numbers;
-use crate::id::DeviceId;
+use crate::domain::token::Token;
+use crate::id::{DeviceId, StepId};
 use crate::time::Timestamp;
 
 /// How a forecast ended.
@@ -47,7 +50,7 @@ pub enum DeviceStand {
 /// What goes out on one local day.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DayForecast {
-    /// The day, in the campaign's time zone.
+    /// The day, in the time zone of the campaign or sequence.
     pub date: LocalDate,
     /// Messages sent, by the start of their attempt.
     pub sent: u64,
@@ -59,10 +62,10 @@ pub struct DayForecast {
     pub devices: u64,
 }
 
-/// What one device sends on one local day.
+/// What one device, or one step of a sequence, sends on one local day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceDay {
-    /// The day, in the campaign's time zone.
+    /// The day, in the time zone of the campaign or sequence.
     pub date: LocalDate,
     /// Messages sent, by the start of their attempt.
     pub sent: u64,
@@ -79,7 +82,7 @@ pub struct DeviceForecast {
     pub stand: Option<DeviceStand>,
     /// How its messages end.
     pub numbers: Numbers,
-    /// When its first message of the campaign goes out.
+    /// When its first message of the campaign or sequence goes out.
     pub first_sent_at: Option<Timestamp>,
     /// When its last does.
     pub last_sent_at: Option<Timestamp>,
@@ -98,6 +101,93 @@ pub struct ReasonCount {
     pub reason: Option<Reason>,
     /// How many.
     pub count: u64,
+}
+
+/// What happens at one step of a sequence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepForecast {
+    /// The step.
+    pub step_id: StepId,
+    /// Its place from 0, its day and its trigger; `None` of a step that an edit removed.
+    pub step: Option<(usize, u16, Token)>,
+    /// How its flows end, from now on.
+    pub numbers: Numbers,
+    /// When its first message from now on goes out.
+    pub first_sent_at: Option<Timestamp>,
+    /// When its last does.
+    pub last_sent_at: Option<Timestamp>,
+    /// Its days, in order; those without a message are left out.
+    pub days: Vec<DeviceDay>,
+}
+
+/// How many runs end before their last step for one reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndCount {
+    /// Why; `None` where nothing is said.
+    pub reason: Option<EnrolmentReason>,
+    /// How many.
+    pub count: u64,
+}
+
+/// Who is in a sequence, who enters, and how their runs end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ContactForecast {
+    /// Runs that are open now.
+    pub open: u64,
+    /// Leads that match now and are not in it: `suppressed`, `refused` and `entered` together, where the forecast gets so far.
+    pub matching: u64,
+    /// Of these, who are not taken because they must not be written to.
+    pub suppressed: u64,
+    /// Of these, who are not taken because they were in it before.
+    pub refused: u64,
+    /// Of these, who enter.
+    pub entered: u64,
+    /// Runs that begin because another sequence leads here.
+    pub chained: u64,
+    /// Runs that are completed.
+    pub completed: u64,
+    /// Runs that end before their last step, by reason.
+    pub ended: Vec<EndCount>,
+    /// Runs that are still open where the forecast ends.
+    pub left_open: u64,
+}
+
+/// What a forecast tells of a sequence beside what it tells of a campaign.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceForecast {
+    /// Its steps, in their order; then those that edits removed and somebody still gets.
+    pub steps: Vec<StepForecast>,
+    /// The runs through it.
+    pub contacts: ContactForecast,
+}
+
+/// Where it is known from how long a gateway takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LatencySource {
+    /// Who asked for the forecast said so.
+    Given,
+    /// The engine measured its own sends.
+    Measured,
+    /// Nobody knows: the engine has sent too little since it started.
+    Assumed,
+}
+
+/// How long sends over one platform take in a forecast.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyUsed {
+    /// The platform.
+    pub platform: Platform,
+    /// Where that is known from.
+    pub source: LatencySource,
+    /// How many sends were measured; 0 where none were.
+    pub measured: u64,
+    /// The shortest, in milliseconds.
+    pub least_ms: u64,
+    /// The mean, in milliseconds.
+    pub mean_ms: u64,
+    /// The longest, in milliseconds.
+    pub most_ms: u64,
 }
 
 /// What kind of warning it is; stable, for programs.
@@ -163,10 +253,14 @@ pub struct Forecast {
     pub days: Vec<DayForecast>,
     /// Its devices, the pool first, then by id.
     pub devices: Vec<DeviceForecast>,
-    /// Messages that are not sent, by state and reason.
+    /// Messages that are not sent, by state and reason; of a sequence, steps that nobody got to count as well.
     pub not_sent: Vec<ReasonCount>,
     /// What all its messages waited for, added up over devices.
     pub waited: Waits,
+    /// Steps and runs, where it is about a sequence.
+    pub sequence: Option<SequenceForecast>,
+    /// How long gateways take in it, by platform of the user's devices.
+    pub latencies: Vec<LatencyUsed>,
     /// Things to know.
     pub warnings: Vec<ForecastWarning>,
 }

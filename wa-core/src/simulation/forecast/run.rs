@@ -7,14 +7,20 @@ use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use super::options::{ForecastControl, ForecastOptions, ForecastPhase, Latency};
-use super::report::{DeviceStand, Forecast, ForecastEnd, ForecastWarning, ForecastWarningCode};
+use super::report::{
+    DeviceStand, Forecast, ForecastEnd, ForecastWarning, ForecastWarningCode, LatencySource, LatencyUsed,
+    SequenceForecast,
+};
 use super::sending::{TimedTransport, UnloadedMedia};
-use super::snapshot::{Snapshot, cancelled, pass_the_turn};
+use super::sequence_report::sequence_report;
+use super::snapshot::{Snapshot, Target, cancelled, pass_the_turn};
 use super::tally::{Tally, WaitWatch};
-use crate::domain::campaign::CampaignStatus;
+use crate::domain::campaign::{CampaignReason, CampaignStatus};
 use crate::domain::device::LinkState;
 use crate::domain::lane::Waits;
-use crate::domain::message::{MessageScope, MessageState, Reason};
+use crate::domain::message::{MessageState, Reason};
+use crate::domain::platform::Platform;
+use crate::domain::sequence::{SequenceReason, SequenceStatus};
 use crate::engine::config::EngineConfig;
 use crate::engine::core::{Core, EngineBuilder, OpenError};
 use crate::engine::handle::HandleError;
@@ -106,13 +112,46 @@ fn config_of(core: &Core, snapshot: &Snapshot) -> EngineConfig {
     config
 }
 
+/// How long sends over a platform take, and where that is known from.
+fn latency_of(core: &Core, options: &ForecastOptions, platform: &Platform) -> (Latency, LatencySource) {
+    if let Some(given) = options.latencies.get(platform) {
+        return (given.clone(), LatencySource::Given);
+    }
+    match core.send_times.of(platform) {
+        Some(measured) => (Latency::Measured(measured), LatencySource::Measured),
+        None => (options.latency.clone(), LatencySource::Assumed),
+    }
+}
+
+/// The same for those who read the forecast, of the platforms that the user's devices have.
+fn latencies_used(transports: &[TimedTransport], snapshot: &Snapshot) -> Vec<LatencyUsed> {
+    let used = transports
+        .iter()
+        .filter(|one| snapshot.platforms.contains(&one.platform));
+    let used = used.map(|one| {
+        let (least_ms, mean_ms, most_ms) = one.latency.range_ms();
+        LatencyUsed {
+            platform: one.platform.clone(),
+            source: one.latency_source,
+            measured: match (&one.latency, one.latency_source) {
+                (Latency::Measured(spans), LatencySource::Measured) => spans.len() as u64,
+                _ => 0,
+            },
+            least_ms,
+            mean_ms,
+            most_ms,
+        }
+    });
+    used.collect()
+}
+
 fn transports(core: &Core, options: &ForecastOptions, timeline: &Arc<Timeline>) -> Vec<TimedTransport> {
     let seed = Seed::from_number(options.seed);
     let platforms = core.transports.platforms().cloned();
     platforms
         .filter_map(|platform| {
             let real = core.transports.get(&platform)?;
-            let latency = options.latencies.get(&platform).unwrap_or(&options.latency);
+            let (latency, latency_source) = latency_of(core, options, &platform);
             Some(TimedTransport {
                 capabilities: Capabilities {
                     // What is slower than the engine waits for stays unknown: there is no gateway to ask.
@@ -120,7 +159,8 @@ fn transports(core: &Core, options: &ForecastOptions, timeline: &Arc<Timeline>) 
                     resend_same_id: false,
                     ..real.capabilities().clone()
                 },
-                latency: Latency::clone(latency),
+                latency,
+                latency_source,
                 failed_per_mille: options.failed_per_mille,
                 timeline: Arc::clone(timeline),
                 rng: Mutex::new(seed.rng(platform.as_str().as_bytes(), "forecast gateway")),
@@ -148,7 +188,7 @@ pub(crate) async fn run(
     options: &ForecastOptions,
     control: &ForecastControl,
 ) -> Result<Forecast, HandleError> {
-    let scope = MessageScope::Campaign(snapshot.campaign.id);
+    let (user, scope) = (snapshot.target.user(), snapshot.target.scope());
     let timeline = Timeline::new();
     let clock = Arc::new(VirtualClock::new(Arc::clone(&timeline), snapshot.made_at));
     let watch = Arc::new(WaitWatch::new(scope));
@@ -166,7 +206,9 @@ pub(crate) async fn run(
     .ids(ids)
     .media(Arc::new(UnloadedMedia))
     .watch(Arc::clone(&watch) as _);
-    for transport in transports(core, options, &timeline) {
+    let transports = transports(core, options, &timeline);
+    let latencies = latencies_used(&transports, &snapshot);
+    for transport in transports {
         builder = builder.transport(Arc::new(transport));
     }
     let simulated = builder.open().await.map_err(|error| match error {
@@ -175,7 +217,6 @@ pub(crate) async fn run(
     })?;
     let back = returning(&snapshot, options);
     let back_at = back.as_ref().map(|(at, _)| *at);
-    let user = snapshot.campaign.user_id;
     let mut simulation = Simulation::new(Arc::clone(&timeline), async move {
         let returns = come_back(Arc::clone(&simulated), user, back);
         let engine = Engine::start(simulated).await.expect("the memory store takes a node");
@@ -187,11 +228,15 @@ pub(crate) async fn run(
 
     control.tell(|progress| progress.phase = ForecastPhase::Counting);
     let end = snapshot.made_at + timeline.now();
-    let mut tally = Tally::new(snapshot.campaign.time_zone, end);
+    let mut tally = Tally::new(snapshot.target.time_zone(), end);
     let mut page = None;
     loop {
-        let of = (snapshot.campaign.user_id, scope);
-        page = store.visit_messages(of, page, COUNTED_PER_TURN, |message| tally.add(message));
+        let of = (user, scope);
+        page = store.visit_messages(of, page, COUNTED_PER_TURN, |message| {
+            if !snapshot.was_settled_before(message.id) {
+                tally.add(message);
+            }
+        });
         if page.is_none() {
             break;
         }
@@ -200,7 +245,17 @@ pub(crate) async fn run(
         }
         pass_the_turn().await;
     }
-    Ok(report(snapshot, tally, &watch, stopped, back_at))
+    let sequence = match &snapshot.target {
+        Target::Sequence(of) => Some(sequence_report(&store, of, &mut tally).await?),
+        Target::Campaign(_) => None,
+    };
+    let mut forecast = report(snapshot, tally, &watch, stopped, back_at);
+    forecast.latencies = latencies;
+    if let Some(sequence) = sequence {
+        forecast.warnings.splice(0..0, not_taken(&sequence));
+        forecast.sequence = Some(sequence);
+    }
+    Ok(forecast)
 }
 
 async fn come_back(simulated: Arc<Core>, user: crate::id::UserId, back: Option<(Timestamp, Vec<DeviceId>)>) {
@@ -226,9 +281,28 @@ async fn come_back(simulated: Arc<Core>, user: crate::id::UserId, back: Option<(
     }
 }
 
-/// How the campaign stands in the simulation when it does not run any more.
+/// How it stands in the simulation when it does not run any more.
 fn ended(store: &MemoryStore, snapshot: &Snapshot) -> Option<ForecastEnd> {
-    let stands = store.campaign_now(snapshot.campaign.id, |campaign| (campaign.status, campaign.reason));
+    let campaign = match &snapshot.target {
+        Target::Campaign(campaign) => campaign,
+        Target::Sequence(of) => {
+            let stands = store.sequence_now(of.sequence.id, |now, through| (now.status, now.reason, through));
+            return match stands {
+                Some((SequenceStatus::Active, _, false)) => None,
+                Some((SequenceStatus::Active, _, true)) => Some(ForecastEnd::Completed),
+                Some((_, reason, _)) => {
+                    let reason = reason.map(|reason| match reason {
+                        SequenceReason::ByPerson => CampaignReason::ByPerson,
+                        SequenceReason::ErrorRate => CampaignReason::ErrorRate,
+                        SequenceReason::DeviceGone => CampaignReason::DeviceGone,
+                    });
+                    Some(ForecastEnd::Stopped { reason })
+                }
+                None => Some(ForecastEnd::Stopped { reason: None }),
+            };
+        }
+    };
+    let stands = store.campaign_now(campaign.id, |campaign| (campaign.status, campaign.reason));
     match stands {
         Some((CampaignStatus::Scheduled | CampaignStatus::Triggered, _)) => None,
         Some((CampaignStatus::Completed, _)) => Some(ForecastEnd::Completed),
@@ -247,7 +321,7 @@ async fn drive(
     let begun = core.clock.monotonic();
     let first = snapshot.starts_at.max(snapshot.made_at);
     let horizon = (first + options.horizon).since(snapshot.made_at);
-    let of = (snapshot.campaign.user_id, MessageScope::Campaign(snapshot.campaign.id));
+    let of = (snapshot.target.user(), snapshot.target.scope());
     let mut turns = 0_u64;
     loop {
         for _ in 0..STEPS_PER_TURN {
@@ -293,25 +367,42 @@ fn report(
     let last_settled_at = tally.last_settled_at;
     let devices = tally.devices(&snapshot.devices, watch.take(), from, back_at);
     let mut forecast = Forecast {
-        scope: MessageScope::Campaign(snapshot.campaign.id),
+        scope: snapshot.target.scope(),
         made_at: snapshot.made_at,
         starts_at: snapshot.starts_at,
         end,
         first_sent_at: devices.iter().filter_map(|device| device.first_sent_at).min(),
         last_sent_at: devices.iter().filter_map(|device| device.last_sent_at).max(),
         ends_at: last_settled_at.filter(|_| end == ForecastEnd::Completed),
-        time_zone: snapshot.campaign.time_zone,
+        time_zone: snapshot.target.time_zone(),
         before: snapshot.before,
         numbers: snapshot.before + numbers,
         days,
         waited: devices.iter().map(|device| device.waited).sum(),
         devices,
         not_sent,
+        sequence: None,
+        latencies: Vec::new(),
         warnings: snapshot.warnings,
     };
     let told = warnings(&forecast, numbers.remaining);
     forecast.warnings.extend(told);
     forecast
+}
+
+/// Leads that match and are not taken.
+fn not_taken(sequence: &SequenceForecast) -> Vec<ForecastWarning> {
+    let contacts = &sequence.contacts;
+    let rows = [
+        (contacts.suppressed, "they must not be written to"),
+        (contacts.refused, "they were in it before"),
+    ];
+    let rows = rows.into_iter().filter(|(count, _)| *count > 0);
+    let warnings = rows.map(|(count, why)| ForecastWarning {
+        code: ForecastWarningCode::Skipped,
+        message: format!("{count} leads that match do not enter: {why}"),
+    });
+    warnings.collect()
 }
 
 fn warnings(forecast: &Forecast, remaining: u64) -> Vec<ForecastWarning> {

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use rand::RngExt as _;
 
 use super::options::Latency;
+use super::report::LatencySource;
 use crate::domain::content::Media;
 use crate::domain::platform::Platform;
 use crate::id::UserId;
@@ -23,6 +24,7 @@ pub(super) struct TimedTransport {
     pub(super) platform: Platform,
     pub(super) capabilities: Capabilities,
     pub(super) latency: Latency,
+    pub(super) latency_source: LatencySource,
     pub(super) failed_per_mille: u32,
     pub(super) timeline: Arc<Timeline>,
     pub(super) rng: Mutex<ChaCha8Rng>,

@@ -6,23 +6,24 @@ use std::time::Duration;
 
 use super::options::{ForecastControl, ForecastOptions, ForecastPhase};
 use super::report::{DeviceStand, ForecastWarning, ForecastWarningCode};
+use super::sequence_snapshot::SequenceTarget;
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignStatus};
-use crate::domain::content::Content;
 use crate::domain::device::Device;
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState};
 use crate::domain::phone::PersonKey;
-use crate::domain::schedule::LatePolicy;
+use crate::domain::platform::Platform;
+use crate::domain::schedule::{LatePolicy, TimeZone};
 use crate::domain::summary::Numbers;
 use crate::domain::token::TokenSet;
 use crate::engine::core::Core;
 use crate::engine::handle::HandleError;
-use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
+use crate::id::{CampaignId, DeviceId, IdSource, LeadId, MessageId, UserId};
 use crate::plan::{FieldCode, FieldError};
 use crate::seed::Seed;
-use crate::store::{CampaignFilter, LeaseStore, MemoryStore, MessageFilter, PAGE_MAX, PageRequest, SequenceFilter};
+use crate::store::{CampaignFilter, LeaseStore, MemoryStore, MessageFilter, PAGE_MAX, PageRequest};
 use crate::time::Timestamp;
 
 /// How far back lanes remember what they sent: a day and one bucket of it.
@@ -30,23 +31,54 @@ const HISTORY: Duration = Duration::from_secs(24 * 3_600 + 15 * 60);
 /// Most pages of the suppression list that are read as a whole; a longer one is asked for the audience alone.
 const SUPPRESSION_PAGES: usize = 20;
 /// Most other campaigns and sequences of the user whose messages share the lanes.
-const OTHERS_MAX: usize = 200;
+pub(super) const OTHERS_MAX: usize = 200;
+
+/// What is forecast, as it starts in the simulation.
+#[derive(Debug)]
+pub(super) enum Target {
+    Campaign(Box<Campaign>),
+    Sequence(Box<SequenceTarget>),
+}
+
+impl Target {
+    pub(super) fn scope(&self) -> MessageScope {
+        match self {
+            Self::Campaign(campaign) => MessageScope::Campaign(campaign.id),
+            Self::Sequence(of) => MessageScope::Sequence(of.sequence.id),
+        }
+    }
+
+    pub(super) fn user(&self) -> UserId {
+        match self {
+            Self::Campaign(campaign) => campaign.user_id,
+            Self::Sequence(of) => of.sequence.user_id,
+        }
+    }
+
+    pub(super) fn time_zone(&self) -> TimeZone {
+        match self {
+            Self::Campaign(campaign) => campaign.time_zone,
+            Self::Sequence(of) => of.sequence.time_zone,
+        }
+    }
+}
 
 /// What a forecast runs on.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     /// A store of its own.
     pub(super) store: Arc<MemoryStore>,
-    /// The campaign as it starts in the simulation.
-    pub(super) campaign: Campaign,
+    pub(super) target: Target,
     pub(super) made_at: Timestamp,
     pub(super) starts_at: Timestamp,
-    /// How the campaign stands now, without what the simulation takes over.
+    /// How the target stands now, without what the simulation takes over.
     pub(super) before: Numbers,
     pub(super) devices: BTreeMap<DeviceId, (String, DeviceStand)>,
-    /// Whether a campaign in it chooses devices by load.
+    /// Those of the user's devices.
+    pub(super) platforms: BTreeSet<Platform>,
+    /// Whether a campaign or sequence in it chooses devices by load.
     pub(super) has_pool: bool,
-    /// Whether it holds more than one campaign, and one with quiet hours.
+    /// Whether it holds more than one campaign or sequence, and one with quiet hours.
     pub(super) has_mixed_quiet: bool,
     pub(super) ids: IdSource,
     pub(super) warnings: Vec<ForecastWarning>,
@@ -72,22 +104,49 @@ pub(super) fn cancelled() -> HandleError {
     }
 }
 
-struct Reader<'a> {
-    core: &'a Core,
-    options: &'a ForecastOptions,
+/// How a campaign or sequence that was read takes its places on the lanes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    pub(super) has_quiet_hours: bool,
+    pub(super) is_pool: bool,
+}
+
+impl Shares {
+    fn of(campaign: &Campaign) -> Self {
+        Self {
+            has_quiet_hours: campaign.quiet_hours.is_some(),
+            is_pool: campaign.routing.is_pool(),
+        }
+    }
+}
+
+pub(super) struct Reader<'a> {
+    pub(super) core: &'a Core,
+    pub(super) options: &'a ForecastOptions,
     control: &'a ForecastControl,
-    scope: RequestScope,
-    store: Arc<MemoryStore>,
-    made_at: Timestamp,
-    read: u64,
+    pub(super) scope: RequestScope,
+    pub(super) store: Arc<MemoryStore>,
+    pub(super) made_at: Timestamp,
+    pub(super) read: u64,
     leads: HashSet<LeadId>,
-    devices: BTreeMap<DeviceId, (String, DeviceStand)>,
+    /// Whether sequences look at the triggers of leads.
+    pub(super) keeps_triggers: bool,
+    pub(super) devices: BTreeMap<DeviceId, (String, DeviceStand)>,
+    pub(super) platforms: BTreeSet<Platform>,
     /// Whether all suppressions were read, so that none has to be asked for.
     knows_suppressions: bool,
-    warnings: Vec<ForecastWarning>,
+    pub(super) warnings: Vec<ForecastWarning>,
 }
 
 impl Snapshot {
+    /// Whether a message in it is only there because its settlement is to be followed.
+    pub(super) fn was_settled_before(&self, id: MessageId) -> bool {
+        match &self.target {
+            Target::Sequence(of) => of.settled_before.contains(&id),
+            Target::Campaign(_) => false,
+        }
+    }
+
     /// Reads what concerns a campaign that is not over.
     pub(crate) async fn of_campaign(
         core: &Core,
@@ -97,24 +156,7 @@ impl Snapshot {
     ) -> Result<Self, HandleError> {
         let seed = Seed::from_number(options.seed);
         let ids = IdSource::seeded(seed.digest(campaign.id.as_bytes(), "forecast ids"));
-        let store = Arc::new(MemoryStore::lean());
-        store.seed(&core.seed).await?;
-        let mut reader = Reader {
-            core,
-            options,
-            control,
-            scope: RequestScope::user(campaign.user_id),
-            store,
-            made_at: core.now(),
-            read: 0,
-            leads: HashSet::new(),
-            devices: BTreeMap::new(),
-            knows_suppressions: false,
-            warnings: Vec::new(),
-        };
-        control.tell(|progress| progress.phase = ForecastPhase::Reading);
-        reader.read_devices().await?;
-        reader.read_suppressions().await?;
+        let mut reader = Reader::open(core, campaign.user_id, options, control).await?;
         let (target, starts_at) = reader.target(campaign);
         reader.store.load_campaign(target.clone());
         let before = reader.read_numbers(campaign).await?;
@@ -136,24 +178,16 @@ impl Snapshot {
             let message = format!("{left} messages are being sent or in doubt now; they are left as they are");
             reader.warn(ForecastWarningCode::UnderWay, message);
         }
-        let others = reader.read_others(campaign, starts_at + options.horizon, &ids).await?;
-        let quiet = target.quiet_hours.is_some() || others.iter().any(|other| other.quiet_hours.is_some());
-        let has_pool = target.routing.is_pool() || others.iter().any(|other| other.routing.is_pool());
-        Ok(Self {
-            store: reader.store,
-            made_at: reader.made_at,
-            starts_at,
-            before: Numbers {
-                remaining: left,
-                ..before
-            },
-            devices: reader.devices,
-            has_pool,
-            has_mixed_quiet: quiet && !others.is_empty(),
-            campaign: target,
-            ids,
-            warnings: reader.warnings,
-        })
+        let mut shares = vec![Shares::of(&target)];
+        let until = starts_at + options.horizon;
+        reader.read_other_campaigns(Some(target.id), until, &mut shares).await?;
+        reader.read_other_sequences(None, &mut shares).await?;
+        reader.read_marked_leads().await?;
+        let before = Numbers {
+            remaining: left,
+            ..before
+        };
+        Ok(reader.finish(Target::Campaign(Box::new(target)), starts_at, before, &shares, ids))
     }
 }
 
@@ -171,13 +205,69 @@ fn nobody(campaign: &Campaign, has: u64) -> HandleError {
     )])
 }
 
+impl<'a> Reader<'a> {
+    /// Reads what every forecast needs: devices and who must not be written to.
+    pub(super) async fn open(
+        core: &'a Core,
+        user: UserId,
+        options: &'a ForecastOptions,
+        control: &'a ForecastControl,
+    ) -> Result<Self, HandleError> {
+        let store = Arc::new(MemoryStore::lean());
+        store.seed(&core.seed).await?;
+        let mut reader = Self {
+            core,
+            options,
+            control,
+            scope: RequestScope::user(user),
+            store,
+            made_at: core.now(),
+            read: 0,
+            leads: HashSet::new(),
+            keeps_triggers: false,
+            devices: BTreeMap::new(),
+            platforms: BTreeSet::new(),
+            knows_suppressions: false,
+            warnings: Vec::new(),
+        };
+        control.tell(|progress| progress.phase = ForecastPhase::Reading);
+        reader.read_devices().await?;
+        reader.read_suppressions().await?;
+        Ok(reader)
+    }
+
+    pub(super) fn finish(
+        self,
+        target: Target,
+        starts_at: Timestamp,
+        before: Numbers,
+        shares: &[Shares],
+        ids: IdSource,
+    ) -> Snapshot {
+        let quiet = shares.iter().any(|one| one.has_quiet_hours);
+        Snapshot {
+            store: self.store,
+            target,
+            made_at: self.made_at,
+            starts_at,
+            before,
+            devices: self.devices,
+            platforms: self.platforms,
+            has_pool: shares.iter().any(|one| one.is_pool),
+            has_mixed_quiet: quiet && shares.len() > 1,
+            ids,
+            warnings: self.warnings,
+        }
+    }
+}
+
 impl Reader<'_> {
-    fn warn(&mut self, code: ForecastWarningCode, message: String) {
+    pub(super) fn warn(&mut self, code: ForecastWarningCode, message: String) {
         self.warnings.push(ForecastWarning { code, message });
     }
 
     /// Counts recipients, lets others work, and stops when it is to stop; `false` when there are too many.
-    async fn took(&mut self, count: usize) -> Result<bool, HandleError> {
+    pub(super) async fn took(&mut self, count: usize) -> Result<bool, HandleError> {
         self.read += count as u64;
         let read = self.read;
         self.control.tell(|progress| progress.read = read);
@@ -188,7 +278,7 @@ impl Reader<'_> {
         Ok(read <= self.options.recipients_max)
     }
 
-    fn too_many(&self) -> HandleError {
+    pub(super) fn too_many(&self) -> HandleError {
         let most = self.options.recipients_max;
         HandleError::Invalid(vec![FieldError::new(
             "audience",
@@ -218,6 +308,9 @@ impl Reader<'_> {
         for device in &devices {
             let stand = self.stand(device);
             self.devices.insert(device.id, (device.name.clone(), stand));
+            if stand != DeviceStand::Gone {
+                self.platforms.insert(device.platform.clone());
+            }
         }
         self.store.load_devices(devices);
         pass_the_turn().await;
@@ -246,7 +339,7 @@ impl Reader<'_> {
     }
 
     /// Devices that were deleted and are still named by leads or messages: their messages are skipped, as in earnest.
-    async fn read_deleted(&mut self, named: impl Iterator<Item = DeviceId>) -> Result<(), HandleError> {
+    pub(super) async fn read_deleted(&mut self, named: impl Iterator<Item = DeviceId>) -> Result<(), HandleError> {
         let missing: BTreeSet<_> = named.filter(|id| !self.devices.contains_key(id)).collect();
         if missing.is_empty() {
             return Ok(());
@@ -275,14 +368,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn persons<'b>(&self, phones: impl Iterator<Item = &'b crate::domain::phone::Phone>) -> Vec<PersonKey> {
+    pub(super) fn persons<'b>(&self, phones: impl Iterator<Item = &'b crate::domain::phone::Phone>) -> Vec<PersonKey> {
         let user = self.scope.user_id;
         phones
             .map(|phone| PersonKey::of(&self.core.seed, user, phone))
             .collect()
     }
 
-    async fn read_suppressed(&self, persons: &[PersonKey]) -> Result<(), HandleError> {
+    pub(super) async fn read_suppressed(&self, persons: &[PersonKey]) -> Result<(), HandleError> {
         if !self.knows_suppressions {
             let found = self.core.store.suppressed(self.scope.user_id, persons).await?;
             self.store.load_suppressions(found);
@@ -334,11 +427,21 @@ impl Reader<'_> {
         taken.await?.ok_or_else(|| self.too_many())
     }
 
-    /// Messages that wait, with their leads and devices; `None` when there are too many.
+    /// Open messages, with their leads and devices; `None` when there are too many.
     async fn read_messages(
         &mut self,
         filter: &MessageFilter,
         change: impl Fn(Message) -> Message + Send,
+    ) -> Result<Option<u64>, HandleError> {
+        self.read_messages_if(filter, move |message| Some(change(message)))
+            .await
+    }
+
+    /// The same, of those that a function takes.
+    pub(super) async fn read_messages_if(
+        &mut self,
+        filter: &MessageFilter,
+        mut change: impl FnMut(Message) -> Option<Message> + Send,
     ) -> Result<Option<u64>, HandleError> {
         let mut taken = 0;
         let mut request = PageRequest::first(PAGE_MAX);
@@ -346,18 +449,16 @@ impl Reader<'_> {
             let page = self.core.store.messages(&self.scope, filter, &request).await?;
             self.read_deleted(page.rows.iter().filter_map(|message| message.device_id))
                 .await?;
-            let leads: BTreeSet<LeadId> = page.rows.iter().filter_map(|message| message.lead_id).collect();
-            let new: Vec<_> = leads.into_iter().filter(|id| !self.leads.contains(id)).collect();
-            for chunk in new.chunks(PAGE_MAX as usize) {
-                let found = self.core.store.leads_by_id(self.scope.user_id, chunk).await?;
-                self.take_leads(found);
-            }
+            self.read_leads_by_id(page.rows.iter().filter_map(|message| message.lead_id))
+                .await?;
             let count = page.rows.len();
             taken += count as u64;
-            let rows = page.rows.into_iter().map(|mut message| {
-                // What earlier attempts were is of no concern: lanes remember them apart.
-                message.attempt = None;
-                message.doubt = None;
+            let rows = page.rows.into_iter().filter_map(|mut message| {
+                if matches!(message.state, MessageState::Queued | MessageState::Held) {
+                    // What earlier attempts were is of no concern: lanes remember them apart.
+                    message.attempt = None;
+                    message.doubt = None;
+                }
                 change(message)
             });
             self.store.load_messages(rows.collect());
@@ -371,11 +472,27 @@ impl Reader<'_> {
         }
     }
 
-    fn take_leads(&mut self, leads: Vec<Lead>) {
+    /// Leads by id that were not read before.
+    pub(super) async fn read_leads_by_id(&mut self, ids: impl Iterator<Item = LeadId>) -> Result<(), HandleError> {
+        let ids: BTreeSet<LeadId> = ids.filter(|id| !self.leads.contains(id)).collect();
+        let ids: Vec<_> = ids.into_iter().collect();
+        for chunk in ids.chunks(PAGE_MAX as usize) {
+            let found = self.core.store.leads_by_id(self.scope.user_id, chunk).await?;
+            self.read_deleted(found.iter().filter_map(|lead| lead.device_id))
+                .await?;
+            self.take_leads(found);
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_leads(&mut self, leads: Vec<Lead>) {
         let known = &mut self.leads;
+        let keeps_triggers = self.keeps_triggers;
         let needed = leads.into_iter().filter(|lead| known.insert(lead.id)).map(|mut lead| {
             // What texts are not made of.
-            lead.triggers = TokenSet::default();
+            if !keeps_triggers {
+                lead.triggers = TokenSet::default();
+            }
             lead.tags = TokenSet::default();
             lead.journey = String::new();
             lead.pipeline_status = String::new();
@@ -468,14 +585,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What else goes over the lanes of the user until the end of the forecast.
-    async fn read_others(
+    /// What other campaigns and direct messages go over the lanes of the user until the end of the forecast.
+    pub(super) async fn read_other_campaigns(
         &mut self,
-        target: &Campaign,
+        target: Option<CampaignId>,
         until: Timestamp,
-        ids: &IdSource,
-    ) -> Result<Vec<Campaign>, HandleError> {
-        let mut others = Vec::new();
+        shares: &mut Vec<Shares>,
+    ) -> Result<(), HandleError> {
         let filter = CampaignFilter {
             statuses: vec![CampaignStatus::Triggered, CampaignStatus::Scheduled],
             ..CampaignFilter::default()
@@ -486,21 +602,20 @@ impl Reader<'_> {
             let page = self.core.store.campaigns(&self.scope, &filter, &request).await?;
             for campaign in page.rows {
                 let begins = campaign.started_at.or(campaign.scheduled_at);
-                if campaign.id == target.id || begins.is_none_or(|at| at > until) {
+                if Some(campaign.id) == target || begins.is_none_or(|at| at > until) {
                     continue;
                 }
-                if others.len() >= OTHERS_MAX || !self.read_other(&campaign).await? {
+                if shares.len() >= OTHERS_MAX || !self.read_other(&campaign).await? {
                     left_out += 1;
                     continue;
                 }
-                others.push(campaign);
+                shares.push(Shares::of(&campaign));
             }
             match page.next {
                 Some(next) => request = PageRequest::after(next, PAGE_MAX),
                 None => break,
             }
         }
-        others.extend(self.read_sequences(ids).await?);
         let direct = MessageFilter {
             scope: Some(MessageScope::Direct),
             states: vec![MessageState::Queued],
@@ -514,7 +629,7 @@ impl Reader<'_> {
                 format!("{left_out} other campaigns of the same devices were left out: there is too much in them");
             self.warn(ForecastWarningCode::LeftOut, message);
         }
-        Ok(others)
+        Ok(())
     }
 
     /// Another campaign with what it still has to send; `false` when that is too much.
@@ -539,55 +654,4 @@ impl Reader<'_> {
         };
         Ok(taken.is_some())
     }
-
-    /// The steps of sequences that wait by now, as messages of a campaign: they take their places on the lanes.
-    async fn read_sequences(&mut self, ids: &IdSource) -> Result<Option<Campaign>, HandleError> {
-        let filter = SequenceFilter {
-            statuses: vec![crate::domain::sequence::SequenceStatus::Active],
-            ..SequenceFilter::default()
-        };
-        let request = PageRequest::first(u32::try_from(OTHERS_MAX).unwrap_or(PAGE_MAX));
-        let sequences = self.core.store.sequences(&self.scope, &filter, &request).await?;
-        if sequences.rows.is_empty() {
-            return Ok(None);
-        }
-        let stands_for = stand_in(CampaignId::new(ids, self.made_at), self.scope.user_id, self.made_at);
-        let id = stands_for.id;
-        self.store.load_campaign(stands_for.clone());
-        let mut taken = 0;
-        for sequence in sequences.rows {
-            if self.read > self.options.recipients_max {
-                break;
-            }
-            let queued = MessageFilter {
-                scope: Some(MessageScope::Sequence(sequence.id)),
-                states: vec![MessageState::Queued],
-                ..MessageFilter::default()
-            };
-            let waiting = self.read_messages(&queued, |mut message| {
-                message.scope = MessageScope::Campaign(id);
-                message.flow = None;
-                message.content.get_or_insert_with(|| Content::text("-"));
-                message
-            });
-            taken += waiting.await?.unwrap_or(0);
-        }
-        if taken > 0 {
-            let message = format!(
-                "{taken} steps of sequences that wait on the same devices are counted in; steps that follow them are not"
-            );
-            self.warn(ForecastWarningCode::LeftOut, message);
-        }
-        Ok(Some(stands_for))
-    }
-}
-
-/// A campaign that only holds places on lanes.
-fn stand_in(id: CampaignId, user: UserId, now: Timestamp) -> Campaign {
-    let mut campaign = Campaign::draft(id, user, "sequences", Content::text("-"), now);
-    campaign.status = CampaignStatus::Triggered;
-    campaign.cursor = AudienceCursor::Done;
-    campaign.started_at = Some(now);
-    campaign.dressing.greeting = false;
-    campaign
 }

@@ -9,7 +9,7 @@ use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::schedule::{LocalDate, TimeZone};
 use crate::domain::summary::Numbers;
 use crate::engine::watch::{LaneBegun, LaneWatch};
-use crate::id::DeviceId;
+use crate::id::{DeviceId, StepId};
 use crate::time::Timestamp;
 
 /// Adds up what the messages of one scope waited for, by device.
@@ -54,6 +54,29 @@ struct OfDevice {
     untried_until: Option<Timestamp>,
 }
 
+/// When the messages of one step go out.
+#[derive(Default)]
+pub(super) struct OfStep {
+    pub(super) first_sent_at: Option<Timestamp>,
+    pub(super) last_sent_at: Option<Timestamp>,
+    days: BTreeMap<LocalDate, u64>,
+}
+
+impl OfStep {
+    pub(super) fn days(&self) -> Vec<DeviceDay> {
+        days_of(&self.days)
+    }
+}
+
+fn days_of(days: &BTreeMap<LocalDate, u64>) -> Vec<DeviceDay> {
+    days.iter()
+        .map(|(date, sent)| DeviceDay {
+            date: *date,
+            sent: *sent,
+        })
+        .collect()
+}
+
 #[derive(Default)]
 struct OfDay {
     sent: u64,
@@ -67,6 +90,7 @@ pub(super) struct Tally {
     end: Timestamp,
     dates: BTreeMap<i64, LocalDate>,
     devices: BTreeMap<Option<DeviceId>, OfDevice>,
+    steps: BTreeMap<StepId, OfStep>,
     days: BTreeMap<LocalDate, OfDay>,
     reasons: BTreeMap<(MessageState, Option<Reason>), u64>,
     pub(super) numbers: Numbers,
@@ -81,6 +105,7 @@ impl Tally {
             end,
             dates: BTreeMap::new(),
             devices: BTreeMap::new(),
+            steps: BTreeMap::new(),
             days: BTreeMap::new(),
             reasons: BTreeMap::new(),
             numbers: Numbers::default(),
@@ -113,6 +138,12 @@ impl Tally {
                 device.first_sent_at = Some(device.first_sent_at.map_or(at, |first| first.min(at)));
                 device.last_sent_at = device.last_sent_at.max(Some(at));
                 *device.days.entry(date).or_default() += 1;
+                if let Some(flow) = message.flow {
+                    let step = self.steps.entry(flow.step_id).or_default();
+                    step.first_sent_at = Some(step.first_sent_at.map_or(at, |first| first.min(at)));
+                    step.last_sent_at = step.last_sent_at.max(Some(at));
+                    *step.days.entry(date).or_default() += 1;
+                }
             }
         } else {
             *self.reasons.entry((message.state, message.reason)).or_default() += 1;
@@ -125,6 +156,29 @@ impl Tally {
                 _ => day.skipped += 1,
             }
         }
+    }
+
+    /// Counts by flows in place of messages: those that nobody got to are cancelled or remain.
+    pub(super) fn count_flows(&mut self, total: Numbers, devices: impl Iterator<Item = (Option<DeviceId>, Numbers)>) {
+        let never_came = total.cancelled.saturating_sub(self.numbers.cancelled);
+        let to_come = total.remaining.saturating_sub(self.numbers.remaining);
+        for (key, count) in [
+            ((MessageState::Cancelled, Some(Reason::ScopeEnded)), never_came),
+            ((MessageState::Queued, None), to_come),
+        ] {
+            if count > 0 {
+                *self.reasons.entry(key).or_default() += count;
+            }
+        }
+        self.numbers = total;
+        for (id, numbers) in devices {
+            self.devices.entry(id).or_default().numbers = numbers;
+        }
+        self.devices.retain(|_, device| device.numbers.should() > 0);
+    }
+
+    pub(super) fn take_steps(&mut self) -> BTreeMap<StepId, OfStep> {
+        std::mem::take(&mut self.steps)
     }
 
     pub(super) fn days(&self) -> Vec<DayForecast> {
@@ -181,11 +235,7 @@ impl Tally {
                 numbers: device.numbers,
                 first_sent_at: device.first_sent_at,
                 last_sent_at: device.last_sent_at,
-                days: device
-                    .days
-                    .into_iter()
-                    .map(|(date, sent)| DeviceDay { date, sent })
-                    .collect(),
+                days: days_of(&device.days),
                 waited,
             }
         });

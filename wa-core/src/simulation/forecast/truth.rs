@@ -12,26 +12,36 @@ use crate::domain::campaign::{Campaign, CampaignStatus, Routing};
 use crate::domain::content::Content;
 use crate::domain::device::{Device, Hold, HoldReason, LinkState};
 use crate::domain::lead::Lead;
-use crate::domain::message::MessageState;
+use crate::domain::message::{MessageScope, MessageState};
 use crate::domain::pacing::{Caps, PacingPolicy};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::platform::Platform;
-use crate::domain::schedule::{LocalDate, QuietHours};
+use crate::domain::schedule::{LocalDate, QuietHours, TimeZone};
+use crate::domain::sequence::{Sequence, SequenceSteps, Step};
 use crate::domain::summary::Numbers;
 use crate::domain::suppression::{Suppression, SuppressionReason};
+use crate::domain::token::{Token, TokenSet};
 use crate::engine::config::EngineConfig;
 use crate::engine::handle::{Handle, HandleError};
 use crate::engine::{Engine, EngineBuilder, Runner};
-use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
+use crate::id::{CampaignId, DeviceId, IdSource, LeadId, SequenceId, StepId, UserId};
 use crate::seed::Seed;
 use crate::simulation::{
     GatewayFaults, GatewayKind, Gateways, History, Scheduler, SimTransport, Timeline, VirtualClock,
 };
-use crate::store::{CampaignStore, Change, ChangeSet, LeaseStore, MemoryStore, OnDuplicate, Store, WriteClass};
+use crate::store::{
+    CampaignStore, Change, ChangeSet, LeaseStore, MemoryStore, OnDuplicate, SequenceStore, Span, Store, WriteClass,
+};
 use crate::time::{Clock, Timestamp};
 
 /// 2026-11-21, 8 in the morning in Kuala Lumpur.
 pub const START: Timestamp = Timestamp::from_millis(1_795_219_200_000);
+
+/// The trigger by which some of a world enter its sequences.
+pub const TRIGGER: &str = "FITNESS";
+
+/// How long steps of its sequences may wait.
+const EXPIRES_AFTER: Duration = Duration::from_secs(36 * 3_600);
 
 /// How a world is made.
 #[derive(Debug, Clone)]
@@ -56,6 +66,8 @@ pub struct TruthPlan {
     pub begins_after: Duration,
     /// How long its messages may wait.
     pub expires_after: Duration,
+    /// Every so many recipients one has the trigger [`TRIGGER`]; 0: none.
+    pub every_trigger: usize,
     /// Names everything that is drawn.
     pub seed: u64,
 }
@@ -75,6 +87,7 @@ impl TruthPlan {
             routing: Routing::OwnDevice,
             begins_after: Duration::ZERO,
             expires_after: Campaign::EXPIRES_AFTER,
+            every_trigger: 0,
             seed: 1,
         }
     }
@@ -99,7 +112,7 @@ pub struct Truth {
     pub last_sent_at: Option<Timestamp>,
     /// How it ended.
     pub numbers: Numbers,
-    /// Where the campaign stood then.
+    /// Where the campaign stood then; `None` of a sequence.
     pub status: Option<CampaignStatus>,
 }
 
@@ -163,6 +176,10 @@ impl TruthWorld {
                 let device = devices[plan.device_of(number)];
                 let mut lead = Lead::new(LeadId::new(&ids, START), user, Some(device), phone, START);
                 lead.name = "Aminah".to_owned();
+                if number.checked_rem(plan.every_trigger) == Some(0) {
+                    let triggers = TokenSet::parse(TRIGGER);
+                    lead.triggers = triggers.expect("a trigger");
+                }
                 if number % 500 == 7 {
                     set = set.and(Change::Suppress(Suppression {
                         user_id: user,
@@ -247,12 +264,90 @@ impl TruthWorld {
             .await
     }
 
+    /// Adds a sequence as a draft. Each of its steps has a text and comes so long after the one before; the first is entered by a
+    /// trigger, the last one gives the next trigger.
+    ///
+    /// # Panics
+    /// When a trigger is none.
+    #[must_use]
+    pub fn add_sequence(&self, entry: &str, waits: &[Duration], next: Option<&str>) -> SequenceId {
+        let token = |text: &str| Token::parse(text).expect("a trigger");
+        let ids = IdSource::seeded(self.seed.digest(entry.as_bytes(), "sequence ids"));
+        let id = SequenceId::new(&ids, START);
+        let mut sequence = Sequence::draft(id, self.scope.user_id, entry, START);
+        sequence.steps_version = 1;
+        sequence.expires_after = EXPIRES_AFTER;
+        let step = |(place, wait): (usize, &Duration)| Step {
+            id: StepId::new(&ids, START),
+            day: u16::try_from(place + 1).expect("few steps"),
+            trigger: token(&if place == 0 {
+                entry.to_owned()
+            } else {
+                format!("{entry}_{place}")
+            }),
+            next_trigger: next.filter(|_| place + 1 == waits.len()).map(token),
+            entry_point: place == 0,
+            wait: *wait,
+            content: Content::text("{{name}}, {a new day|the next day}."),
+            send_time: None,
+            delay: None,
+        };
+        let steps = SequenceSteps {
+            sequence_id: id,
+            version: 1,
+            steps: waits.iter().enumerate().map(step).collect(),
+        };
+        let insert = Change::InsertSequence {
+            sequence: Box::new(sequence),
+            steps: Some(Box::new(steps)),
+        };
+        now(self.store.commit(ChangeSet::one(insert), WriteClass::Api, START)).expect("the sequence is new");
+        id
+    }
+
+    /// Forecasts a sequence.
+    ///
+    /// # Errors
+    /// Those of the forecast.
+    pub async fn forecast_sequence(&self, id: SequenceId, options: &ForecastOptions) -> Result<Forecast, HandleError> {
+        let control = ForecastControl::new();
+        self.handle()
+            .forecast_sequence(&self.scope, id, options, &control)
+            .await
+    }
+
+    /// Lives through it as [`live`](Self::live) does, until nobody is in a sequence any more, and tells what happened to that.
+    ///
+    /// # Panics
+    /// Never: the memory store does not fail.
+    #[must_use]
+    pub fn live_sequence(&self, id: SequenceId, draws: u64, until: Duration) -> Truth {
+        let through = || self.store.sequence_now(id, |_, through| through) == Some(true);
+        self.run(draws, until, || !through());
+        let sequence = now(self.store.sequence(&self.scope, id)).expect("the sequence is there");
+        let mut truth = self.tell(MessageScope::Sequence(id), sequence.time_zone);
+        // A flow that nobody got to has no message.
+        let numbers = now(self.handle().sequence_numbers(&self.scope, id, &Span::default()));
+        truth.numbers = numbers.expect("the sequence is there").total;
+        truth
+    }
+
     /// Lives through it until so long after the start of the world, with draws of its own, and tells what happened.
     ///
     /// # Panics
     /// Never: the memory store does not fail.
     #[must_use]
     pub fn live(&self, draws: u64, until: Duration) -> Truth {
+        let stands = || self.store.campaign_now(self.campaign, |campaign| campaign.status);
+        let runs = || matches!(stands(), Some(CampaignStatus::Scheduled | CampaignStatus::Triggered));
+        self.run(draws, until, runs);
+        let campaign = now(self.store.campaign(&self.scope, self.campaign)).expect("the campaign is there");
+        let mut truth = self.tell(MessageScope::Campaign(self.campaign), campaign.time_zone);
+        truth.status = stands();
+        truth
+    }
+
+    fn run(&self, draws: u64, until: Duration, runs: impl Fn() -> bool) {
         let (builder, gateways) = self.builder(draws);
         let seed = Seed::from_number(draws);
         let mut scheduler = Scheduler::new(Arc::clone(&self.timeline), seed.rng(b"", "scheduler"));
@@ -263,27 +358,24 @@ impl TruthWorld {
             let engine = Engine::start(core).await.expect("the memory store takes a node");
             Runner::new(engine).run(stop).await;
         });
-        let stands = || self.store.campaign_now(self.campaign, |campaign| campaign.status);
-        let runs = || matches!(stands(), Some(CampaignStatus::Scheduled | CampaignStatus::Triggered));
         while scheduler.is_alive(task) && runs() && scheduler.step() {
             let _ = gateways.work();
         }
+    }
+
+    fn tell(&self, scope: MessageScope, zone: TimeZone) -> Truth {
         let mut truth = Truth {
             days: BTreeMap::new(),
             last_sent_at: None,
             numbers: Numbers::default(),
-            status: stands(),
+            status: None,
         };
-        let campaign = now(self.store.campaign(&self.scope, self.campaign)).expect("the campaign is there");
-        let of = (
-            self.scope.user_id,
-            crate::domain::message::MessageScope::Campaign(self.campaign),
-        );
+        let of = (self.scope.user_id, scope);
         let _ = self.store.visit_messages(of, None, usize::MAX, |message| {
             truth.numbers.count(message.state, None);
             let attempt = message.attempt.as_ref().filter(|_| message.state == MessageState::Sent);
             if let Some(at) = attempt.map(|attempt| attempt.attempted_at) {
-                *truth.days.entry(campaign.time_zone.local_date(at)).or_default() += 1;
+                *truth.days.entry(zone.local_date(at)).or_default() += 1;
                 truth.last_sent_at = truth.last_sent_at.max(Some(at));
             }
         });

@@ -3,16 +3,19 @@
 use std::ops::Bound;
 
 use super::MemoryStore;
+use super::enrolments::{EnrolmentRow, LAST_ENROLMENT};
 use super::messages::{LAST_MESSAGE, ScopeKey};
 use super::state::DeviceRow;
 use crate::domain::audience::CampaignEntry;
 use crate::domain::campaign::Campaign;
 use crate::domain::device::{Device, Epoch};
+use crate::domain::enrolment::Enrolment;
 use crate::domain::lead::Lead;
 use crate::domain::message::Message;
 use crate::domain::phone::PersonKey;
+use crate::domain::sequence::{MatchCursor, Sequence, SequenceSteps};
 use crate::domain::suppression::Suppression;
-use crate::id::{CampaignId, MessageId};
+use crate::id::{CampaignId, EnrolmentId, LeadId, MessageId, SequenceId};
 use crate::store::LaneHistory;
 
 impl MemoryStore {
@@ -43,6 +46,30 @@ impl MemoryStore {
             let id = lead.id;
             state.put_lead(lead);
             state.set_unmatched(id, false);
+        }
+    }
+
+    /// Lets all sequences look at these leads, which are there.
+    pub(crate) fn load_unmatched(&self, leads: &[LeadId]) {
+        let mut state = self.lock();
+        leads.iter().for_each(|id| state.set_unmatched(*id, true));
+    }
+
+    /// Puts a sequence in with versions of its steps.
+    pub(crate) fn load_sequence(&self, sequence: Sequence, versions: Vec<SequenceSteps>) {
+        let mut state = self.lock();
+        versions.into_iter().for_each(|version| state.add_steps(version));
+        state.put_sequence(sequence);
+    }
+
+    /// Puts enrolments in, in whatever state they are; settled messages of theirs that follow mark them.
+    pub(crate) fn load_enrolments(&self, enrolments: Vec<Enrolment>) {
+        let mut state = self.lock();
+        for enrolment in enrolments {
+            state.put_enrolment(EnrolmentRow {
+                enrolment,
+                marked_at: None,
+            });
         }
     }
 
@@ -121,5 +148,36 @@ impl MemoryStore {
     /// A campaign as it stands.
     pub(crate) fn campaign_now<T>(&self, id: CampaignId, read: impl FnOnce(&Campaign) -> T) -> Option<T> {
         self.lock().campaigns.get(&id).map(|campaign| read(campaign))
+    }
+
+    /// A sequence as it stands, and whether nobody is in it or about to enter.
+    pub(crate) fn sequence_now<T>(&self, id: SequenceId, read: impl FnOnce(&Sequence, bool) -> T) -> Option<T> {
+        let state = self.lock();
+        let sequence = state.sequences.get(id)?;
+        let matched = sequence.cursor == MatchCursor::Done && state.leads_unmatched.is_empty();
+        let through = matched && state.enrolments.first_open_in(id).is_none();
+        Some(read(sequence, through))
+    }
+
+    /// Looks at a page of the enrolments of a sequence; gives the last one seen, `None` where no more follow.
+    pub(crate) fn visit_enrolments(
+        &self,
+        sequence: SequenceId,
+        after: Option<EnrolmentId>,
+        limit: usize,
+        mut visit: impl FnMut(&Enrolment),
+    ) -> Option<EnrolmentId> {
+        let state = self.lock();
+        let first = Bound::Included((sequence, EnrolmentId::MIN));
+        let from = after.map_or(first, |id| Bound::Excluded((sequence, id)));
+        let to = Bound::Included((sequence, LAST_ENROLMENT));
+        let mut seen = 0;
+        let mut last = None;
+        for (_, id) in state.enrolments.of_sequence.range((from, to)).take(limit) {
+            visit(&state.enrolments.row(*id).enrolment);
+            last = Some(*id);
+            seen += 1;
+        }
+        last.filter(|_| seen == limit)
     }
 }
