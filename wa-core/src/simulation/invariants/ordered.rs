@@ -84,18 +84,14 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
     broken
 }
 
-/// When each message was there first, on the clock that never jumps.
+/// At which look each message was there first, on the clock that never jumps. Begins are no looks: a step that expires is never
+/// begun, and would seem to come after the next one.
 fn first_seen(record: &Record) -> BTreeMap<MessageId, Duration> {
     let mut first = BTreeMap::new();
     for moment in &record.moments {
-        match &moment.what {
-            What::Begin(begin) => drop(first.entry(begin.message_id).or_insert(moment.at)),
-            What::Rows(seen) => {
-                for one in seen {
-                    first.entry(one.message_id).or_insert(moment.at);
-                }
-            }
-            _ => {}
+        let What::Rows(seen) = &moment.what else { continue };
+        for one in seen {
+            first.entry(one.message_id).or_insert(moment.at);
         }
     }
     first
