@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
-use wa_core::domain::pacing::{PacingPolicy, PacingProfile};
+use wa_core::domain::pacing::{Caps, PacingPolicy, PacingProfile, WarmUp};
 use wa_core::domain::phone::Region;
 use wa_core::domain::schedule::TimeZone;
 use wa_core::engine::config::EngineConfig;
@@ -118,6 +118,37 @@ pub struct Settings {
     pub unused: Vec<&'static str>,
 }
 
+fn pacing(read: &mut parse::Reader<'_>) -> PacingPolicy {
+    let profile = read.with("PACING", "must be human, demo or unpaced", |text| match text {
+        "human" => Some(PacingProfile::Human),
+        "demo" => Some(PacingProfile::Demo),
+        "unpaced" => Some(PacingProfile::Unpaced),
+        _ => None,
+    });
+    let mut policy = PacingPolicy::builder().profile(profile);
+    let (hour, day) = (
+        read.number("HOUR_CAP", 1..=Caps::HOUR_MAX_LIMIT),
+        read.number("DAY_CAP", 1..=Caps::DAY_MAX_LIMIT),
+    );
+    let caps = Caps::default()
+        .with_hour_max(hour)
+        .and_then(|caps| caps.with_day_max(day));
+    policy = policy.default_caps(caps.expect("both were read within the limits"));
+    let expected = "must be off, cautious, or caps of the first days that do not fall, such as 20,50,120";
+    let ramp = read.with("WARM_UP", expected, |text| match text {
+        "off" => Some(None),
+        "cautious" => Some(Some(WarmUp::cautious())),
+        caps => {
+            let caps: Option<Vec<u32>> = caps.split(',').map(|cap| cap.trim().parse().ok()).collect();
+            WarmUp::new(caps?).ok().map(Some)
+        }
+    });
+    if let Some(ramp) = ramp {
+        policy = policy.warm_up(ramp);
+    }
+    policy.build().expect("floor and percentage are the defaults")
+}
+
 impl Settings {
     /// Reads all settings of a source.
     ///
@@ -140,12 +171,7 @@ impl Settings {
                 .unwrap_or_else(|| "node".to_owned())
         };
         let mut engine = EngineConfig::new(read.optional("NODE_NAME").unwrap_or_else(host));
-        engine.pacing = read.with("PACING", "must be human, demo or unpaced", |text| match text {
-            "human" => Some(PacingPolicy::human()),
-            "demo" => Some(PacingPolicy::demo()),
-            "unpaced" => Some(PacingPolicy::unpaced()),
-            _ => None,
-        });
+        engine.pacing = pacing(&mut read);
         engine.send_timeout = read.duration("SEND_TIMEOUT");
         engine.in_flight_max = read.number("IN_FLIGHT_MAX", 1..=10_000);
         engine.reconcile_after = read.duration("RECONCILE_AFTER");

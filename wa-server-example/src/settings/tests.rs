@@ -64,3 +64,37 @@ fn no_two_settings_share_a_name() {
     names.dedup();
     assert_eq!(names.len(), count);
 }
+
+#[test]
+fn caps_and_the_ramp_of_new_devices_are_read_and_what_they_cannot_be_is_said() {
+    use wa_core::domain::pacing::Priority;
+    let ramp = |source: &Source| {
+        let policy = Settings::read(source).unwrap().engine.pacing;
+        policy.warm_up(Priority::Campaign).cloned()
+    };
+    assert_eq!(ramp(&Source::default()), None);
+    let cautious = ramp(&Source::default().with("WARM_UP", "cautious")).unwrap();
+    assert_eq!(cautious.day_cap(0), Some(20));
+    let own = ramp(&Source::default().with("WARM_UP", "5, 10")).unwrap();
+    assert_eq!([0, 1, 2].map(|day| own.day_cap(day)), [Some(5), Some(10), None]);
+    let capped = Source::default().with("HOUR_CAP", "7").with("DAY_CAP", "9");
+    let caps = Settings::read(&capped).unwrap().engine.pacing.default_caps();
+    assert_eq!((caps.hour_max(), caps.day_max()), (7, 9));
+    for (name, text) in [
+        ("WARM_UP", "10,5"),
+        ("WARM_UP", "soon"),
+        ("WARM_UP", ""),
+        ("HOUR_CAP", "0"),
+        ("DAY_CAP", "x"),
+    ] {
+        let read = Settings::read(&Source::default().with(name, text));
+        match read {
+            // An empty variable counts for nothing.
+            Ok(settings) => assert!(text.is_empty() && settings.engine.pacing.warm_up(Priority::Campaign).is_none()),
+            Err(error) => assert!(
+                error.problems.iter().any(|problem| problem.starts_with(name)),
+                "{error:?}"
+            ),
+        }
+    }
+}
