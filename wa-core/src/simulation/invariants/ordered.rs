@@ -26,22 +26,23 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
         };
         runs.entry(flow.enrolment_id).or_default().push(row);
     }
-    let first_seen = first_seen(record);
+    let (begun_at, seen_at) = (first_begun(record), first_seen(record));
     let mut broken = Vec::new();
     let mut ranks: BTreeMap<_, usize> = BTreeMap::new();
-    for (enrolment, run) in &mut runs {
-        // Not by when they are due: a wall clock that is set back, or a step that is sent again, leaves those in no order.
-        run.sort_by_key(|row| (first_seen.get(&row.id).copied().unwrap_or(Duration::MAX), row.id));
-        for (rank, row) in run.iter().enumerate() {
+    for (enrolment, run) in &runs {
+        let begun = in_order(run, &begun_at);
+        for (rank, (_, row)) in begun.iter().enumerate() {
             let step = row.flow.map(|flow| flow.step_id);
             ranks.insert((*enrolment, step), rank);
         }
-        for pair in run.windows(2) {
-            let (Some(before), Some(after)) = (pair[0].flow, pair[1].flow) else {
+        for pair in begun.windows(2).chain(in_order(run, &seen_at).windows(2)) {
+            let ((before_at, before), (after_at, after)) = (pair[0], pair[1]);
+            let (Some(earlier), Some(later)) = (before.flow, after.flow) else {
                 continue;
             };
-            if !follows(record, before, after) {
-                let what = format!("{} follows {} against the order of their steps", pair[1].id, pair[0].id);
+            // What one look brought has no order of its own.
+            if before_at < after_at && !follows(record, earlier, later) {
+                let what = format!("{} follows {} against the order of their steps", after.id, before.id);
                 broken.push(Violation::end(NAME, what));
             }
         }
@@ -84,8 +85,28 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
     broken
 }
 
-/// At which look each message was there first, on the clock that never jumps. Begins are no looks: a step that expires is never
-/// begun, and would seem to come after the next one.
+/// The rows of a run that have an instant, by it. Not by when they are due or by their ids: clocks of nodes that are set, and steps
+/// that are queued again, leave those in no order.
+fn in_order<'a>(run: &[&'a Message], at: &BTreeMap<MessageId, Duration>) -> Vec<(Duration, &'a Message)> {
+    let mut rows: Vec<_> = run.iter().filter_map(|row| Some((*at.get(&row.id)?, *row))).collect();
+    rows.sort_by_key(|(at, row)| (*at, row.id));
+    rows
+}
+
+/// When each message was begun first, on the clock that never jumps.
+fn first_begun(record: &Record) -> BTreeMap<MessageId, Duration> {
+    let mut first = BTreeMap::new();
+    for moment in &record.moments {
+        if let What::Begin(begin) = &moment.what
+            && begin.answer == Begun::Yes
+        {
+            first.entry(begin.message_id).or_insert(moment.at);
+        }
+    }
+    first
+}
+
+/// At which look each message was there first: also those that expire and are never begun.
 fn first_seen(record: &Record) -> BTreeMap<MessageId, Duration> {
     let mut first = BTreeMap::new();
     for moment in &record.moments {
@@ -160,6 +181,8 @@ mod tests {
         assert_holds(&check(&story.record));
         let attempt = story.attempt();
         story.begin(3.0, first, attempt);
+        assert_broken(&check(&story.record), 1);
+        story.record.moments.remove(0);
         assert_broken(&check(&story.record), 1);
     }
 
