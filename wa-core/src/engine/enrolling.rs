@@ -47,6 +47,26 @@ fn enrolments(set: &ChangeSet) -> impl Iterator<Item = &NewEnrolment> {
     })
 }
 
+/// Sets as one. Its enrolments come last and together, because a store takes a page of them in few statements.
+fn together(sets: &[ChangeSet]) -> ChangeSet {
+    let mut all = ChangeSet::default();
+    let mut new = Vec::new();
+    for set in sets {
+        for change in &set.changes {
+            match change {
+                Change::Enrol(some) => new.extend(some.iter().cloned()),
+                other => all.changes.push(other.clone()),
+            }
+        }
+        all.events.extend(set.events.iter().cloned());
+    }
+    if new.is_empty() {
+        all
+    } else {
+        all.and(Change::Enrol(new))
+    }
+}
+
 impl Engine {
     fn enrolment_context(&self) -> EnrolmentContext<'_> {
         EnrolmentContext {
@@ -345,12 +365,7 @@ impl Engine {
     async fn commit_sets(&self, mut sets: Vec<ChangeSet>) -> Result<usize, StoreError> {
         let count = sets.len();
         if count > 1 {
-            let mut all = ChangeSet::default();
-            for set in &sets {
-                all.changes.extend(set.changes.iter().cloned());
-                all.events.extend(set.events.iter().cloned());
-            }
-            match self.commit_set(all).await {
+            match self.commit_set(together(&sets)).await {
                 Ok(()) => return Ok(count),
                 Err(error) if error.is_conflict() || error.is_not_found() => {}
                 Err(error) => return Err(self.note(error)),

@@ -96,7 +96,11 @@ impl Lane {
     pub(crate) fn set(&mut self, device: &Device, can_carry: bool) {
         self.device = Arc::new(device.for_transport());
         self.version = device.version;
-        self.host = host_of(device);
+        let host = host_of(device);
+        // Most keep theirs, which they share with others.
+        if host != self.host {
+            self.host = host;
+        }
         self.may_send = can_carry && device.may_send();
         self.on_doubt = device.on_doubt;
         self.delay = device.delay;

@@ -60,7 +60,8 @@ pub struct Engine {
 
 #[derive(Default)]
 pub(crate) struct State {
-    pub(crate) lanes: BTreeMap<DeviceId, Lane>,
+    /// Each in a place of its own: a map has room to spare, and lanes are large.
+    pub(crate) lanes: BTreeMap<DeviceId, Box<Lane>>,
     pub(crate) timers: LaneTimers<DeviceId>,
     /// Attempts that this process is about to begin, sends, or settles.
     pub(crate) live: HashSet<AttemptId>,
@@ -403,14 +404,24 @@ impl Engine {
 
     /// Opens lanes for devices that this node owns now.
     pub(super) async fn adopt(&self, devices: Vec<OwnedDevice>) -> Result<(), StoreError> {
-        for chunk in devices.chunks(1_000) {
+        let mut devices = devices.into_iter();
+        let mut hosts: BTreeSet<Arc<str>> = BTreeSet::new();
+        loop {
+            // By value: what a chunk leaves free is there for the lanes of the next.
+            let chunk: Vec<OwnedDevice> = devices.by_ref().take(1_000).collect();
+            if chunk.is_empty() {
+                return Ok(());
+            }
             let ids: Vec<_> = chunk.iter().map(|owned| owned.device.id).collect();
             let since = self.core.now() - HISTORY;
             let histories = self.core.store.history(&ids, since).await?;
             let now = self.core.lane_now();
             let mut state = self.state();
-            for (owned, past) in chunk.iter().zip(histories) {
+            for (owned, past) in chunk.into_iter().zip(histories) {
                 let device = &owned.device;
+                let host = host_of(device);
+                let host = hosts.get(&host).cloned().unwrap_or(host);
+                hosts.insert(Arc::clone(&host));
                 let history = LaneHistory {
                     attempts: past.attempts.into_iter().map(|at| now.lane_at(at)).collect(),
                     last_begun_at: past.last_attempt_at.map(|at| now.lane_at(at)),
@@ -420,14 +431,14 @@ impl Engine {
                 if let Some(restriction) = device.restriction {
                     pacing.restrict(now.lane_at(restriction.until_at));
                 }
-                let mut lane = Lane {
+                let lane = Lane {
                     served_sequence: None,
                     user_id: device.user_id,
                     epoch: owned.epoch,
                     device: Arc::new(device.for_transport()),
                     version: device.version,
-                    host: host_of(device),
-                    may_send: false,
+                    host,
+                    may_send: self.can_carry(device) && device.may_send(),
                     on_doubt: device.on_doubt,
                     delay: device.delay,
                     caps: device.caps,
@@ -443,15 +454,13 @@ impl Engine {
                     waited: Waits::default(),
                     looked_at: now.at(),
                 };
-                lane.set(device, self.can_carry(device));
                 // One that was opened meanwhile knows what it has sent since the history was read.
                 if let Entry::Vacant(place) = state.lanes.entry(device.id) {
-                    place.insert(lane);
+                    place.insert(Box::new(lane));
                     state.timers.set(device.id, now.at());
                 }
             }
         }
-        Ok(())
     }
 
     /// Reads the settings of owned devices again: all, or those that a hint named.

@@ -18,6 +18,9 @@ const BUCKETS: i64 = 24 * 4 + 1;
 /// The most instants that are kept of an hour: no cap that can be set looks further back.
 const HOUR_KEPT_MAX: usize = (Caps::HOUR_MAX_LIMIT * PacingPolicy::INTERACTIVE_PERCENT_LIMIT / 100) as usize;
 
+/// By how many instants the room for those of an hour grows.
+const HOUR_STEP: usize = 16;
+
 /// The counts behind the caps.
 ///
 /// An instant counts for the hour until exactly one hour later. For the day it counts until 24 hours after the end of
@@ -54,6 +57,10 @@ impl Rolling {
             self.hour.pop_front();
         }
         self.newest = at;
+        // Doubling would leave room that a cap never lets it use.
+        if self.hour.len() == self.hour.capacity() {
+            self.hour.reserve_exact(HOUR_STEP);
+        }
         self.hour.push_back(low_bits(at));
         let count = &mut self.day[slot(head)];
         *count = count.saturating_add(1);
