@@ -62,8 +62,9 @@ pub(crate) static INSERT: LazyLock<Rows> = LazyLock::new(|| {
 static INSERT_NEW: LazyLock<Rows> = LazyLock::new(|| {
     Rows::insert(
         "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, custom,
-            device_id, from_pool, content, override_suppression, due_at, delay, expires_at, state, created_at)",
-        21,
+            device_id, from_pool, content, override_suppression, due_at, delay, expires_at, state, created_at, enrolment_id,
+            step_id, steps_version)",
+        24,
         "",
     )
 });
@@ -197,8 +198,17 @@ pub(crate) async fn check_leads(connection: &mut SqliteConnection, all: Vec<(Use
     Ok(())
 }
 
+/// What a commit has found out before it inserts messages.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Steps of enrolments that it has made.
+    pub(crate) flows: HashMap<(EnrolmentId, StepId), FlowFacts>,
+    /// Persons who are not on the list.
+    pub(crate) not_suppressed: HashSet<(UserId, PersonKey)>,
+}
+
 impl Facts {
-    async fn read(connection: &mut SqliteConnection, messages: &[Message]) -> Done<Self> {
+    async fn read(connection: &mut SqliteConnection, messages: &[Message], found: Found) -> Done<Self> {
         let known = read_list(connection, KNOWN, messages.iter().map(|m| &m.key).collect(), |c| {
             Ok((c.key("key")?, (c.key("id")?, c.key("user_id")?)))
         })
@@ -209,10 +219,18 @@ impl Facts {
             Ok((id, (user, c.kind("status", CampaignStatus::from_u8)?)))
         })
         .await?;
+        let Found {
+            mut flows,
+            not_suppressed,
+        } = found;
+        let asked = messages.iter().filter_map(|m| m.flow.as_ref());
+        let asked = asked.filter(|flow| !flows.contains_key(&(flow.enrolment_id, flow.step_id)));
+        let gates = flows::gates(connection, asked).await?;
+        flows.extend(gates);
         let mut facts = Self {
             known,
             campaigns,
-            flows: flows::gates(connection, messages.iter().filter_map(|m| m.flow.as_ref())).await?,
+            flows,
             strange_devices: HashSet::new(),
             deleted_devices: HashSet::new(),
             strange_leads: HashSet::new(),
@@ -220,12 +238,18 @@ impl Facts {
         };
         let users: HashSet<UserId> = messages.iter().map(|m| m.user_id).collect();
         for user in users {
-            facts.read_of(connection, user, messages).await?;
+            facts.read_of(connection, user, messages, &not_suppressed).await?;
         }
         Ok(facts)
     }
 
-    async fn read_of(&mut self, connection: &mut SqliteConnection, user: UserId, messages: &[Message]) -> Done<()> {
+    async fn read_of(
+        &mut self,
+        connection: &mut SqliteConnection,
+        user: UserId,
+        messages: &[Message],
+        not_suppressed: &HashSet<(UserId, PersonKey)>,
+    ) -> Done<()> {
         let of = || messages.iter().filter(|m| m.user_id == user);
         let devices = of().filter_map(|m| m.device_id.as_ref()).collect();
         for (HexKey(device), strange) in odd_among::<_, (_, u8)>(connection, DEVICES, devices, user).await? {
@@ -239,7 +263,13 @@ impl Facts {
         for HexKey(lead) in odd_among(connection, LEADS, leads, user).await? {
             self.strange_leads.insert((user, lead));
         }
-        let persons: HashSet<_> = of().map(|m| &m.person).collect();
+        let persons = of().map(|m| &m.person);
+        let persons: HashSet<_> = persons
+            .filter(|person| !not_suppressed.contains(&(user, **person)))
+            .collect();
+        if persons.is_empty() {
+            return Ok(());
+        }
         let listed = suppressed_among(connection, user, persons).await?;
         self.suppressed.extend(listed.into_iter().map(|row| (user, row.person)));
         Ok(())
@@ -344,7 +374,6 @@ const fn is_new(m: &Message) -> bool {
         && matches!((&m.delivery, &m.delivery_at, &m.settled_at), (None, None, None))
         && matches!((&m.reason, &m.detail), (None, None))
         && m.refusal_count == 0
-        && m.flow.is_none()
         && !m.superseded
 }
 
@@ -371,6 +400,9 @@ fn bind_new<'q>(statement: Bound<'q>, m: &Message) -> Bound<'q> {
         .bind(m.expires_at.as_millis())
         .bind(m.state as u8)
         .bind(m.created_at.as_millis())
+        .bind(m.flow.as_ref().map(|flow| blob(&flow.enrolment_id).to_vec()))
+        .bind(m.flow.as_ref().map(|flow| blob(&flow.step_id).to_vec()))
+        .bind(m.flow.as_ref().map(|flow| flow.steps_version))
 }
 
 fn bind<'q>(statement: Bound<'q>, m: &Message) -> Bound<'q> {
@@ -463,7 +495,12 @@ async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) ->
 
 /// Adds messages in order, a page in few statements; a taken id is refused by the unique index.
 pub(crate) async fn insert_messages(commit: &mut Commit<'_>, messages: Vec<Message>) -> Done<()> {
-    let mut facts = Facts::read(commit.connection, &messages).await?;
+    insert_found(commit, messages, Found::default()).await
+}
+
+/// As [`insert_messages`], of which some is found out already.
+pub(crate) async fn insert_found(commit: &mut Commit<'_>, messages: Vec<Message>, found: Found) -> Done<()> {
+    let mut facts = Facts::read(commit.connection, &messages, found).await?;
     let mut rows = Vec::with_capacity(messages.len());
     let mut settled = Settlements::default();
     for mut message in messages {

@@ -13,15 +13,17 @@ use wa_core::domain::enrolment::{
 };
 use wa_core::domain::message::{IdempotencyKey, Message, MessageState};
 use wa_core::domain::phone::PersonKey;
-use wa_core::domain::sequence::{ReEntry, Sequence};
+use wa_core::domain::sequence::{ReEntry, Sequence, SequenceStatus};
 use wa_core::domain::summary::Numbers;
 use wa_core::id::{DeviceId, EnrolmentId, LeadId, SequenceId, StepId, UserId};
+use wa_core::plan::ScopeGate;
 use wa_core::store::{Advance, EnrolResult, EnrolmentFilter, NewEnrolment, PageRequest, SequenceCounts, Span};
 use wa_core::time::Timestamp;
 
 use crate::commit::Commit;
-use crate::commit_messages::{KNOWN as KNOWN_KEYS, check_devices, check_leads, insert_messages};
+use crate::commit_messages::{Found, KNOWN as KNOWN_KEYS, check_devices, check_leads, insert_found, insert_messages};
 use crate::error::{Done, Fail};
+use crate::flows::FlowFacts;
 use crate::insert::{Bound, Rows};
 use crate::message_row::{message, read_message, read_opt_phone};
 use crate::outbox::{read_sums, times};
@@ -291,6 +293,7 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
     let mut rows = Vec::with_capacity(all.len());
     let mut firsts = Vec::with_capacity(all.len());
     let mut refused = Vec::new();
+    let mut found = Found::default();
     let (mut devices, mut leads, mut all_fit) = (Vec::new(), Vec::new(), true);
     for NewEnrolment { enrolment, first } in all {
         if let Some(user) = earlier.known.get(&enrolment.id) {
@@ -316,6 +319,9 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
             None => {
                 earlier.add(&enrolment);
                 commit.tallies.enrolled(standing(&enrolment));
+                let flow = (enrolment.id, enrolment.step_id);
+                found.flows.insert(flow, first_gate(&enrolment, sequence));
+                found.not_suppressed.insert((enrolment.user_id, enrolment.person));
                 firsts.push(first);
                 EnrolResult::Enrolled(enrolment.id)
             }
@@ -341,7 +347,21 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
     if !refused.is_empty() {
         unchain(commit, &refused).await?;
     }
-    insert_messages(commit, firsts).await
+    insert_found(commit, firsts, found).await
+}
+
+/// The gate of a step of an enrolment that has none before it.
+const fn first_gate(enrolment: &Enrolment, sequence: &Sequence) -> FlowFacts {
+    let gate = match (enrolment.state, sequence.status) {
+        (EnrolmentState::Open, SequenceStatus::Active) => ScopeGate::Open,
+        (EnrolmentState::Open, _) => ScopeGate::Paused,
+        _ => ScopeGate::Ended,
+    };
+    FlowFacts {
+        user_id: enrolment.user_id,
+        sequence_id: enrolment.sequence_id,
+        gate,
+    }
 }
 
 /// Completed enrolments are not followed by those that were refused.

@@ -57,6 +57,8 @@ mod settle;
 mod suppressions;
 mod sweep;
 mod tallies;
+#[cfg(test)]
+mod visits;
 mod writer;
 
 use std::fmt;

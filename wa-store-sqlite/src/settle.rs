@@ -17,7 +17,7 @@ use crate::error::Done;
 use crate::insert::Rows;
 use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
-use crate::row::{Columns, blob, count, hex, hex_list, json};
+use crate::row::{Columns, blob, count, hex, hex_list, json, read_gathered};
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -43,6 +43,17 @@ pub(crate) const SENT: &str = "
     FROM v WHERE messages.seq = v.seq";
 pub(crate) static SENDS: LazyLock<Rows> = LazyLock::new(|| Rows::of(SENT));
 
+/// `settle`: the places in a list of those that [`SENT`] would settle. Message and device by their unique indexes.
+pub(crate) const FITTING: &str = "
+    SELECT json_group_array(j.key) FROM json_each(?1) j CROSS JOIN messages m ON m.id = unhex(j.value->>0)
+    WHERE m.state = 3 AND m.attempt_id = unhex(j.value->>1) AND m.user_id = unhex(j.value->>2)
+        AND m.device_id = unhex(j.value->>3)
+        AND m.superseded = 0 AND m.enrolment_id IS NULL AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
+        AND EXISTS (
+            SELECT 1 FROM devices d
+            WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = j.value->>4 AND d.owner = ?2
+        )";
+
 /// `settle`: counts what [`SENT`] settled. Messages by the unique index of ids, tallies by the primary key.
 pub(crate) const COUNT_SENT: &str = "
     UPDATE tallies SET done = done + v.n, remaining = remaining - v.n
@@ -67,16 +78,20 @@ pub(crate) const SENDING_ON: &str = live!(
 
 pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -> Done<Vec<Settled>> {
     check_node(connection, settle.incarnation).await?;
-    let (sent, others): (Vec<_>, Vec<_>) = settle.outcomes.iter().enumerate().partition(|(_, outcome)| {
+    let (sent, mut closer): (Vec<Place<'_>>, Vec<_>) = settle.outcomes.iter().enumerate().partition(|(_, outcome)| {
         let verdict = &outcome.verdict;
         matches!(verdict, Verdict::Sent { delivery: None, .. }) && outcome.advance.is_none()
     });
     let mut answers = vec![Settled::Yes(MessageState::Sent); settle.outcomes.len()];
-    let closer = if settle_sent(connection, settle, &sent).await? {
-        others
-    } else {
-        settle.outcomes.iter().enumerate().collect()
-    };
+    if !settle_sent(connection, settle, &sent).await? {
+        // Steps of sequences, most often: what they are among is settled as before.
+        let (fitting, others) = fitting(connection, settle, sent).await?;
+        closer.extend(others);
+        if !settle_sent(connection, settle, &fitting).await? {
+            closer.extend(fitting);
+        }
+        closer.sort_unstable_by_key(|(at, _)| *at);
+    }
     if !closer.is_empty() {
         let outcomes: Vec<_> = closer.iter().map(|(_, outcome)| *outcome).collect();
         let looked_at = settle_each(connection, settle, &outcomes).await?;
@@ -87,8 +102,43 @@ pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -
     Ok(answers)
 }
 
+/// An outcome and its place in the list.
+type Place<'a> = (usize, &'a Outcome);
+
+/// Which of these need no closer look, and the others. Of two outcomes of one message the second does.
+async fn fitting<'a>(
+    connection: &mut SqliteConnection,
+    settle: &Settle,
+    sent: Vec<Place<'a>>,
+) -> Done<(Vec<Place<'a>>, Vec<Place<'a>>)> {
+    let list: Vec<_> = sent
+        .iter()
+        .map(|(_, outcome)| {
+            (
+                hex(outcome.message_id.as_bytes()),
+                hex(outcome.attempt_id.as_bytes()),
+                hex(outcome.user_id.as_bytes()),
+                hex(outcome.device_id.as_bytes()),
+                outcome.epoch.0,
+            )
+        })
+        .collect();
+    let row = sqlx::query(FITTING)
+        .bind(json(&list))
+        .bind(blob(&settle.incarnation).to_vec())
+        .fetch_one(connection)
+        .await?;
+    let fitting: HashSet<usize> = read_gathered::<usize>(&row)?.into_iter().collect();
+    let mut seen = HashSet::new();
+    let mut at = 0..;
+    Ok(sent.into_iter().partition(|(_, outcome)| {
+        let fits = at.next().is_some_and(|at| fitting.contains(&at));
+        fits && seen.insert(outcome.message_id)
+    }))
+}
+
 /// Settles what was sent and needs no closer look: all of it, or nothing.
-async fn settle_sent(connection: &mut SqliteConnection, settle: &Settle, sent: &[(usize, &Outcome)]) -> Done<bool> {
+async fn settle_sent(connection: &mut SqliteConnection, settle: &Settle, sent: &[Place<'_>]) -> Done<bool> {
     if sent.is_empty() {
         return Ok(true);
     }
