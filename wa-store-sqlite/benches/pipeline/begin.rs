@@ -8,39 +8,42 @@ use wa_core::store::{
 use wa_core::transport::TransportMessageId;
 use wa_store_sqlite::SqliteStore;
 
-use crate::fill;
+use crate::fill::Filler;
 use crate::report::median;
-use crate::stage::{Folder, Stage, open};
+use crate::stage::{Folder, SEED, Stage, open};
 
 /// Messages per begin: half of what is under way at one gateway by default.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
+/// The place of a device in a batch, among all: batches go round, and devices of a batch are no neighbours, as their rows would
+/// be too.
+pub const fn turn(step: usize, at: usize) -> usize {
+    (step * BATCH + at) * 337
+}
+
 /// The small backlog.
 const SMALL: usize = 10_000;
 
 /// Times of one kind of call, in milliseconds.
 #[derive(Default)]
-struct Times {
-    due: Vec<f64>,
-    begin: Vec<f64>,
-    settle: Vec<f64>,
+pub struct Times {
+    pub due: Vec<f64>,
+    pub begin: Vec<f64>,
+    pub settle: Vec<f64>,
 }
 
-struct Side {
-    stage: Stage,
+/// A node that sends the messages of a campaign, batch by batch.
+pub struct Side<'a> {
+    stage: &'a Stage,
     store: SqliteStore,
     node: Incarnation,
     devices: Vec<OwnedDevice>,
-    times: Times,
+    pub times: Times,
 }
 
-impl Side {
-    async fn build(folder: &Folder, name: &str, devices: usize, rows: usize) -> Self {
-        let mut stage = Stage::build(folder, name, devices, rows, true).await;
-        fill(&stage).await;
-        stage.messages = Vec::new();
-        let store = open(stage.file()).await;
+impl<'a> Side<'a> {
+    pub async fn start(stage: &'a Stage, store: SqliteStore) -> Self {
         let node = Incarnation::new(&stage.ids, stage.now);
-        store.join(node, "bench", stage.now).await.expect("the node joins");
+        store.join(node, "sender", stage.now).await.expect("the node joins");
         let devices = store
             .claim(node, 10_000, stage.now)
             .await
@@ -59,10 +62,10 @@ impl Side {
     }
 
     /// Looks at a batch of lanes, begins their messages and settles them.
-    async fn step(&mut self, step: usize) {
+    pub async fn step(&mut self, step: usize) {
         let now = self.stage.now;
         let lanes: Vec<_> = (0..BATCH)
-            .map(|at| &self.devices[(step * BATCH + at) % self.devices.len()])
+            .map(|at| &self.devices[turn(step, at) % self.devices.len()])
             .collect();
         let due = Due {
             lanes: lanes
@@ -136,10 +139,25 @@ impl Side {
     }
 }
 
+/// A campaign whose messages are all queued.
+async fn queued(folder: &Folder, name: &str, devices: usize, rows: usize) -> Stage {
+    let stage = Stage::build(folder, name, devices, 0, true).await;
+    let mut filler = Filler::open(&stage, stage.file()).await;
+    filler.persons(&SEED, rows).await;
+    filler.leads(rows, "").await;
+    filler.campaign(rows).await;
+    filler.close().await;
+    stage
+}
+
 /// Begins in turn on a small and on a large backlog, and prints how the medians compare.
 pub async fn compare(folder: &Folder, devices: usize, large: usize, begins: usize) {
-    let mut small = Side::build(folder, "small", devices, SMALL).await;
-    let mut big = Side::build(folder, "large", devices, large).await;
+    let stages = [
+        queued(folder, "small", devices, SMALL).await,
+        queued(folder, "large", devices, large).await,
+    ];
+    let mut small = Side::start(&stages[0], open(stages[0].file()).await).await;
+    let mut big = Side::start(&stages[1], open(stages[1].file()).await).await;
     for step in 0..begins {
         small.step(step).await;
         big.step(step).await;
@@ -151,9 +169,14 @@ pub async fn compare(folder: &Folder, devices: usize, large: usize, begins: usiz
         ("settle", &small.times.settle, &big.times.settle),
     ];
     for (name, few, many) in pairs {
-        let (few, many) = (median(few), median(many));
-        println!("{name:22} {few:.2} ms against {many:.2} ms: {:.2} times", many / few);
+        compared(name, few, many);
     }
     small.store.close().await;
     big.store.close().await;
+}
+
+/// Prints how the medians compare of what was measured in turn.
+pub fn compared(name: &str, few: &[f64], many: &[f64]) {
+    let (few, many) = (median(few), median(many));
+    println!("{name:22} {few:.2} ms against {many:.2} ms: {:.2} times", many / few);
 }

@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use wa_core::domain::message::Message;
 use wa_core::id::AttemptId;
+use wa_store_sqlite::SqliteOptions;
 
 use crate::stage::Stage;
 
@@ -22,7 +23,7 @@ pub async fn connect(file: &Path) -> SqliteConnection {
         .synchronous(SqliteSynchronous::Full)
         .pragma("wal_autocheckpoint", "4096")
         .pragma("temp_store", "MEMORY")
-        .pragma("cache_size", "-16384")
+        .pragma("cache_size", format!("-{}", SqliteOptions::CACHE_KIB))
         .disable_statement_logging()
         .connect()
         .await

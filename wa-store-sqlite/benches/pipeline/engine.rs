@@ -41,7 +41,11 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start(file: &Path, stage: &Stage, expected: usize, in_flight_max: usize) -> Self {
-        let store = open(file).await;
+        Self::on(open(file).await, stage, expected, in_flight_max).await
+    }
+
+    /// Beside whatever else uses the store.
+    pub async fn on(store: SqliteStore, stage: &Stage, expected: usize, in_flight_max: usize) -> Self {
         let transport = Arc::new(Counting {
             inner: StubTransport::new().forgetful(),
             left: AtomicUsize::new(expected),
@@ -64,8 +68,8 @@ impl Rig {
         }
     }
 
-    /// Plans until the audience is expanded.
-    pub async fn expand(&self) {
+    /// Plans until there is nothing more to do at once.
+    pub async fn plan(&self) {
         while self.engine.plan().await.expect("a round of planning").more {}
     }
 

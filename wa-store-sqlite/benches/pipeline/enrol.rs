@@ -1,35 +1,36 @@
 //! Leads that match a sequence of 30 steps, each enrolled with the message of its first step.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection, Row};
 use wa_core::domain::content::Content;
 use wa_core::domain::lead::Lead;
-use wa_core::domain::phone::Phone;
-use wa_core::domain::sequence::{MatchCursor, Sequence, SequenceReason, SequenceStatus, SequenceSteps, Step};
-use wa_core::domain::token::{Token, TokenSet};
-use wa_core::id::{Incarnation, LeadId, SequenceId, StepId};
+use wa_core::domain::sequence::{Sequence, SequenceReason, SequenceStatus, SequenceSteps, Step};
+use wa_core::domain::token::Token;
+use wa_core::id::{LeadId, SequenceId, StepId};
 use wa_core::plan::enrolment::{EnrolmentContext, Entry, enrol};
-use wa_core::seed::Seed;
-use wa_core::store::{
-    Change, ChangeSet, EnrolResult, LeaseStore, NewEnrolment, OnDuplicate, OutboxStore, SequenceStore, Settle, Store,
-    WriteClass,
-};
-use wa_store_sqlite::SqliteStore;
+use wa_core::store::{Change, NewEnrolment, SequenceStore};
 
+use crate::begin::{BATCH, Side};
 use crate::by_hand::{self, ROWS, run, values};
-use crate::report::{Compared, Cost};
-use crate::stage::{Folder, PAGE, Stage, commit, open};
+use crate::engine::Rig;
+use crate::fill::Filler;
+use crate::report::{Compared, Cost, at_share, median};
+use crate::stage::{Folder, SEED, Stage, commit, open};
 
 /// Steps of the sequence.
 const STEPS: usize = 30;
+/// Messages of the campaign beside it.
+const SENT: usize = 50_000;
+/// Batches of it before the enrolment begins.
+const ALONE: usize = 100;
 
 /// An active sequence, and the leads that match it.
 struct Setting {
     stage: Stage,
-    seed: Seed,
     sequence: Sequence,
     steps: SequenceSteps,
 }
@@ -37,61 +38,17 @@ struct Setting {
 impl Setting {
     async fn build(folder: &Folder, devices: usize, leads: usize) -> Self {
         let stage = Stage::build(folder, "enrol", devices, 0, true).await;
-        let store = open(stage.file()).await;
-        let seed = store.seed(&Seed::from_number(1)).await.expect("the seed is kept");
-        let cold = Token::parse("cold").expect("the token is well formed");
-        let numbers: Vec<usize> = (0..leads).collect();
-        for chunk in numbers.chunks(PAGE) {
-            let changes = chunk.iter().map(|number| {
-                let device = stage.devices[number % stage.devices.len()];
-                let phone = Phone::from_e164(&format!("+6012{number:07}")).expect("the number is well formed");
-                let id = LeadId::new(&stage.ids, stage.now);
-                let mut lead = Lead::new(id, stage.user, Some(device), phone, stage.now);
-                lead.name = format!("Ali bin Abu {number}");
-                lead.triggers = TokenSet::parse("cold").expect("the token is well formed");
-                Change::InsertLead {
-                    lead: Box::new(lead),
-                    on_duplicate: OnDuplicate::Refuse,
-                }
-            });
-            commit(&store, changes.collect(), stage.now).await;
-        }
-        let id = SequenceId::new(&stage.ids, stage.now);
-        let steps = SequenceSteps {
-            sequence_id: id,
-            version: 1,
-            steps: (0..STEPS).map(|at| step(&stage, at, &cold)).collect(),
-        };
-        let mut sequence = Sequence::draft(id, stage.user, "drip", stage.now);
-        sequence.steps_version = 1;
-        let insert = Change::InsertSequence {
-            sequence: Box::new(sequence),
-            steps: Some(Box::new(steps.clone())),
-        };
-        let start = Change::SetSequenceStatus {
-            user_id: stage.user,
-            sequence_id: id,
-            from: &[SequenceStatus::Draft],
-            to: SequenceStatus::Active,
-            reason: Some(SequenceReason::ByPerson),
-        };
-        commit(&store, vec![insert, start], stage.now).await;
-        let found = store.sequences_by_id(&[id]).await.expect("the sequence is read");
-        let sequence = found.into_iter().next().expect("the sequence is there");
-        store.close().await;
-        by_hand::checkpoint(stage.file()).await;
-        Self {
-            stage,
-            seed,
-            sequence,
-            steps,
-        }
+        let mut filler = Filler::open(&stage, stage.file()).await;
+        filler.leads(leads, "cold").await;
+        filler.close().await;
+        let (sequence, steps) = active(&stage, STEPS).await;
+        Self { stage, sequence, steps }
     }
 
     fn plan(&self, leads: &[Lead]) -> Vec<NewEnrolment> {
         let context = EnrolmentContext {
             ids: &self.stage.ids,
-            seed: &self.seed,
+            seed: &SEED,
             now: self.stage.now,
         };
         let enrolled = leads.iter().map(|lead| {
@@ -110,40 +67,6 @@ impl Setting {
         enrolled.collect()
     }
 
-    /// Finds, plans and commits page after page, as the engine does for a sequence that becomes active.
-    async fn enrol(&self, store: &SqliteStore) {
-        let mut cursor = MatchCursor::Start;
-        loop {
-            let after = match cursor {
-                MatchCursor::Lead(lead) => lead,
-                _ => LeadId::MIN,
-            };
-            let limit = u32::try_from(PAGE).expect("a small number");
-            let leads = store.match_page(&self.sequence, after, limit).await;
-            let leads = leads.expect("the leads are found");
-            let to = leads
-                .last()
-                .map_or(MatchCursor::Done, |lead| MatchCursor::Lead(lead.id));
-            let set = ChangeSet::one(Change::MoveMatchCursor {
-                sequence_id: self.sequence.id,
-                steps_version: self.steps.version,
-                from: cursor,
-                to,
-            });
-            let count = leads.len();
-            let set = set.and(Change::Enrol(self.plan(&leads)));
-            let done = store.commit(set, WriteClass::Bulk, self.stage.now).await;
-            let done = done.expect("the page is committed");
-            let enrolled = done.enrolments.iter();
-            let enrolled = enrolled.filter(|result| matches!(result, EnrolResult::Enrolled(_)));
-            assert_eq!(enrolled.count(), count);
-            if to == MatchCursor::Done {
-                return;
-            }
-            cursor = to;
-        }
-    }
-
     /// Everything that is to be written, ready in memory.
     async fn rows(&self) -> Vec<NewEnrolment> {
         let store = open(self.stage.file()).await;
@@ -160,32 +83,65 @@ impl Setting {
         rows
     }
 
-    /// The longest time that settlements waited while all were enrolled, in milliseconds, and how many there were.
-    async fn longest_settle(&self, store: &SqliteStore) -> (f64, usize) {
-        let node = Incarnation::new(&self.stage.ids, self.stage.now);
-        store.join(node, "bench", self.stage.now).await.expect("the node joins");
-        let settle = Settle {
-            incarnation: node,
-            outcomes: Vec::new(),
-            now: self.stage.now,
-        };
-        let mut longest = 0.0_f64;
-        let mut count = 0;
-        let settling = async {
-            loop {
-                let started = self.stage.seconds();
-                store.settle(&settle).await.expect("nothing is settled");
-                longest = longest.max((self.stage.seconds() - started) * 1_000.0);
-                count += 1;
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::select! {
-            () = self.enrol(store) => {}
-            () = settling => {}
+    /// How long a campaign's settlements took, in milliseconds: alone, and while all leads were enrolled.
+    async fn settles(&self, file: &Path) -> [Vec<f64>; 2] {
+        let mut filler = Filler::open(&self.stage, file).await;
+        filler.persons(&SEED, SENT).await;
+        filler.campaign(SENT).await;
+        filler.close().await;
+        let store = open(file).await;
+        let mut sender = Side::start(&self.stage, store.clone()).await;
+        // It has no lanes, because the sender has them all, but it plans.
+        let rig = Arc::new(Rig::on(store.clone(), &self.stage, 0, 64).await);
+        let mut steps = 0..SENT / BATCH;
+        for step in steps.by_ref().take(ALONE) {
+            sender.step(step).await;
         }
-        (longest, count)
+        let alone = std::mem::take(&mut sender.times.settle);
+        let planner = Arc::clone(&rig);
+        let planning = tokio::spawn(async move { planner.plan().await });
+        while !planning.is_finished() {
+            let step = steps.next().expect("the campaign outlasts the enrolments");
+            sender.step(step).await;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        planning.await.expect("all are enrolled");
+        let beside = std::mem::take(&mut sender.times.settle);
+        drop((sender, rig));
+        store.close().await;
+        [alone, beside]
     }
+}
+
+/// A sequence that takes whoever has the trigger `cold`, and is active.
+pub async fn active(stage: &Stage, steps: usize) -> (Sequence, SequenceSteps) {
+    let store = open(stage.file()).await;
+    let cold = Token::parse("cold").expect("the token is well formed");
+    let id = SequenceId::new(&stage.ids, stage.now);
+    let steps = SequenceSteps {
+        sequence_id: id,
+        version: 1,
+        steps: (0..steps).map(|at| step(stage, at, &cold)).collect(),
+    };
+    let mut sequence = Sequence::draft(id, stage.user, "drip", stage.now);
+    sequence.steps_version = 1;
+    let insert = Change::InsertSequence {
+        sequence: Box::new(sequence),
+        steps: Some(Box::new(steps.clone())),
+    };
+    let start = Change::SetSequenceStatus {
+        user_id: stage.user,
+        sequence_id: id,
+        from: &[SequenceStatus::Draft],
+        to: SequenceStatus::Active,
+        reason: Some(SequenceReason::ByPerson),
+    };
+    commit(&store, vec![insert, start], stage.now).await;
+    let found = store.sequences_by_id(&[id]).await.expect("the sequence is read");
+    let sequence = found.into_iter().next().expect("the sequence is there");
+    store.close().await;
+    by_hand::checkpoint(stage.file()).await;
+    (sequence, steps)
 }
 
 fn step(stage: &Stage, at: usize, cold: &Token) -> Step {
@@ -341,11 +297,12 @@ pub async fn compare(folder: &Folder, devices: usize, leads: usize, runs: usize)
     let mut compared = Compared::new("enrol", leads);
     for _ in 0..runs {
         let file = setting.stage.copy(folder, "engine");
-        let store = open(&file).await;
+        let rig = Rig::start(&file, &setting.stage, 0, 64).await;
         let started = Cost::so_far(&setting.stage);
-        setting.enrol(&store).await;
+        rig.plan().await;
         let took = Cost::since(&setting.stage, started);
-        store.close().await;
+        drop(rig.engine);
+        rig.store.close().await;
         check(&file, leads).await;
         if rows.is_empty() {
             // Before what is written by hand lies ready in memory.
@@ -369,8 +326,12 @@ pub async fn compare(folder: &Folder, devices: usize, leads: usize, runs: usize)
         println!("memory: at most {before} MiB before, {peak} MiB after the first {leads}");
     }
     let file = setting.stage.copy(folder, "engine");
-    let store = open(&file).await;
-    let (longest, count) = setting.longest_settle(&store).await;
-    store.close().await;
-    println!("the longest of {count} settlements beside it took {longest:.1} ms");
+    let [alone, beside] = setting.settles(&file).await;
+    for (times, when) in [(alone, "alone"), (beside, "beside the enrolment")] {
+        let (middle, late, longest) = (median(&times), at_share(&times, 0.99), at_share(&times, 1.0));
+        let count = times.len();
+        println!(
+            "{count} settlements of {BATCH} {when}: {middle:.1} ms, 99 % within {late:.1} ms, the longest {longest:.1} ms"
+        );
+    }
 }

@@ -1,7 +1,7 @@
-//! Enqueue, audience expansion, drain, begin and enrolments on a file database, each beside the same work written by hand in SQL and
-//! in the same run, interleaved.
+//! Enqueue, audience expansion, drain and enrolments on a file database, each beside the same work written by hand in SQL and
+//! in the same run, interleaved; and begins and steps of sequences over a large backlog beside those over a small one.
 //!
-//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin] [enrol]`
+//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin] [enrol] [scale]`
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints its results")]
 
@@ -9,7 +9,9 @@ mod begin;
 mod by_hand;
 mod engine;
 mod enrol;
+mod fill;
 mod report;
+mod scale;
 mod stage;
 
 use sqlx::Connection;
@@ -82,6 +84,9 @@ async fn main() {
     if wanted("enrol") {
         enrol::compare(&folder, size.devices, size.leads, size.runs.min(3)).await;
     }
+    if wanted("scale") {
+        scale::compare(&folder, size.devices, size.backlog, size.begins).await;
+    }
 }
 
 /// Queues the stage's messages in the database that is copied.
@@ -125,7 +130,7 @@ async fn expand(folder: &Folder, stage: &Stage, size: Size) {
         let file = stage.copy(folder, "engine");
         let rig = Rig::start(&file, stage, 0, 64).await;
         let started = Cost::so_far(stage);
-        rig.expand().await;
+        rig.plan().await;
         let took = Cost::since(stage, started);
         drop(rig.engine);
         rig.store.close().await;

@@ -16,6 +16,14 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that a share of them does not exceed.
+pub fn at_share(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = (sorted.len() as f64 * share).ceil() as usize;
+    sorted[place.clamp(1, sorted.len()) - 1]
+}
+
 /// What a piece of work took.
 #[derive(Debug, Clone, Copy)]
 pub struct Cost {

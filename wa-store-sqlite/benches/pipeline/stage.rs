@@ -1,7 +1,7 @@
 //! The people, devices and the one campaign that every measurement starts from.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use wa_core::domain::audience::AudienceCursor;
 use wa_core::domain::campaign::{Campaign, CampaignStatus};
@@ -9,7 +9,7 @@ use wa_core::domain::content::Content;
 use wa_core::domain::device::Device;
 use wa_core::domain::lead::Lead;
 use wa_core::domain::message::{IdempotencyKey, Message, MessageScope, MessageState};
-use wa_core::domain::phone::{PersonKey, Phone};
+use wa_core::domain::phone::PersonKey;
 use wa_core::domain::platform::Platform;
 use wa_core::id::{CampaignId, DeviceId, IdSource, LeadId, MessageId, UserId};
 use wa_core::seed::Seed;
@@ -18,9 +18,13 @@ use wa_core::time::{Clock, SystemClock, Timestamp};
 use wa_store_sqlite::{SqliteOptions, SqliteStore};
 
 use crate::by_hand;
+use crate::fill::phone;
 
 /// Rows per change set, as the engine commits them.
 pub const PAGE: usize = 500;
+
+/// What everything that is drawn comes from.
+pub static SEED: LazyLock<Seed> = LazyLock::new(|| Seed::from_number(1));
 
 /// A folder that goes away with its value.
 #[derive(Debug)]
@@ -67,7 +71,7 @@ impl Stage {
         let user = UserId::new(&ids, now);
         let file = folder.file(&format!("{name}.db"));
         let store = open(&file).await;
-        let seed = store.seed(&Seed::from_number(1)).await.expect("the seed is kept");
+        let seed = store.seed(&SEED).await.expect("the seed is kept");
         let devices: Vec<_> = (0..devices).map(|_| DeviceId::new(&ids, now)).collect();
         for (page, chunk) in devices.chunks(PAGE).enumerate() {
             let changes = chunk.iter().enumerate().map(|(at, id)| {
@@ -97,7 +101,7 @@ impl Stage {
             let mut changes = Vec::with_capacity(chunk.len());
             for number in chunk {
                 let device = devices[number % devices.len()];
-                let phone = Phone::from_e164(&format!("+6012{number:07}")).expect("the number is well formed");
+                let phone = phone(*number);
                 let mut lead = Lead::new(LeadId::new(&ids, now), user, Some(device), phone, now);
                 lead.name = format!("Ali bin Abu {number}");
                 let person = PersonKey::of(&seed, user, &phone);
