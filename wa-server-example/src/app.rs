@@ -16,6 +16,7 @@ use wa_core::store::AppStore;
 use wa_core::time::{Clock, Monotonic, Timestamp};
 
 use crate::assemble::EngineSlot;
+use crate::forecasts::Forecasts;
 use crate::http::auth::{BASIC_REMEMBERED_FOR, TRIES_MAX, TRIES_PER_ACCOUNT_MAX, TRIES_PER_ADDRESS_MAX, TRIES_SPAN};
 use crate::http::limit::{Buckets, Windows};
 use crate::http::metrics::Meters;
@@ -39,6 +40,7 @@ pub struct App {
     pub(crate) transports: Transports,
     pub(crate) media: Arc<FileMedia>,
     pub(crate) imports: Imports,
+    pub(crate) forecasts: Forecasts,
     pub(crate) started_at: Timestamp,
 }
 
@@ -55,6 +57,7 @@ impl App {
         } = parts;
         Self {
             limits: Limits::new(&settings),
+            forecasts: Forecasts::new(settings.forecasts_max),
             started_at: clock.wall(),
             store,
             clock,

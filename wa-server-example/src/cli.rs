@@ -1,6 +1,7 @@
 //! The command line. Its commands open the database without an engine: beside a running server there is never a second one.
 
 mod campaign;
+mod forecast;
 mod leads;
 mod sequence;
 mod serve;
@@ -18,7 +19,7 @@ use wa_core::engine::settings::AccessSettings;
 use wa_core::store::{AccessStore, AppStore, Store};
 use wa_core::time::{Clock, SystemClock};
 
-use crate::assemble::open_store;
+use crate::assemble::{open_store, transports};
 use crate::demo::DemoArgs;
 use crate::loopback::GatewayArgs;
 use crate::settings::{SettingArgs, Settings, Source};
@@ -44,10 +45,10 @@ enum Command {
     /// Import and export leads.
     #[command(subcommand)]
     Leads(leads::LeadsCommand),
-    /// Show how campaigns are doing.
+    /// Show how campaigns are doing, and what they will do.
     #[command(subcommand)]
     Campaign(campaign::CampaignCommand),
-    /// Show how sequences are doing.
+    /// Show how sequences are doing, and what they will do.
     #[command(subcommand)]
     Sequence(sequence::SequenceCommand),
     /// Show a campaign over fake gateways on this machine, from its start to its end.
@@ -138,11 +139,25 @@ impl Offline {
 
     /// The operations of an engine that does not run.
     async fn handle(&self) -> Result<Handle, Failure> {
+        let core = self.builder().open().await?;
+        Ok(Handle::new(core))
+    }
+
+    /// The same, with the transports, which tell what they can carry.
+    async fn handle_with_transports(&self) -> Result<Handle, Failure> {
+        crate::tls::choose();
+        let mut builder = self.builder();
+        for transport in transports(&self.settings)? {
+            builder = builder.transport(transport);
+        }
+        Ok(Handle::new(builder.open().await?))
+    }
+
+    fn builder(&self) -> EngineBuilder {
         let store: Arc<dyn Store> = self.store.clone();
         let people: Arc<dyn AccessStore> = self.store.clone();
         let builder = EngineBuilder::new(store, Arc::new(self.clock.clone()), self.settings.engine.clone());
-        let core = builder.settings(Arc::new(AccessSettings::new(people))).open().await?;
-        Ok(Handle::new(core))
+        builder.settings(Arc::new(AccessSettings::new(people)))
     }
 }
 

@@ -7,6 +7,7 @@ pub mod devices;
 pub mod envelope;
 pub mod error;
 pub mod extract;
+pub mod forecasts;
 pub mod gateway_hooks;
 pub mod health;
 pub mod history;

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod csv_file;
 pub mod demo;
 pub mod entry_csv;
+mod forecasts;
 pub mod http;
 pub mod import;
 pub mod lead_csv;

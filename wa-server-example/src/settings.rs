@@ -1,7 +1,7 @@
 //! Settings from flags, environment and file, in this order of precedence.
 
 mod args;
-mod parse;
+pub(crate) mod parse;
 mod source;
 pub mod table;
 
@@ -16,6 +16,7 @@ use wa_core::domain::pacing::{Caps, PacingPolicy, PacingProfile, WarmUp};
 use wa_core::domain::phone::Region;
 use wa_core::domain::schedule::TimeZone;
 use wa_core::engine::config::EngineConfig;
+use wa_core::simulation::forecast::ForecastOptions;
 
 pub use args::SettingArgs;
 pub use source::Source;
@@ -110,6 +111,12 @@ pub struct Settings {
     pub media_bytes_max: u64,
     /// `IMAGE_COMPRESSION`
     pub image_compression: bool,
+    /// `FORECASTS_MAX`
+    pub forecasts_max: usize,
+    /// `FORECAST_RECIPIENTS_MAX`
+    pub forecast_recipients_max: u64,
+    /// `FORECAST_TIMEOUT`
+    pub forecast_timeout: Duration,
     /// `STOP_TIMEOUT`
     pub stop_timeout: Duration,
     /// What the engine is configured with.
@@ -219,6 +226,9 @@ impl Settings {
             import_row_bytes_max: read.number("IMPORT_ROW_BYTES_MAX", 1_024..=16 << 20),
             media_bytes_max: read.number("MEDIA_BYTES_MAX", 1..=1 << 30),
             image_compression: read.flag("IMAGE_COMPRESSION"),
+            forecasts_max: read.number("FORECASTS_MAX", 1..=64),
+            forecast_recipients_max: read.number("FORECAST_RECIPIENTS_MAX", 1..=ForecastOptions::RECIPIENTS_LIMIT),
+            forecast_timeout: read.duration("FORECAST_TIMEOUT"),
             stop_timeout: read.duration("STOP_TIMEOUT"),
             engine,
             unused: table::NOT_YET_USED

@@ -1,9 +1,11 @@
-//! `campaign`: how campaigns are doing.
+//! `campaign`: how campaigns are doing, and what they will do.
 
 use clap::Subcommand;
+use wa_core::domain::message::MessageScope;
 use wa_core::id::CampaignId;
 use wa_core::store::{CampaignFilter, PageRequest};
 
+use super::forecast::{self, ForecastArgs};
 use super::{Failure, Offline, row, say};
 use crate::settings::Settings;
 
@@ -17,6 +19,16 @@ pub(super) enum CampaignCommand {
         #[arg(long)]
         user: String,
     },
+    /// Tell what one campaign will do: what goes out per day and device, when it ends, who is skipped and why.
+    Forecast {
+        /// The campaign.
+        id: CampaignId,
+        /// The login of the user.
+        #[arg(long)]
+        user: String,
+        #[command(flatten)]
+        args: ForecastArgs,
+    },
 }
 
 /// How many campaigns are shown.
@@ -24,7 +36,12 @@ const SHOWN_MAX: u32 = 20;
 
 pub(super) async fn run(command: CampaignCommand, settings: Settings) -> Result<(), Failure> {
     let offline = Offline::open(settings).await?;
-    let CampaignCommand::Status { id, user } = command;
+    let (id, user) = match command {
+        CampaignCommand::Status { id, user } => (id, user),
+        CampaignCommand::Forecast { id, user, args } => {
+            return forecast::run(&offline, &user, MessageScope::Campaign(id), &args).await;
+        }
+    };
     let scope = offline.scope(&user).await?;
     let handle = offline.handle().await?;
     let Some(id) = id else {

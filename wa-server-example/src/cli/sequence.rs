@@ -1,9 +1,11 @@
-//! `sequence`: how sequences are doing.
+//! `sequence`: how sequences are doing, and what they will do.
 
 use clap::Subcommand;
+use wa_core::domain::message::MessageScope;
 use wa_core::id::SequenceId;
 use wa_core::store::{PageRequest, SequenceFilter, Span};
 
+use super::forecast::{self, ForecastArgs};
 use super::{Failure, Offline, row, say};
 use crate::settings::Settings;
 
@@ -17,6 +19,16 @@ pub(super) enum SequenceCommand {
         #[arg(long)]
         user: String,
     },
+    /// Tell what one sequence will do: what goes out per day and device, when it ends, who is skipped and why.
+    Forecast {
+        /// The sequence.
+        id: SequenceId,
+        /// The login of the user.
+        #[arg(long)]
+        user: String,
+        #[command(flatten)]
+        args: ForecastArgs,
+    },
 }
 
 /// How many sequences are shown.
@@ -24,7 +36,12 @@ const SHOWN_MAX: u32 = 20;
 
 pub(super) async fn run(command: SequenceCommand, settings: Settings) -> Result<(), Failure> {
     let offline = Offline::open(settings).await?;
-    let SequenceCommand::Status { id, user } = command;
+    let (id, user) = match command {
+        SequenceCommand::Status { id, user } => (id, user),
+        SequenceCommand::Forecast { id, user, args } => {
+            return forecast::run(&offline, &user, MessageScope::Sequence(id), &args).await;
+        }
+    };
     let scope = offline.scope(&user).await?;
     let handle = offline.handle().await?;
     let Some(id) = id else {

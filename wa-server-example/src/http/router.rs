@@ -9,8 +9,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::extract::Locked;
 use super::{
-    auth, campaigns, devices, gateway_hooks, health, history, imports, layers, lead_webhook, leads, messages, metrics,
-    openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
+    auth, campaigns, devices, forecasts, gateway_hooks, health, history, imports, layers, lead_webhook, leads,
+    messages, metrics, openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
 };
 use crate::app::App;
 
@@ -30,6 +30,7 @@ pub(super) fn table() -> OpenApiRouter<Locked> {
         .merge(campaigns::routes())
         .merge(sequences::routes())
         .merge(sequence_contacts::routes())
+        .merge(forecasts::routes())
         .merge(templates::routes())
         .merge(messages::routes())
         .merge(pictures::routes())

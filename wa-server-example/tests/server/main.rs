@@ -9,6 +9,7 @@
 mod access;
 mod api;
 mod first_campaign;
+mod forecasts;
 mod import_while_sending;
 mod kill_loop;
 mod play;
