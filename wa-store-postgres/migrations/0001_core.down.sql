@@ -1,0 +1,12 @@
+DROP TABLE events;
+DROP TABLE device_commands;
+DROP TABLE suppressions;
+DROP TABLE saved_texts;
+DROP TABLE campaign_entries;
+DROP TABLE campaigns;
+DROP TABLE lead_tokens;
+DROP TABLE leads;
+DROP TABLE devices;
+DROP TABLE planner;
+DROP TABLE nodes;
+DROP TABLE meta;

@@ -1,0 +1,4 @@
+DROP TABLE replies;
+DROP TABLE tallies;
+DROP TABLE attempts;
+DROP TABLE messages;

@@ -1,0 +1,4 @@
+DROP TABLE import_refusals;
+DROP TABLE imports;
+DROP TABLE login_sessions;
+DROP TABLE users;

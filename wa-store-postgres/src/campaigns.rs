@@ -1,0 +1,797 @@
+//! Campaigns, their audiences and saved texts.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnection;
+use sqlx::{Postgres, QueryBuilder};
+use uuid::Uuid;
+use wa_core::domain::access::RequestScope;
+use wa_core::domain::audience::{Audience, AudienceCursor, AudienceLead, CampaignEntry};
+use wa_core::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Dressing, Routing};
+use wa_core::domain::content::Content;
+use wa_core::domain::pacing::DelayRange;
+use wa_core::domain::phone::{PersonKey, Phone};
+use wa_core::domain::saved_text::SavedText;
+use wa_core::domain::schedule::{LatePolicy, LocalDate, LocalTime, QuietHours, TimeZone};
+use wa_core::event::Event;
+use wa_core::id::{CampaignId, EventId, LeadId, TemplateId, UserId};
+use wa_core::store::{CampaignFilter, CampaignStore, LeadFilter, Page, PageRequest, StoreError, WriteClass};
+use wa_core::time::Timestamp;
+
+use crate::commands::insert_events;
+use crate::devices::{device_of, folded};
+use crate::error::{Done, Fail};
+use crate::insert::{Bound, insert, query, run_over};
+use crate::leads::Wanted;
+use crate::lock::{Mode, Space};
+use crate::row::{Columns, custom_json, device_list, int, json, keys, read_all, uuid};
+use crate::{Op, PostgresStore};
+
+macro_rules! campaign {
+    ($from:literal) => {
+        concat!(
+            "SELECT c.id, c.user_id, c.device_id, c.body, c.status, c.reason, c.status_at, c.scheduled_at, c.cursor_kind,
+                c.cursor_lead, c.cursor_entry, c.started_at, c.resumed_at, c.paused_at, c.ended_at, c.created_at,
+                c.updated_at, c.version ",
+            $from
+        )
+    };
+}
+
+/// `campaign`, by the unique index of ids.
+pub(crate) const VISIBLE: &str = campaign!(
+    "FROM campaigns c WHERE c.id = $1 AND c.user_id = $2
+    AND ($3::uuid[] IS NULL OR c.device_id = ANY ($3))"
+);
+/// `campaigns_by_id`, by the unique index of ids, in the order asked.
+pub(crate) const BY_ID: &str = campaign!(
+    "FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN campaigns c ON c.id = j.value ORDER BY j.key"
+);
+/// `campaigns_due`, by `campaigns_scheduled`.
+pub(crate) const DUE: &str = campaign!(
+    "FROM campaigns c
+    WHERE c.status = 2 AND c.reason IS DISTINCT FROM 3 AND c.scheduled_at <= $1 ORDER BY c.scheduled_at, c.id LIMIT $2"
+);
+/// `next_campaign_at`, by `campaigns_scheduled`.
+pub(crate) const NEXT: &str = "
+    SELECT scheduled_at FROM campaigns
+    WHERE status = 2 AND reason IS DISTINCT FROM 3 AND scheduled_at IS NOT NULL ORDER BY scheduled_at LIMIT 1";
+/// `campaigns_expanding`, by `campaigns_running`.
+pub(crate) const EXPANDING: &str = campaign!(
+    "FROM campaigns c
+    WHERE c.status = 3 AND c.cursor_kind <> 3 ORDER BY c.id LIMIT $1"
+);
+/// `complete_campaigns`: the users of those that may be completed.
+pub(crate) const COMPLETABLE: &str = "
+    SELECT c.user_id FROM campaigns c
+    WHERE c.status = 3 AND c.cursor_kind = 3 AND NOT EXISTS (
+        SELECT 1 FROM messages m WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = c.id
+    )
+    ORDER BY c.id LIMIT $1";
+/// `complete_campaigns`: running, expanded and without open messages, by `campaigns_running` and `messages_open`; whether
+/// each has messages at all, by `messages_scope`.
+/// No EXISTS for the latter: Postgres may read all messages of all campaigns into a hash table for that.
+pub(crate) const COMPLETE: &str = "
+    UPDATE campaigns SET status = 5, status_at = $1, ended_at = $1, version = version + 1,
+        reason = CASE WHEN (
+            SELECT true FROM messages m WHERE m.scope_kind = 1 AND m.scope_id = campaigns.id LIMIT 1
+        ) THEN NULL ELSE 5 END
+    WHERE id IN (
+        SELECT c.id FROM campaigns c
+        WHERE c.status = 3 AND c.cursor_kind = 3 AND c.user_id = ANY ($3) AND NOT EXISTS (
+            SELECT 1 FROM messages m
+            WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = c.id
+        )
+        ORDER BY c.id LIMIT $2
+    )
+    RETURNING id";
+/// `persons_in`, by `messages_person`, in the order asked.
+pub(crate) const PERSONS_IN: &str = "
+    SELECT j.value FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) WHERE EXISTS (
+        SELECT 1 FROM messages m
+        WHERE m.person = j.value AND m.scope_kind = 1 AND m.scope_id = $2
+            AND NOT (m.state = 8 AND m.reason IS NOT DISTINCT FROM 2)
+    ) ORDER BY j.key";
+/// `entries_page`, by the primary key.
+pub(crate) const ENTRIES: &str = "
+    SELECT campaign_id, position, phone, name, text, custom FROM campaign_entries
+    WHERE campaign_id = $1 AND position > $2 ORDER BY position LIMIT $3";
+/// `audience_size` of entries, by the primary key.
+pub(crate) const ENTRY_COUNT: &str = "SELECT count(*) FROM campaign_entries WHERE campaign_id = $1";
+
+/// `commit`: by the unique index of ids.
+pub(crate) const ONE: &str = campaign!("FROM campaigns c WHERE c.id = $1");
+pub(crate) const INSERT: &str = "
+    INSERT INTO campaigns (title_key, device_id, body, status, reason, status_at, scheduled_at, cursor_kind, cursor_lead,
+        cursor_entry, started_at, resumed_at, paused_at, ended_at, created_at, updated_at, version, id, user_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+/// `commit`: by the unique index of ids.
+pub(crate) const UPDATE: &str = "
+    UPDATE campaigns SET title_key = $1, device_id = $2, body = $3, status = $4, reason = $5, status_at = $6, scheduled_at = $7,
+        cursor_kind = $8, cursor_lead = $9, cursor_entry = $10, started_at = $11, resumed_at = $12, paused_at = $13, ended_at = $14,
+        created_at = $15, updated_at = $16, version = $17
+    WHERE id = $18 AND user_id = $19";
+/// `AdvanceCursor`: one statement with its preconditions, by the unique index of ids.
+pub(crate) const ADVANCE: &str = "
+    UPDATE campaigns SET cursor_kind = $1, cursor_lead = $2, cursor_entry = $3, version = version + 1
+    WHERE id = $4 AND status = 3 AND cursor_kind = $5 AND cursor_lead IS NOT DISTINCT FROM $6
+        AND cursor_entry IS NOT DISTINCT FROM $7";
+pub(crate) const EXISTS: &str = "SELECT 1 FROM campaigns WHERE id = $1";
+/// `commit`: whether a campaign has open messages, by `messages_open`.
+pub(crate) const HAS_OPEN: &str = "
+    SELECT EXISTS (SELECT 1 FROM messages
+        WHERE scope_kind = 1 AND state < 5 AND scope_id = $1)";
+/// `commit`: whether a campaign has messages, by `messages_scope`.
+pub(crate) const HAS_MESSAGES: &str = "
+    SELECT EXISTS (SELECT 1 FROM messages WHERE scope_kind = 1 AND scope_id = $1)";
+/// `commit`: leaves the mark for `sweep`. By the unique index of ids.
+pub(crate) const MARK: &str = "UPDATE campaigns SET sweep = true WHERE id = $1";
+/// `DeleteCampaign`: entries go with it. By the unique index of ids.
+pub(crate) const DELETE: &str = "DELETE FROM campaigns WHERE id = $1";
+/// `ErasePerson`: by `campaign_entries_phone` and the unique index of ids.
+pub(crate) const ERASE_ENTRIES: &str = "
+    DELETE FROM campaign_entries WHERE phone = $1
+        AND (SELECT c.user_id FROM campaigns c WHERE c.id = campaign_entries.campaign_id) = $2";
+/// `InsertEntries`: a position that is there already is left alone.
+static INSERT_ENTRIES: LazyLock<String> = LazyLock::new(|| {
+    insert(
+        "INSERT INTO campaign_entries (campaign_id, position, phone, name, text, custom)",
+        "uitttt",
+        "ON CONFLICT DO NOTHING",
+    )
+});
+
+macro_rules! saved {
+    ($from:literal) => {
+        concat!(
+            "SELECT t.id, t.user_id, t.name, t.content, t.created_at, t.updated_at, t.version ",
+            $from
+        )
+    };
+}
+
+/// `saved_text`, `commit`: by the unique index of ids.
+pub(crate) const SAVED: &str = saved!("FROM saved_texts t WHERE t.id = $1 AND t.user_id = $2");
+/// `saved_texts`, by the unique index of user and id.
+pub(crate) const SAVED_PAGE: &str =
+    saved!("FROM saved_texts t WHERE t.user_id = $1 AND t.id > $2 ORDER BY t.id LIMIT $3");
+pub(crate) const INSERT_SAVED: &str = "
+    INSERT INTO saved_texts (name, name_key, content, created_at, updated_at, version, id, user_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+pub(crate) const UPDATE_SAVED: &str = "
+    UPDATE saved_texts SET name = $1, name_key = $2, content = $3, created_at = $4, updated_at = $5, version = $6
+    WHERE id = $7 AND user_id = $8";
+pub(crate) const DELETE_SAVED: &str = "DELETE FROM saved_texts WHERE id = $1 AND user_id = $2";
+
+/// What a person writes of a campaign: the part of the row of which nothing is asked.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    title: String,
+    content: Content,
+    content_version: i32,
+    audience: Audience,
+    routing: Routing,
+    time_zone: TimeZone,
+    date: Option<LocalDate>,
+    time: Option<LocalTime>,
+    late_policy: LatePolicy,
+    delay: Option<DelayRange>,
+    quiet_hours: Option<QuietHours>,
+    dressing: Dressing,
+    expires_after: Duration,
+}
+
+/// The columns of a cursor.
+fn cursor_columns(cursor: AudienceCursor) -> (u8, Option<Uuid>, Option<u32>) {
+    match cursor {
+        AudienceCursor::Start => (0, None, None),
+        AudienceCursor::Lead(lead) => (1, Some(uuid(&lead)), None),
+        AudienceCursor::Entry(position) => (2, None, Some(position)),
+        AudienceCursor::Done => (3, None, None),
+    }
+}
+
+fn read_cursor(c: &mut Columns<'_>) -> Done<AudienceCursor> {
+    let kind = c.int()?;
+    let lead: Option<LeadId> = c.opt_key("cursor_lead")?;
+    let entry = c.opt_int()?.and_then(|position| u32::try_from(position).ok());
+    match (kind, lead, entry) {
+        (0, None, None) => Ok(AudienceCursor::Start),
+        (1, Some(lead), None) => Ok(AudienceCursor::Lead(lead)),
+        (2, None, Some(position)) => Ok(AudienceCursor::Entry(position)),
+        (3, None, None) => Ok(AudienceCursor::Done),
+        _ => Err(Fail::Unreadable("cursor")),
+    }
+}
+
+fn read_campaign(c: &mut Columns<'_>) -> Done<Campaign> {
+    let (id, user_id, device_id) = (c.key("id")?, c.key("user_id")?, c.opt_key("device_id")?);
+    let body: Body = c.json("body")?;
+    Ok(Campaign {
+        id,
+        user_id,
+        title: body.title,
+        content: body.content,
+        content_version: body.content_version,
+        audience: body.audience,
+        device_id,
+        routing: body.routing,
+        time_zone: body.time_zone,
+        date: body.date,
+        time: body.time,
+        late_policy: body.late_policy,
+        delay: body.delay,
+        quiet_hours: body.quiet_hours,
+        dressing: body.dressing,
+        expires_after: body.expires_after,
+        status: c.kind("status", CampaignStatus::from_u8)?,
+        reason: c.opt_kind("reason", CampaignReason::from_u8)?,
+        status_at: c.at()?,
+        scheduled_at: c.opt_at()?,
+        cursor: read_cursor(c)?,
+        started_at: c.opt_at()?,
+        resumed_at: c.opt_at()?,
+        paused_at: c.opt_at()?,
+        ended_at: c.opt_at()?,
+        created_at: c.at()?,
+        updated_at: c.at()?,
+        version: c.int()?,
+    })
+}
+
+fn bind<'q>(statement: Bound<'q>, campaign: &Campaign) -> Bound<'q> {
+    let body = Body {
+        title: campaign.title.clone(),
+        content: campaign.content.clone(),
+        content_version: campaign.content_version,
+        audience: campaign.audience.clone(),
+        routing: campaign.routing,
+        time_zone: campaign.time_zone,
+        date: campaign.date,
+        time: campaign.time,
+        late_policy: campaign.late_policy,
+        delay: campaign.delay,
+        quiet_hours: campaign.quiet_hours,
+        dressing: campaign.dressing.clone(),
+        expires_after: campaign.expires_after,
+    };
+    let (kind, lead, entry) = cursor_columns(campaign.cursor);
+    statement
+        .bind(folded(&campaign.title))
+        .bind(campaign.device_id.as_ref())
+        .bind(json(&body))
+        .bind(campaign.status as u8)
+        .bind(campaign.reason.map(|reason| reason as u8))
+        .bind(campaign.status_at.as_millis())
+        .bind(campaign.scheduled_at.map(Timestamp::as_millis))
+        .bind(kind)
+        .bind(lead)
+        .bind(entry)
+        .bind(campaign.started_at.map(Timestamp::as_millis))
+        .bind(campaign.resumed_at.map(Timestamp::as_millis))
+        .bind(campaign.paused_at.map(Timestamp::as_millis))
+        .bind(campaign.ended_at.map(Timestamp::as_millis))
+        .bind(campaign.created_at.as_millis())
+        .bind(campaign.updated_at.as_millis())
+        .bind(campaign.version)
+        .bind(&campaign.id)
+        .bind(&campaign.user_id)
+}
+
+async fn campaign_of(connection: &mut PgConnection, user: UserId, id: CampaignId) -> Done<Campaign> {
+    let row = query(ONE).bind(&id).fetch_optional(connection).await?;
+    let campaign = row.map(|row| read_campaign(&mut Columns::of(&row))).transpose()?;
+    campaign
+        .filter(|campaign| campaign.user_id == user)
+        .ok_or(Fail::not_found("campaign"))
+}
+
+/// The devices that a campaign names belong to its user; one that it named before may be deleted.
+async fn check_devices(connection: &mut PgConnection, campaign: &Campaign) -> Done<()> {
+    let audience_device = match &campaign.audience {
+        Audience::Leads { device_id, .. } => *device_id,
+        _ => None,
+    };
+    for device in campaign.device_id.into_iter().chain(audience_device) {
+        device_of(connection, campaign.user_id, device).await?;
+    }
+    Ok(())
+}
+
+/// Adds a campaign; a taken id is refused by the unique index.
+pub(crate) async fn insert_campaign(connection: &mut PgConnection, campaign: &Campaign) -> Done<()> {
+    check_devices(connection, campaign).await?;
+    bind(query(INSERT), campaign).execute(connection).await?;
+    Ok(())
+}
+
+/// Replaces what a person edits.
+pub(crate) async fn update_campaign(connection: &mut PgConnection, campaign: Campaign) -> Done<()> {
+    let old = campaign_of(connection, campaign.user_id, campaign.id).await?;
+    let moves = old.status != campaign.status;
+    if old.version != campaign.version || (moves && !old.status.can_become(campaign.status)) {
+        return Err(Fail::conflict("campaign"));
+    }
+    let new = Campaign {
+        created_at: old.created_at,
+        version: old.version + 1,
+        ..campaign
+    };
+    check_devices(connection, &new).await?;
+    put_campaign(connection, &new, old.status).await
+}
+
+/// Writes a campaign whose status may have changed, with the mark that makes `sweep` move its messages; one with open
+/// messages is not completed.
+async fn put_campaign(connection: &mut PgConnection, campaign: &Campaign, before: CampaignStatus) -> Done<()> {
+    bind(query(UPDATE), campaign).execute(connection).await?;
+    if campaign.status != before && is_there(connection, HAS_OPEN, campaign.id).await? {
+        if campaign.status == CampaignStatus::Completed {
+            return Err(Fail::conflict("campaign"));
+        }
+        query(MARK).bind(&campaign.id).execute(connection).await?;
+    }
+    Ok(())
+}
+
+async fn is_there(connection: &mut PgConnection, sql: &'static str, id: CampaignId) -> Done<bool> {
+    Ok(query(sql).bind(&id).number(connection).await? == Some(1))
+}
+
+/// Deletes a campaign that never started.
+pub(crate) async fn delete_campaign(connection: &mut PgConnection, user: UserId, id: CampaignId) -> Done<()> {
+    let campaign = campaign_of(connection, user, id).await?;
+    let never_started = campaign.started_at.is_none()
+        && matches!(
+            campaign.status,
+            CampaignStatus::Draft | CampaignStatus::Scheduled | CampaignStatus::Cancelled
+        );
+    if !never_started || is_there(connection, HAS_MESSAGES, id).await? {
+        return Err(Fail::conflict("campaign"));
+    }
+    query(DELETE).bind(&id).execute(connection).await?;
+    Ok(())
+}
+
+/// Moves a campaign to a status.
+pub(crate) async fn set_status(
+    connection: &mut PgConnection,
+    (user, id): (UserId, CampaignId),
+    from: &[CampaignStatus],
+    (to, reason): (CampaignStatus, Option<CampaignReason>),
+    now: Timestamp,
+) -> Done<()> {
+    let mut campaign = campaign_of(connection, user, id).await?;
+    let before = campaign.status;
+    if !from.contains(&before) || (before != to && !before.can_become(to)) {
+        return Err(Fail::conflict("campaign"));
+    }
+    campaign.status = to;
+    campaign.reason = reason;
+    campaign.status_at = now;
+    campaign.version += 1;
+    if before != to {
+        match to {
+            CampaignStatus::Triggered if before == CampaignStatus::Scheduled => {
+                campaign.started_at.get_or_insert(now);
+            }
+            CampaignStatus::Triggered => {
+                campaign.resumed_at = Some(now);
+                campaign.ended_at = None;
+            }
+            CampaignStatus::Paused => campaign.paused_at = Some(now),
+            CampaignStatus::Completed | CampaignStatus::Failed | CampaignStatus::Cancelled => {
+                campaign.ended_at = Some(now);
+            }
+            CampaignStatus::Draft | CampaignStatus::Scheduled => {}
+        }
+    }
+    put_campaign(connection, &campaign, before).await
+}
+
+/// Adds uploaded recipients to drafts.
+pub(crate) async fn insert_entries(connection: &mut PgConnection, entries: &[CampaignEntry]) -> Done<()> {
+    let campaigns: HashSet<CampaignId> = entries.iter().map(|entry| entry.campaign_id).collect();
+    for id in campaigns {
+        let row = query(ONE)
+            .bind(&id)
+            .fetch_optional(connection)
+            .await?
+            .ok_or(Fail::not_found("campaign"))?;
+        if read_campaign(&mut Columns::of(&row))?.status != CampaignStatus::Draft {
+            return Err(Fail::conflict("campaign"));
+        }
+    }
+    run_over(connection, INSERT_ENTRIES.as_str(), entries, |row, entry| {
+        row.bind(&entry.campaign_id)
+            .bind(entry.position)
+            .bind(entry.phone.as_e164().to_owned())
+            .bind(entry.name.clone())
+            .bind(entry.text.clone())
+            .bind(custom_json(&entry.custom))
+    })
+    .await?;
+    Ok(())
+}
+
+/// Moves the cursor of a running campaign.
+pub(crate) async fn advance_cursor(
+    connection: &mut PgConnection,
+    id: CampaignId,
+    from: AudienceCursor,
+    to: AudienceCursor,
+) -> Done<()> {
+    let (from, to) = (cursor_columns(from), cursor_columns(to));
+    let moved = query(ADVANCE)
+        .bind(to.0)
+        .bind(to.1)
+        .bind(to.2)
+        .bind(&id)
+        .bind(from.0)
+        .bind(from.1)
+        .bind(from.2)
+        .execute(connection)
+        .await?;
+    if moved.rows_affected() == 1 {
+        return Ok(());
+    }
+    let there = query(EXISTS).bind(&id).exists(connection).await?;
+    Err(if there {
+        Fail::conflict("campaign")
+    } else {
+        Fail::not_found("campaign")
+    })
+}
+
+/// Deletes the entries of a user's campaigns with a number.
+pub(crate) async fn erase_entries(connection: &mut PgConnection, user: UserId, phone: Phone) -> Done<()> {
+    query(ERASE_ENTRIES)
+        .bind(phone.as_e164().to_owned())
+        .bind(&user)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn read_entry(c: &mut Columns<'_>) -> Done<CampaignEntry> {
+    Ok(CampaignEntry {
+        campaign_id: c.key("campaign_id")?,
+        position: c.small("position")?,
+        phone: Phone::from_e164(c.str()?).map_err(|_| Fail::Unreadable("phone"))?,
+        name: c.text()?,
+        text: c.opt_text()?,
+        custom: c.opt_json("custom")?.unwrap_or_default(),
+    })
+}
+
+fn read_saved(c: &mut Columns<'_>) -> Done<SavedText> {
+    Ok(SavedText {
+        id: c.key("id")?,
+        user_id: c.key("user_id")?,
+        name: c.text()?,
+        content: c.json("content")?,
+        created_at: c.at()?,
+        updated_at: c.at()?,
+        version: c.int()?,
+    })
+}
+
+fn bind_saved<'q>(statement: Bound<'q>, saved: &SavedText) -> Bound<'q> {
+    statement
+        .bind(saved.name.clone())
+        .bind(folded(&saved.name))
+        .bind(json(&saved.content))
+        .bind(saved.created_at.as_millis())
+        .bind(saved.updated_at.as_millis())
+        .bind(saved.version)
+        .bind(&saved.id)
+        .bind(&saved.user_id)
+}
+
+async fn saved_text_of(connection: &mut PgConnection, user: UserId, id: TemplateId) -> Done<SavedText> {
+    let row = query(SAVED)
+        .bind(&id)
+        .bind(&user)
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Fail::not_found("saved text"))?;
+    read_saved(&mut Columns::of(&row))
+}
+
+/// Adds a saved text; a taken name or id is refused by the unique indexes.
+pub(crate) async fn insert_saved_text(connection: &mut PgConnection, saved: &SavedText) -> Done<()> {
+    bind_saved(query(INSERT_SAVED), saved).execute(connection).await?;
+    Ok(())
+}
+
+/// Replaces a saved text.
+pub(crate) async fn update_saved_text(connection: &mut PgConnection, saved: SavedText) -> Done<()> {
+    let old = saved_text_of(connection, saved.user_id, saved.id).await?;
+    if old.version != saved.version {
+        return Err(Fail::conflict("saved text"));
+    }
+    let new = SavedText {
+        created_at: old.created_at,
+        version: old.version + 1,
+        ..saved
+    };
+    bind_saved(query(UPDATE_SAVED), &new).execute(connection).await?;
+    Ok(())
+}
+
+/// Deletes a saved text.
+pub(crate) async fn delete_saved_text(connection: &mut PgConnection, user: UserId, id: TemplateId) -> Done<()> {
+    let statement = query(DELETE_SAVED).bind(&id).bind(&user);
+    let deleted = statement.execute(connection).await?.rows_affected();
+    if deleted == 0 {
+        Err(Fail::not_found("saved text"))
+    } else {
+        Ok(())
+    }
+}
+
+async fn complete(
+    connection: &mut PgConnection,
+    space: Space,
+    events: &[EventId],
+    now: Timestamp,
+) -> Done<Vec<Campaign>> {
+    let limit = int(events.len() as u64);
+    let rows = query(COMPLETABLE).bind(limit).fetch_all(connection).await?;
+    let users: BTreeSet<UserId> = read_all(&rows, |c| c.key("user_id"))?.into_iter().collect();
+    if users.is_empty() {
+        return Ok(Vec::new());
+    }
+    space.locks().users(&users, Mode::Alone).take(connection).await?;
+    let rows = query(COMPLETE)
+        .bind(now.as_millis())
+        .bind(limit)
+        .bind(keys(&users))
+        .fetch_all(connection)
+        .await?;
+    let mut ids: Vec<CampaignId> = read_all(&rows, |c| c.key("id"))?;
+    ids.sort_unstable();
+    let rows = query(BY_ID).bind(keys(&ids)).fetch_all(connection).await?;
+    let completed = read_all(&rows, read_campaign)?;
+    let told = completed.iter().zip(events);
+    let told: Vec<Event> = told
+        .map(|(campaign, id)| Event::campaign_status(*id, campaign, now))
+        .collect();
+    insert_events(connection, &told).await?;
+    Ok(completed)
+}
+
+/// The statement of a page of campaigns, newest first, by `campaigns_user`.
+pub(crate) fn page_statement(
+    scope: &RequestScope,
+    filter: &CampaignFilter,
+    page: &PageRequest<CampaignId>,
+) -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new(campaign!("FROM campaigns c WHERE c.user_id = "));
+    sql.push_bind(uuid(&scope.user_id));
+    if let Some(after) = &page.after {
+        sql.push(" AND c.id < ").push_bind(uuid(after));
+    }
+    if let Some(devices) = device_list(scope) {
+        sql.push(" AND c.device_id = ANY (").push_bind(devices).push(")");
+    }
+    if !filter.statuses.is_empty() {
+        let statuses = crate::row::number_list(filter.statuses.iter().map(|status| *status as u8));
+        sql.push(" AND c.status = ANY (").push_bind(statuses).push(")");
+    }
+    if let Some(from) = filter.from {
+        sql.push(" AND c.scheduled_at >= ").push_bind(from.as_millis());
+    }
+    if let Some(until) = filter.until {
+        sql.push(" AND c.scheduled_at < ").push_bind(until.as_millis());
+    }
+    if let Some(text) = &filter.search {
+        sql.push(" AND strpos(c.title_key, ")
+            .push_bind(folded(text))
+            .push(") > 0");
+    }
+    sql.push(" ORDER BY c.id DESC LIMIT ")
+        .push_bind(int(page.clamped() as u64 + 1));
+    sql
+}
+
+/// The filter and the latest creation of the leads of an audience; `None` for entries.
+fn audience_filter(campaign: &Campaign) -> Option<(LeadFilter, Option<Timestamp>)> {
+    match &campaign.audience {
+        Audience::Leads {
+            niche,
+            target,
+            device_id,
+        } => {
+            let filter = LeadFilter {
+                niche: niche.clone(),
+                target: *target,
+                device_id: *device_id,
+                ..LeadFilter::default()
+            };
+            Some((filter, campaign.started_at))
+        }
+        _ => None,
+    }
+}
+
+impl PostgresStore {
+    async fn many(&self, operation: &'static str, statement: Bound<'_>) -> Result<Vec<Campaign>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            read_all(&statement.fetch_all(&mut reader).await?, read_campaign)
+        };
+        read.await.map_err(|fail: Fail| fail.of(operation, "campaign"))
+    }
+
+    async fn find_campaign(&self, scope: &RequestScope, id: CampaignId) -> Done<Campaign> {
+        let mut reader = self.reader().await?;
+        let row = query(VISIBLE)
+            .bind(&id)
+            .bind(&scope.user_id)
+            .bind(device_list(scope))
+            .fetch_optional(&mut reader)
+            .await?
+            .ok_or(Fail::not_found("campaign"))?;
+        read_campaign(&mut Columns::of(&row))
+    }
+
+    async fn read_audience(&self, campaign: &Campaign, after: LeadId, limit: u32) -> Done<Vec<AudienceLead>> {
+        let Some((filter, created_until)) = audience_filter(campaign) else {
+            return Ok(Vec::new());
+        };
+        let mut reader = self.reader().await?;
+        let wanted = Wanted {
+            user_id: campaign.user_id,
+            filter: &filter,
+            devices: None,
+            created_until,
+            after: Some(after),
+        };
+        wanted.read_members(&mut reader, u64::from(limit)).await
+    }
+
+    async fn count_audience(&self, campaign: &Campaign) -> Done<u64> {
+        let mut reader = self.reader().await?;
+        let Some((filter, created_until)) = audience_filter(campaign) else {
+            let count = query(ENTRY_COUNT).bind(&campaign.id).number(&mut reader).await?;
+            return Ok(u64::try_from(count.unwrap_or(0)).unwrap_or(0));
+        };
+        let wanted = Wanted {
+            user_id: campaign.user_id,
+            filter: &filter,
+            devices: None,
+            created_until,
+            after: None,
+        };
+        wanted.read_count(&mut reader).await
+    }
+}
+
+#[async_trait]
+impl CampaignStore for PostgresStore {
+    async fn campaign(&self, scope: &RequestScope, id: CampaignId) -> Result<Campaign, StoreError> {
+        let found = self.find_campaign(scope, id).await;
+        found.map_err(|fail| fail.of("campaign", "campaign"))
+    }
+
+    async fn campaigns(
+        &self,
+        scope: &RequestScope,
+        filter: &CampaignFilter,
+        page: &PageRequest<CampaignId>,
+    ) -> Result<Page<Campaign, CampaignId>, StoreError> {
+        let mut statement = page_statement(scope, filter, page);
+        let rows = self.many("campaigns", Bound::of(statement.build())).await?;
+        Ok(Page::cut(rows, page.clamped(), |campaign: &Campaign| campaign.id))
+    }
+
+    async fn campaigns_by_id(&self, ids: &[CampaignId]) -> Result<Vec<Campaign>, StoreError> {
+        self.many("campaigns_by_id", query(BY_ID).bind(keys(ids))).await
+    }
+
+    async fn campaigns_due(&self, now: Timestamp, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+        let statement = query(DUE).bind(now.as_millis()).bind(limit);
+        self.many("campaigns_due", statement).await
+    }
+
+    async fn campaigns_expanding(&self, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+        self.many("campaigns_expanding", query(EXPANDING).bind(limit)).await
+    }
+
+    async fn complete_campaigns(&self, events: &[EventId], now: Timestamp) -> Result<Vec<Campaign>, StoreError> {
+        let op = Op(WriteClass::Bulk, "complete_campaigns", "campaign");
+        let (space, events) = (self.space(), events.to_vec());
+        self.write(op, move |connection| {
+            let events = events.clone();
+            Box::pin(async move { complete(connection, space, &events, now).await })
+        })
+        .await
+    }
+
+    async fn next_campaign_at(&self) -> Result<Option<Timestamp>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let next = query(NEXT).number(&mut reader).await?;
+            Ok(next.map(Timestamp::from_millis))
+        };
+        read.await.map_err(|fail: Fail| fail.of("next_campaign_at", "campaign"))
+    }
+
+    async fn audience_page(
+        &self,
+        campaign: &Campaign,
+        after: LeadId,
+        limit: u32,
+    ) -> Result<Vec<AudienceLead>, StoreError> {
+        let found = self.read_audience(campaign, after, limit).await;
+        found.map_err(|fail| fail.of("audience_page", "lead"))
+    }
+
+    async fn entries_page(
+        &self,
+        campaign: CampaignId,
+        after: u32,
+        limit: u32,
+    ) -> Result<Vec<CampaignEntry>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let statement = query(ENTRIES).bind(&campaign).bind(after).bind(limit);
+            read_all(&statement.fetch_all(&mut reader).await?, read_entry)
+        };
+        read.await.map_err(|fail: Fail| fail.of("entries_page", "entry"))
+    }
+
+    async fn audience_size(&self, campaign: &Campaign) -> Result<u64, StoreError> {
+        let found = self.count_audience(campaign).await;
+        found.map_err(|fail| fail.of("audience_size", "lead"))
+    }
+
+    async fn persons_in(&self, campaign: CampaignId, persons: &[PersonKey]) -> Result<Vec<PersonKey>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let statement = query(PERSONS_IN).bind(keys(persons)).bind(&campaign);
+            read_all(&statement.fetch_all(&mut reader).await?, |c| c.key("person"))
+        };
+        read.await.map_err(|fail: Fail| fail.of("persons_in", "message"))
+    }
+
+    async fn saved_text(&self, scope: &RequestScope, id: TemplateId) -> Result<SavedText, StoreError> {
+        let read = async {
+            // Saved texts are the whole user's: a scope of some devices sees none.
+            if scope.devices.is_some() {
+                return Err(Fail::not_found("saved text"));
+            }
+            let mut reader = self.reader().await?;
+            saved_text_of(&mut reader, scope.user_id, id).await
+        };
+        read.await.map_err(|fail| fail.of("saved_text", "saved text"))
+    }
+
+    async fn saved_texts(
+        &self,
+        scope: &RequestScope,
+        page: &PageRequest<TemplateId>,
+    ) -> Result<Page<SavedText, TemplateId>, StoreError> {
+        let limit = page.clamped();
+        let read = async {
+            if scope.devices.is_some() {
+                return Ok(Vec::new());
+            }
+            let mut reader = self.reader().await?;
+            let rows = query(SAVED_PAGE)
+                .bind(&scope.user_id)
+                .bind(page.after.as_ref().map_or(Uuid::nil(), uuid))
+                .bind(int(limit as u64 + 1))
+                .fetch_all(&mut reader)
+                .await?;
+            read_all(&rows, read_saved)
+        };
+        let rows = read.await.map_err(|fail: Fail| fail.of("saved_texts", "saved text"))?;
+        Ok(Page::cut(rows, limit, |saved: &SavedText| saved.id))
+    }
+}

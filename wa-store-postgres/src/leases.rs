@@ -1,0 +1,327 @@
+//! Nodes, leases and epochs.
+
+use async_trait::async_trait;
+use sqlx::postgres::PgConnection;
+use wa_core::domain::device::{Epoch, OwnedDevice};
+use wa_core::id::{DeviceId, Incarnation, UserId};
+use wa_core::seed::Seed;
+use wa_core::store::{LeaseStore, NodeRecord, StoreError, StoreErrorKind, TakenOver, WriteClass};
+use wa_core::time::Timestamp;
+
+use crate::devices::{owned_devices, read_owned};
+use crate::error::{Done, Fail};
+use crate::insert::{Bound, query};
+use crate::lock::{Mode, Space};
+use crate::row::{Columns, keys, read_all};
+use crate::settle::interrupt;
+use crate::{Op, PostgresStore};
+
+/// The node of every statement of an owner, by the primary key.
+pub(crate) const NODE: &str = "SELECT fenced FROM nodes WHERE incarnation = $1";
+/// `seed`: the first one stays. By the primary key.
+pub(crate) const PUT_SEED: &str = "INSERT INTO meta (one, seed) VALUES (1, $1) ON CONFLICT DO NOTHING";
+pub(crate) const SEED: &str = "SELECT seed FROM meta WHERE one = 1";
+pub(crate) const JOIN: &str = "INSERT INTO nodes (incarnation, name, beat_at) VALUES ($1, $2, $3)";
+/// `beat`, by the primary key.
+pub(crate) const BEAT: &str = "UPDATE nodes SET beat = beat + 1, beat_at = $1 WHERE incarnation = $2 AND NOT fenced";
+/// `nodes`: all rows; `devices_owner` counts.
+pub(crate) const NODES: &str = "
+    SELECT n.incarnation, n.name, n.beat, n.beat_at, n.fenced,
+        (SELECT count(*) FROM devices d WHERE d.owner = n.incarnation),
+        EXISTS (SELECT 1 FROM planner WHERE planner.incarnation = n.incarnation)
+    FROM nodes n ORDER BY n.incarnation";
+/// `fence`: what is known of the target, whose beat waits from now on. By the primary key.
+pub(crate) const TARGET: &str = "SELECT fenced, beat FROM nodes WHERE incarnation = $1 FOR UPDATE";
+/// `fence`, `leave`: the devices of a node, by `devices_owner`.
+pub(crate) const OWNED_IDS: &str = "SELECT id, user_id FROM devices WHERE owner = $1 ORDER BY id";
+pub(crate) const FENCE: &str = "UPDATE nodes SET fenced = true WHERE incarnation = $1";
+pub(crate) const END_PLANNER: &str = "DELETE FROM planner WHERE incarnation = $1";
+/// `fence`, `release`, `leave`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
+/// doubt on a deleted device, which nobody claims, is for the sweep then. By the primary key.
+pub(crate) const DISOWN: &str = "
+    UPDATE devices SET owner = NULL, epoch = epoch + 1, sweep = sweep OR deleted_at IS NOT NULL
+    WHERE id = ANY ($1::uuid[])";
+/// `claim`: by `devices_unowned`; devices that another node takes just now are left to it.
+pub(crate) const UNOWNED: &str = "
+    SELECT id FROM devices WHERE owner IS NULL AND deleted_at IS NULL ORDER BY id LIMIT $1
+    FOR NO KEY UPDATE SKIP LOCKED";
+/// `claim`: by the primary key.
+pub(crate) const CLAIM: &str = "
+    UPDATE devices SET owner = $1, epoch = epoch + 1 WHERE id = ANY ($2::uuid[])";
+/// `release`: the users of devices, by the primary key.
+pub(crate) const USERS_OF: &str = "SELECT DISTINCT user_id FROM devices WHERE id = ANY ($1)";
+/// `release`: those that may be given back, by the primary key and `messages_sending`.
+pub(crate) const RELEASABLE: &str = "
+    SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
+    WHERE d.owner = $3 AND d.epoch = j.epoch
+        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.device_id = d.id AND m.state = 3)
+    ORDER BY j.key";
+/// `plan_lease`: the first one stays. By the primary key.
+pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, $1) ON CONFLICT DO NOTHING";
+pub(crate) const PLANNER: &str = "SELECT incarnation FROM planner WHERE one = 1";
+/// `forget_nodes`: nodes are few.
+pub(crate) const FORGET: &str = "
+    DELETE FROM nodes WHERE incarnation IN (
+        SELECT incarnation FROM nodes WHERE fenced AND beat_at < $1 ORDER BY incarnation LIMIT $2 FOR UPDATE SKIP LOCKED
+    )";
+pub(crate) const LEAVE: &str = "DELETE FROM nodes WHERE incarnation = $1";
+
+/// Whether a node may write as an owner: one that is fenced, has left or never joined may not. What follows holds as long as
+/// the transaction has the node's lock.
+pub(crate) async fn check_node(connection: &mut PgConnection, node: Incarnation) -> Done<()> {
+    match query(NODE).bind(&node).number(connection).await? {
+        Some(0) => Ok(()),
+        _ => Err(Fail::fenced()),
+    }
+}
+
+async fn ids(connection: &mut PgConnection, statement: Bound<'_>) -> Done<Vec<DeviceId>> {
+    read_all(&statement.fetch_all(connection).await?, |c| c.key("id"))
+}
+
+/// Fences a node and takes all that it had.
+async fn take_over(
+    connection: &mut PgConnection,
+    space: Space,
+    target: Incarnation,
+    now: Timestamp,
+) -> Done<Vec<TakenOver>> {
+    // The lock of the node keeps it from giving a device back and from beginning anything meanwhile.
+    let rows = query(OWNED_IDS).bind(&target).fetch_all(connection).await?;
+    let owned: Vec<(DeviceId, UserId)> = read_all(&rows, |c| Ok((c.key("id")?, c.key("user_id")?)))?;
+    let (devices, users): (Vec<DeviceId>, Vec<UserId>) = owned.into_iter().unzip();
+    space.locks().users(&users, Mode::Alone).take(connection).await?;
+    let mut taken: Vec<TakenOver> = interrupt(connection, &devices, now)
+        .await?
+        .into_iter()
+        .map(|(message_id, device_id)| TakenOver { message_id, device_id })
+        .collect();
+    taken.sort_unstable_by_key(|row| (row.device_id, row.message_id));
+    query(DISOWN).bind(keys(&devices)).execute(connection).await?;
+    for sql in [FENCE, END_PLANNER] {
+        query(sql).bind(&target).execute(connection).await?;
+    }
+    Ok(taken)
+}
+
+async fn fence(
+    connection: &mut PgConnection,
+    space: Space,
+    by: Incarnation,
+    (target, seen_beat): (Incarnation, i64),
+    now: Timestamp,
+) -> Done<Vec<TakenOver>> {
+    let locks = space.locks().node(by, Mode::Shared).node(target, Mode::Alone);
+    locks.take(connection).await?;
+    check_node(connection, by).await?;
+    let row = query(TARGET)
+        .bind(&target)
+        .fetch_optional(connection)
+        .await?
+        .ok_or(Fail::not_found("node"))?;
+    let mut c = Columns::of(&row);
+    let (fenced, beat) = (c.flag()?, c.int()?);
+    if fenced {
+        return Ok(Vec::new());
+    }
+    if by == target || beat != seen_beat {
+        return Err(Fail::conflict("node"));
+    }
+    take_over(connection, space, target, now).await
+}
+
+async fn claim(connection: &mut PgConnection, space: Space, node: Incarnation, limit: u32) -> Done<Vec<OwnedDevice>> {
+    space.locks().node(node, Mode::Shared).take(connection).await?;
+    check_node(connection, node).await?;
+    let free = ids(connection, query(UNOWNED).bind(limit)).await?;
+    query(CLAIM).bind(&node).bind(keys(&free)).execute(connection).await?;
+    owned_devices(connection, &free).await
+}
+
+async fn release(
+    connection: &mut PgConnection,
+    space: Space,
+    node: Incarnation,
+    devices: &[(DeviceId, Epoch)],
+) -> Done<Vec<DeviceId>> {
+    let ids_of = keys(devices.iter().map(|(id, _)| id));
+    // Whose devices they are never changes, so that it may be read before the locks.
+    let rows = query(USERS_OF).bind(ids_of.clone()).fetch_all(connection).await?;
+    let users: Vec<UserId> = read_all(&rows, |c| c.key("user_id"))?;
+    let locks = space.locks().node(node, Mode::Shared).users(&users, Mode::Alone);
+    locks.take(connection).await?;
+    check_node(connection, node).await?;
+    let epochs: Vec<i64> = devices.iter().map(|(_, epoch)| epoch.0).collect();
+    let statement = query(RELEASABLE).bind(ids_of).bind(epochs).bind(&node);
+    let released = ids(connection, statement).await?;
+    query(DISOWN).bind(keys(&released)).execute(connection).await?;
+    Ok(released)
+}
+
+async fn leave(connection: &mut PgConnection, space: Space, node: Incarnation, now: Timestamp) -> Done<()> {
+    space.locks().node(node, Mode::Alone).take(connection).await?;
+    take_over(connection, space, node, now).await?;
+    query(LEAVE).bind(&node).execute(connection).await?;
+    Ok(())
+}
+
+const fn op(name: &'static str) -> Op {
+    Op(WriteClass::Settle, name, "node")
+}
+
+#[async_trait]
+impl LeaseStore for PostgresStore {
+    async fn seed(&self, candidate: &Seed) -> Result<Seed, StoreError> {
+        let candidate = candidate.as_bytes().to_vec();
+        let op = Op(WriteClass::Settle, "seed", "seed");
+        let seed: Vec<u8> = self
+            .write(op, move |connection| {
+                let candidate = candidate.clone();
+                Box::pin(async move {
+                    query(PUT_SEED).bind(candidate).execute(connection).await?;
+                    let row = query(SEED).fetch_one(connection).await?;
+                    Ok(Columns::of(&row).bytes()?.to_vec())
+                })
+            })
+            .await?;
+        let seed: Result<[u8; 32], _> = seed.try_into();
+        seed.map(Seed::from_bytes)
+            .map_err(|_| Fail::Unreadable("seed").of("seed", "seed"))
+    }
+
+    async fn join(&self, incarnation: Incarnation, name: &str, now: Timestamp) -> Result<(), StoreError> {
+        let name = name.to_owned();
+        self.write(op("join"), move |connection| {
+            let name = name.clone();
+            Box::pin(async move {
+                let statement = query(JOIN).bind(&incarnation).bind(name);
+                statement.bind(now.as_millis()).execute(connection).await?;
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn beat(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
+        self.write(op("beat"), move |connection| {
+            Box::pin(async move {
+                let beat = query(BEAT).bind(now.as_millis()).bind(&incarnation);
+                if beat.execute(connection).await?.rows_affected() == 1 {
+                    return Ok(());
+                }
+                let fenced = query(NODE).bind(&incarnation).number(connection).await?;
+                Err(fenced.map_or(Fail::not_found("node"), |_| Fail::fenced()))
+            })
+        })
+        .await
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let rows = query(NODES).fetch_all(&mut reader).await?;
+            read_all(&rows, |c| {
+                Ok(NodeRecord {
+                    incarnation: c.key("incarnation")?,
+                    name: c.text()?,
+                    beat: c.int()?,
+                    beat_at: c.at()?,
+                    fenced: c.flag()?,
+                    device_count: c.count()?,
+                    planner: c.flag()?,
+                })
+            })
+        };
+        read.await.map_err(|fail: Fail| fail.of("nodes", "node"))
+    }
+
+    async fn fence(
+        &self,
+        by: Incarnation,
+        target: Incarnation,
+        seen_beat: i64,
+        now: Timestamp,
+    ) -> Result<Vec<TakenOver>, StoreError> {
+        let space = self.space();
+        self.write(op("fence"), move |connection| {
+            Box::pin(fence(connection, space, by, (target, seen_beat), now))
+        })
+        .await
+    }
+
+    async fn fence_the_dead(&self, _by: Incarnation, _now: Timestamp) -> Result<Vec<TakenOver>, StoreError> {
+        // Other nodes live beside this one: only their silence proves that they are dead.
+        Err(StoreError::new(StoreErrorKind::Unsupported, "fence_the_dead", "node"))
+    }
+
+    async fn claim(
+        &self,
+        incarnation: Incarnation,
+        limit: u32,
+        _now: Timestamp,
+    ) -> Result<Vec<OwnedDevice>, StoreError> {
+        let space = self.space();
+        self.write(op("claim"), move |connection| {
+            Box::pin(claim(connection, space, incarnation, limit))
+        })
+        .await
+    }
+
+    async fn release(
+        &self,
+        incarnation: Incarnation,
+        devices: &[(DeviceId, Epoch)],
+        _now: Timestamp,
+    ) -> Result<Vec<DeviceId>, StoreError> {
+        let (space, devices) = (self.space(), devices.to_vec());
+        self.write(op("release"), move |connection| {
+            let devices = devices.clone();
+            Box::pin(async move { release(connection, space, incarnation, &devices).await })
+        })
+        .await
+    }
+
+    async fn devices_of(&self, incarnation: Incarnation) -> Result<Vec<OwnedDevice>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let rows = query(crate::devices::OWNED_BY)
+                .bind(&incarnation)
+                .fetch_all(&mut reader)
+                .await?;
+            read_all(&rows, read_owned)
+        };
+        read.await.map_err(|fail: Fail| fail.of("devices_of", "device"))
+    }
+
+    async fn plan_lease(&self, incarnation: Incarnation, _now: Timestamp) -> Result<bool, StoreError> {
+        let space = self.space();
+        self.write(op("plan_lease"), move |connection| {
+            Box::pin(async move {
+                space.locks().node(incarnation, Mode::Shared).take(connection).await?;
+                check_node(connection, incarnation).await?;
+                query(TAKE_PLAN).bind(&incarnation).execute(connection).await?;
+                let row = query(PLANNER).fetch_one(connection).await?;
+                Ok(Columns::of(&row).key::<Incarnation>("incarnation")? == incarnation)
+            })
+        })
+        .await
+    }
+
+    async fn forget_nodes(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.write(op("forget_nodes"), move |connection| {
+            Box::pin(async move {
+                let statement = query(FORGET).bind(before.as_millis()).bind(limit);
+                Ok(statement.execute(connection).await?.rows_affected())
+            })
+        })
+        .await
+    }
+
+    async fn leave(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
+        let space = self.space();
+        self.write(op("leave"), move |connection| {
+            Box::pin(leave(connection, space, incarnation, now))
+        })
+        .await
+    }
+}
