@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs everything: format, lints, tests, documentation tests, documentation, a whole campaign in demo mode.
-# Needs Rust (with rustfmt and clippy) and a C compiler, and nothing else: the tests start what they talk to themselves, on
-# free ports of the loopback interface and in temporary folders.
+# Needs Rust (with rustfmt and clippy), a C compiler and the programs of Postgres 14 or newer, which it installs with apt-get where they are
+# missing (as root, or with sudo). The tests start what they talk to themselves, on sockets and free ports of the loopback
+# interface and in temporary folders; a Postgres that runs already is left alone.
 #
 #   ./test.sh              everything, as continuous integration runs it
 #   KILLS=50 ./test.sh     the kill loop with 50 kills instead of 5
@@ -14,6 +15,15 @@ say() { printf '\n== %s\n' "$*"; }
 for tool in cargo cc; do
     command -v "$tool" >/dev/null || { echo "test.sh: '$tool' is missing: install Rust (rustup) and a C compiler (apt-get install build-essential)" >&2; exit 1; }
 done
+
+if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+    say "Postgres is missing: installing it with apt-get"
+    sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo"
+    $sudo apt-get update -q
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends postgresql ||
+        { echo "test.sh: install Postgres 14 or newer (apt-get install postgresql); its initdb has to be in PATH or in /usr/lib/postgresql" >&2; exit 1; }
+fi
 
 say "format"
 cargo fmt --all --check
