@@ -51,7 +51,6 @@ mod options;
 mod outbox;
 #[cfg(test)]
 mod plans;
-mod pool;
 mod row;
 mod sequences;
 mod settle;

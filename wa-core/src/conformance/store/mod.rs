@@ -49,7 +49,6 @@ mod imports;
 mod interleaving;
 mod isolation;
 mod leads;
-mod leads_pool;
 mod leases;
 mod numbers;
 mod outbox_begin;

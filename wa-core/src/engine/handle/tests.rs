@@ -6,7 +6,6 @@ mod enrolments;
 mod inbound;
 mod leads;
 mod people;
-mod pool;
 mod recipients;
 mod sequences;
 mod trace;

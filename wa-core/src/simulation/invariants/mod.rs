@@ -10,7 +10,6 @@ mod enrolled;
 mod explained;
 mod fenced;
 mod foreign;
-mod limited;
 mod never_twice;
 mod obedient;
 mod once;
@@ -83,7 +82,6 @@ pub fn check(record: &Record) -> Vec<Violation> {
         terminal::check,
         sums::check,
         foreign::check,
-        limited::check,
         explained::check,
         durable::check,
         bounded::check,
