@@ -192,7 +192,7 @@ pub(crate) async fn begin(connection: &mut PgConnection, space: Space, begin: &B
     for (((at, item), device), message) in others.into_iter().zip(devices).zip(messages) {
         answers[at] = gate.look(item, device.as_ref(), message, begin)?;
     }
-    if mode == Mode::Shared && gate.moved.settles_flows() {
+    if mode == Mode::Shared && gate.moved.needs_alone() {
         return Err(Fail::NeedsAlone);
     }
     gate.write(connection).await?;
@@ -377,7 +377,7 @@ pub(crate) async fn decline(
             }
         })?;
     }
-    if mode == Mode::Shared && batch.settles_flows() {
+    if mode == Mode::Shared && batch.needs_alone() {
         return Err(Fail::NeedsAlone);
     }
     let declined = crate::row::count(batch.len());

@@ -19,7 +19,9 @@ use wa_core::domain::saved_text::SavedText;
 use wa_core::domain::schedule::{LatePolicy, LocalDate, LocalTime, QuietHours, TimeZone};
 use wa_core::event::Event;
 use wa_core::id::{CampaignId, EventId, LeadId, TemplateId, UserId};
-use wa_core::store::{CampaignFilter, CampaignStore, LeadFilter, Page, PageRequest, StoreError, WriteClass};
+use wa_core::store::{
+    CampaignFilter, CampaignStore, LeadFilter, Page, PageRequest, PlannedRow, StoreError, Taken, WriteClass,
+};
 use wa_core::time::Timestamp;
 
 use crate::commands::insert_events;
@@ -28,15 +30,16 @@ use crate::error::{Done, Fail};
 use crate::insert::{Bound, insert, query, run_over};
 use crate::leads::Wanted;
 use crate::lock::{Mode, Space};
+use crate::pool::note_taken;
 use crate::row::{Columns, custom_json, device_list, int, json, keys, read_all, uuid};
-use crate::{Op, PostgresStore};
+use crate::{Op, PostgresStore, pool};
 
 macro_rules! campaign {
     ($from:literal) => {
         concat!(
             "SELECT c.id, c.user_id, c.device_id, c.body, c.status, c.reason, c.status_at, c.scheduled_at, c.cursor_kind,
                 c.cursor_lead, c.cursor_entry, c.started_at, c.resumed_at, c.paused_at, c.ended_at, c.created_at,
-                c.updated_at, c.version ",
+                c.updated_at, c.version, c.device_limit ",
             $from
         )
     };
@@ -107,13 +110,13 @@ pub(crate) const ENTRY_COUNT: &str = "SELECT count(*) FROM campaign_entries WHER
 pub(crate) const ONE: &str = campaign!("FROM campaigns c WHERE c.id = $1");
 pub(crate) const INSERT: &str = "
     INSERT INTO campaigns (title_key, device_id, body, status, reason, status_at, scheduled_at, cursor_kind, cursor_lead,
-        cursor_entry, started_at, resumed_at, paused_at, ended_at, created_at, updated_at, version, id, user_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+        cursor_entry, started_at, resumed_at, paused_at, ended_at, created_at, updated_at, version, id, user_id, device_limit)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)";
 /// `commit`: by the unique index of ids.
 pub(crate) const UPDATE: &str = "
     UPDATE campaigns SET title_key = $1, device_id = $2, body = $3, status = $4, reason = $5, status_at = $6, scheduled_at = $7,
         cursor_kind = $8, cursor_lead = $9, cursor_entry = $10, started_at = $11, resumed_at = $12, paused_at = $13, ended_at = $14,
-        created_at = $15, updated_at = $16, version = $17
+        created_at = $15, updated_at = $16, version = $17, device_limit = $20
     WHERE id = $18 AND user_id = $19";
 /// `AdvanceCursor`: one statement with its preconditions, by the unique index of ids.
 pub(crate) const ADVANCE: &str = "
@@ -240,6 +243,7 @@ fn read_campaign(c: &mut Columns<'_>) -> Done<Campaign> {
         created_at: c.at()?,
         updated_at: c.at()?,
         version: c.int()?,
+        device_limit: c.opt_int()?.and_then(|limit| u32::try_from(limit).ok()),
     })
 }
 
@@ -280,6 +284,7 @@ fn bind<'q>(statement: Bound<'q>, campaign: &Campaign) -> Bound<'q> {
         .bind(campaign.version)
         .bind(&campaign.id)
         .bind(&campaign.user_id)
+        .bind(campaign.device_limit)
 }
 
 async fn campaign_of(connection: &mut PgConnection, user: UserId, id: CampaignId) -> Done<Campaign> {
@@ -391,6 +396,34 @@ pub(crate) async fn set_status(
         }
     }
     put_campaign(connection, &campaign, before).await
+}
+
+/// Triggers a completed campaign whose audience is the pool again.
+pub(crate) async fn trigger_again(
+    connection: &mut PgConnection,
+    user: UserId,
+    id: CampaignId,
+    now: Timestamp,
+) -> Done<()> {
+    let before = campaign_of(connection, user, id).await?;
+    if before.status != CampaignStatus::Completed || !before.audience.is_pool() {
+        return Err(Fail::conflict("campaign"));
+    }
+    let status = before.status;
+    let again = Campaign {
+        status: CampaignStatus::Triggered,
+        reason: None,
+        status_at: now,
+        cursor: AudienceCursor::Start,
+        started_at: Some(now),
+        resumed_at: None,
+        paused_at: None,
+        ended_at: None,
+        version: before.version + 1,
+        ..before
+    };
+    note_taken(connection, user, id).await?;
+    put_campaign(connection, &again, status).await
 }
 
 /// Adds uploaded recipients to drafts.
@@ -615,6 +648,15 @@ fn audience_filter(campaign: &Campaign) -> Option<(LeadFilter, Option<Timestamp>
             };
             Some((filter, campaign.started_at))
         }
+        Audience::Pool { niche, target } => {
+            let filter = LeadFilter {
+                niche: niche.clone(),
+                target: *target,
+                without_device: true,
+                ..LeadFilter::default()
+            };
+            Some((filter, campaign.started_at))
+        }
         _ => None,
     }
 }
@@ -758,6 +800,30 @@ impl CampaignStore for PostgresStore {
             read_all(&statement.fetch_all(&mut reader).await?, |c| c.key("person"))
         };
         read.await.map_err(|fail: Fail| fail.of("persons_in", "message"))
+    }
+
+    async fn planned(&self, campaign: CampaignId, persons: &[PersonKey]) -> Result<Vec<PlannedRow>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            pool::planned(&mut reader, campaign, persons).await
+        };
+        read.await.map_err(|fail: Fail| fail.of("planned", "message"))
+    }
+
+    async fn left_over(&self, campaign: CampaignId) -> Result<u64, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            pool::left_over(&mut reader, campaign).await
+        };
+        read.await.map_err(|fail: Fail| fail.of("left_over", "message"))
+    }
+
+    async fn taken(&self, campaigns: &[CampaignId]) -> Result<Vec<Taken>, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            pool::taken(&mut reader, campaigns).await
+        };
+        read.await.map_err(|fail: Fail| fail.of("taken", "campaign"))
     }
 
     async fn saved_text(&self, scope: &RequestScope, id: TemplateId) -> Result<SavedText, StoreError> {

@@ -535,7 +535,9 @@ async fn supersede(commit: &mut Commit<'_>, by: &Message, id: MessageId) -> Done
     {
         return Err(Fail::conflict("message"));
     }
-    if earlier.scope != by.scope || earlier.superseded || !earlier.state.may_be_resent() {
+    let left_over = earlier.state == MessageState::Skipped && earlier.reason == Some(Reason::DeviceLimit);
+    let replaceable = earlier.state.may_be_resent() || left_over;
+    if earlier.scope != by.scope || earlier.superseded || !replaceable {
         return Err(Fail::conflict("message"));
     }
     change(commit, earlier, |live| live.superseded = true).await

@@ -53,6 +53,7 @@ mod options;
 mod outbox;
 #[cfg(test)]
 mod plans;
+mod pool;
 mod row;
 mod sequences;
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::error::{Done, Fail};
 use crate::flows::Settlements;
 use crate::insert::{Gathered, Value, query, run_over};
 use crate::message_row::read_flow;
+use crate::pool::give_leads;
 use crate::row::{Columns, word};
 use crate::tallies::{Counted, Tallies};
 
@@ -296,12 +297,13 @@ impl Batch {
         Ok(state)
     }
 
-    /// Whether a message of a flow settles: its enrolment and the messages that wait for it follow.
-    pub(crate) fn settles_flows(&self) -> bool {
+    /// Whether more follows than the messages themselves, so that their users must be had alone: a message of a flow settles, and its
+    /// enrolment and the messages that wait for it follow; or one from the pool of a campaign is sent, and its lead may follow.
+    pub(crate) fn needs_alone(&self) -> bool {
         let settles = |(was, live): &(Counted, Live)| was.state.is_open() && !live.state.is_open();
         self.changed
             .iter()
-            .any(|change| change.1.flow.is_some() && settles(change))
+            .any(|change| change.1.flow.is_some() && settles(change) || gives_lead(change))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -319,8 +321,19 @@ impl Batch {
             settled.see(was.state, live);
         }
         run_over(connection, SAVE, &self.changed, |row, (_, live)| bind(row, live)).await?;
+        let sent = self.changed.iter().filter(|change| gives_lead(change));
+        let from_pool: Vec<MessageId> = sent.map(|(_, live)| live.id).collect();
+        if !from_pool.is_empty() {
+            give_leads(connection, &from_pool).await?;
+        }
         settled.write(connection, tallies).await
     }
+}
+
+/// Whether a message from the pool of a campaign becomes sent.
+fn gives_lead((was, live): &(Counted, Live)) -> bool {
+    let of_campaign = live.from_pool && matches!(live.scope, MessageScope::Campaign(_));
+    of_campaign && live.state == MessageState::Sent && was.state != live.state
 }
 
 fn bind(row: Gathered, live: &Live) -> Gathered {

@@ -14,11 +14,11 @@ use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::Epoch;
 use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
-use wa_core::id::{CampaignId, DeviceId, Incarnation, MessageId, UserId};
+use wa_core::id::{CampaignId, DeviceId, Incarnation, LeadId, MessageId, UserId};
 use wa_core::store::{
     Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue, LaneHistory,
-    LaneLook, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle,
-    Settled, StoreError, Swept, WriteClass,
+    LaneLook, LeftOver, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes,
+    SendingRow, Settle, Settled, StoreError, Swept, WriteClass,
 };
 use wa_core::time::Timestamp;
 
@@ -28,7 +28,7 @@ use crate::lock::Mode;
 use crate::message_row::{message, read_attempt, read_flow, read_message, read_opt_phone};
 use crate::row::{Columns, device_list, int, keys, number_list, read_all, uuid};
 use crate::sequences::check_sequence;
-use crate::{Op, PostgresStore, begin, settle, sweep};
+use crate::{Op, PostgresStore, begin, pool, settle, sweep};
 
 /// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
 /// group to the next.
@@ -158,6 +158,18 @@ pub(crate) const RECENT_OF_DEVICE: &str = "
 pub(crate) const VISIBLE: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.id = $1 AND m.user_id = $2
     AND ($3::uuid[] IS NULL OR m.device_id = ANY ($3))"
+);
+/// `newest_of_leads`, by `messages_lead`.
+pub(crate) const NEWEST_OF_LEADS: &str = message!(
+    "FROM (SELECT DISTINCT u.value AS id FROM unnest($1::uuid[]) AS u (value)) AS i
+    CROSS JOIN LATERAL (
+        SELECT n.id FROM messages n
+        WHERE n.lead_id = i.id AND n.scope_kind = 1 AND NOT n.superseded AND n.user_id = $2
+            AND ($3::uuid[] IS NULL OR n.device_id = ANY ($3))
+        ORDER BY n.id DESC LIMIT 1
+    ) AS x
+    JOIN messages m ON m.id = x.id
+    LEFT JOIN attempts a ON a.id = m.attempt_id ORDER BY i.id"
 );
 /// `attempts`, by `attempts_message`, oldest first.
 pub(crate) const ATTEMPTS: &str = "
@@ -652,6 +664,15 @@ impl OutboxStore for PostgresStore {
         .await
     }
 
+    async fn leave_over(&self, items: &[LeftOver], now: Timestamp) -> Result<u64, StoreError> {
+        let (space, items) = (self.space(), items.to_vec());
+        self.write(op(WriteClass::Bulk, "leave_over"), move |connection| {
+            let items = items.clone();
+            Box::pin(async move { pool::leave_over(connection, space, &items, now).await })
+        })
+        .await
+    }
+
     async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError> {
         let space = self.space();
         self.write(op(WriteClass::Api, "unassign"), move |connection| {
@@ -708,6 +729,15 @@ impl OutboxStore for PostgresStore {
         let rows = self.read_rows(Bound::of(statement.build()), read_message).await;
         let rows = rows.map_err(failed("messages"))?;
         Ok(Page::cut(rows, page.clamped(), |message: &Message| message.id))
+    }
+
+    async fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Result<Vec<Message>, StoreError> {
+        let statement = query(NEWEST_OF_LEADS)
+            .bind(keys(leads))
+            .bind(&scope.user_id)
+            .bind(device_list(scope));
+        let rows = self.read_rows(statement, read_message).await;
+        rows.map_err(failed("newest_of_leads"))
     }
 
     async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {

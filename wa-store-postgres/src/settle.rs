@@ -27,7 +27,7 @@ pub(crate) const MESSAGES: &str = live!(
 );
 
 /// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule, with their numbers and the
-/// vendor's ids. Messages, devices, tallies and attempts by their primary keys; the nought keeps Postgres from looking for the message
+/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices, tallies and attempts by their primary keys; the nought keeps Postgres from looking for the message
 /// in the index of its state.
 pub(crate) const SENT: &str = "
     WITH i AS MATERIALIZED (
@@ -38,6 +38,9 @@ pub(crate) const SENT: &str = "
         FROM i
         WHERE m.id = i.message_id AND m.state + 0 = 3 AND m.attempt_id = i.attempt_id AND m.user_id = i.user_id
             AND m.device_id = i.device_id AND NOT m.superseded AND m.enrolment_id IS NULL
+            AND NOT (m.from_pool AND EXISTS (
+                SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
+            ))
             AND m.delivery IS NULL AND m.held_at IS NULL AND m.doubt_since_at IS NULL
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
             AND EXISTS (
@@ -185,7 +188,7 @@ async fn settle_each(
         };
         answers.push(answer);
     }
-    if mode == Mode::Shared && facts.moved.settles_flows() {
+    if mode == Mode::Shared && facts.moved.needs_alone() {
         return Err(Fail::NeedsAlone);
     }
     facts.write(connection).await?;

@@ -17,6 +17,7 @@ use crate::error::Done;
 use crate::insert::{gather, query, run_over};
 use crate::live::{Batch, Live, gate_of, live};
 use crate::lock::{Mode, Space};
+use crate::pool::room;
 use crate::row::{Columns, int, keys, read_all};
 use crate::tallies::Tallies;
 
@@ -296,11 +297,16 @@ pub(crate) async fn assign(connection: &mut PgConnection, space: Space, items: &
     let mut seen = std::collections::HashSet::new();
     let mut rows = Vec::new();
     let mut flows = Vec::new();
-    for row in list.into_statement(ASSIGNABLE).fetch_all(connection).await? {
-        let mut c = Columns::of(&row);
-        let live = Live::read(&mut c)?;
-        let device: DeviceId = c.key("device_id")?;
-        if seen.insert(live.id) {
+    let assignable = list.into_statement(ASSIGNABLE).fetch_all(connection).await?;
+    let assignable: Vec<(Live, DeviceId)> = read_all(&assignable, |c| Ok((Live::read(c)?, c.key("device_id")?)))?;
+    let wanted = assignable.iter().map(|(live, device)| (live.scope, *device));
+    let mut rooms = room(connection, wanted).await?;
+    for (live, device) in assignable {
+        let room = rooms.get_mut(&(live.scope, device));
+        if room.as_ref().is_none_or(|room| **room > 0) && seen.insert(live.id) {
+            if let Some(room) = room {
+                *room -= 1;
+            }
             let mut to = live.counted();
             to.device_id = Some(device);
             tallies.change(live.counted(), to);

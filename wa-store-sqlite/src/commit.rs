@@ -7,7 +7,7 @@ use wa_core::time::Timestamp;
 
 use crate::campaigns::{
     advance_cursor, delete_campaign, delete_saved_text, insert_campaign, insert_entries, insert_saved_text, set_status,
-    update_campaign, update_saved_text,
+    trigger_again, update_campaign, update_saved_text,
 };
 use crate::commands::{answer_command, insert_command, insert_events};
 use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, replied, suppress};
@@ -271,6 +271,9 @@ impl Commit<'_> {
                 to,
                 reason,
             } => set_status(self.connection, (user_id, campaign_id), from, (to, reason), now).await,
+            Change::TriggerAgain { user_id, campaign_id } => {
+                trigger_again(self.connection, user_id, campaign_id, now).await
+            }
             Change::InsertEntries(entries) => insert_entries(self.connection, &entries).await,
             Change::AdvanceCursor { campaign_id, from, to } => {
                 advance_cursor(self.connection, campaign_id, from, to).await

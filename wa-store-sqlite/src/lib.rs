@@ -51,6 +51,7 @@ mod options;
 mod outbox;
 #[cfg(test)]
 mod plans;
+mod pool;
 mod row;
 mod sequences;
 mod settle;

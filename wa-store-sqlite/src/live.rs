@@ -17,6 +17,7 @@ use crate::error::{Done, Fail};
 use crate::flows::Settlements;
 use crate::insert::{Bound, Rows};
 use crate::message_row::read_flow;
+use crate::pool::give_leads;
 use crate::row::{Columns, json, opt_blob, word};
 use crate::tallies::{Counted, Tallies};
 
@@ -312,12 +313,17 @@ impl Batch {
             return Ok(());
         }
         let mut to_pool = Vec::new();
+        let mut from_pool = Vec::new();
         let mut settled = Settlements::default();
         for (was, live) in &self.changed {
             tallies.change(*was, live.counted());
             settled.see(was.state, live);
             if was.device_id.is_some() && live.device_id.is_none() {
                 to_pool.push(live.seq);
+            }
+            let of_campaign = live.from_pool && matches!(live.scope, MessageScope::Campaign(_));
+            if of_campaign && live.state == MessageState::Sent && was.state != live.state {
+                from_pool.push(live.seq);
             }
         }
         SAVES
@@ -328,6 +334,9 @@ impl Batch {
                 .bind(json(&to_pool))
                 .execute(&mut *connection)
                 .await?;
+        }
+        if !from_pool.is_empty() {
+            give_leads(connection, &from_pool).await?;
         }
         settled.write(connection, tallies).await
     }

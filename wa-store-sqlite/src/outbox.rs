@@ -16,11 +16,11 @@ use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
 use wa_core::domain::pacing::DelayRange;
 use wa_core::domain::phone::Phone;
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
-use wa_core::id::{CampaignId, DeviceId, EnrolmentId, Incarnation, MessageId, StepId, UserId};
+use wa_core::id::{CampaignId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, StepId, UserId};
 use wa_core::store::{
     Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue, LaneHistory,
-    LaneLook, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle,
-    Settled, StoreError, Swept, WriteClass,
+    LaneLook, LeftOver, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes,
+    SendingRow, Settle, Settled, StoreError, Swept, WriteClass,
 };
 use wa_core::time::Timestamp;
 
@@ -29,7 +29,7 @@ use crate::insert::Bound;
 use crate::message_row::{message, read_attempt, read_message};
 use crate::row::{Columns, HexKey, blob, device_list, fetch_list, hex, hex_list, int, json, number_list, read_all};
 use crate::sequences::check_sequence;
-use crate::{Op, SqliteStore, begin, settle, sweep};
+use crate::{Op, SqliteStore, begin, pool, settle, sweep};
 
 /// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
 /// group to the next. The seek names the end of the group, because SQLite starts a range of several columns at what is equal
@@ -163,6 +163,17 @@ pub(crate) const RECENT_OF_DEVICE: &str = "
 pub(crate) const VISIBLE: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.id = ?1 AND m.user_id = ?2
     AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))"
+);
+/// `newest_of_leads`, by `messages_lead`.
+pub(crate) const NEWEST_OF_LEADS: &str = message!(
+    "FROM (SELECT DISTINCT unhex(value) AS id FROM json_each(?1)) i
+    CROSS JOIN messages m ON m.id = (
+        SELECT n.id FROM messages n INDEXED BY messages_lead
+        WHERE n.lead_id = i.id AND n.scope_kind = 1 AND n.superseded = 0 AND n.user_id = ?2
+            AND (?3 IS NULL OR n.device_id IN (SELECT unhex(value) FROM json_each(?3)))
+        ORDER BY n.id DESC LIMIT 1
+    )
+    LEFT JOIN attempts a ON a.id = m.attempt_id ORDER BY i.id"
 );
 /// `attempts`, by `attempts_message`, oldest first.
 pub(crate) const ATTEMPTS: &str = "
@@ -699,6 +710,14 @@ impl OutboxStore for SqliteStore {
         .await
     }
 
+    async fn leave_over(&self, items: &[LeftOver], now: Timestamp) -> Result<u64, StoreError> {
+        let items = items.to_vec();
+        self.write(op(WriteClass::Bulk, "leave_over"), move |connection| {
+            Box::pin(async move { pool::leave_over(connection, &items, now).await })
+        })
+        .await
+    }
+
     async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError> {
         self.write(op(WriteClass::Api, "unassign"), move |connection| {
             Box::pin(sweep::unassign(connection, user, device))
@@ -756,6 +775,15 @@ impl OutboxStore for SqliteStore {
         let rows = self.read_rows(statement.build(), read_message).await;
         let rows = rows.map_err(failed("messages"))?;
         Ok(Page::cut(rows, page.clamped(), |message: &Message| message.id))
+    }
+
+    async fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Result<Vec<Message>, StoreError> {
+        let statement = sqlx::query(NEWEST_OF_LEADS)
+            .bind(hex_list(leads))
+            .bind(blob(&scope.user_id).to_vec())
+            .bind(device_list(scope));
+        let rows = self.read_rows(statement, read_message).await;
+        rows.map_err(failed("newest_of_leads"))
     }
 
     async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {

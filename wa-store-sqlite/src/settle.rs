@@ -26,14 +26,19 @@ pub(crate) const MESSAGES: &str = live!(
     FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)"
 );
 
-/// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule. Message and device by their
+/// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule; those whose lead goes to the
+/// device with them are not among them. Message and device by their
 /// unique indexes. Materialized, because SQLite would walk the table otherwise.
 pub(crate) const SENT: &str = "
     WITH v AS MATERIALIZED (
         SELECT m.seq, i.column7 AS now, i.column8 AS detail
         FROM (VALUES (?,?,?,?,?,?,?,?)) AS i CROSS JOIN messages m ON m.id = i.column1
         WHERE m.state = 3 AND m.attempt_id = i.column2 AND m.user_id = i.column3 AND m.device_id = i.column4
-            AND m.superseded = 0 AND m.enrolment_id IS NULL AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
+            AND m.superseded = 0 AND m.enrolment_id IS NULL
+            AND NOT (m.from_pool = 1 AND EXISTS (
+                SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
+            ))
+            AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
             AND EXISTS (
                 SELECT 1 FROM devices d
                 WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = i.column5 AND d.owner = i.column6
@@ -48,7 +53,11 @@ pub(crate) const FITTING: &str = "
     SELECT json_group_array(j.key) FROM json_each(?1) j CROSS JOIN messages m ON m.id = unhex(j.value->>0)
     WHERE m.state = 3 AND m.attempt_id = unhex(j.value->>1) AND m.user_id = unhex(j.value->>2)
         AND m.device_id = unhex(j.value->>3)
-        AND m.superseded = 0 AND m.enrolment_id IS NULL AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
+        AND m.superseded = 0 AND m.enrolment_id IS NULL
+        AND NOT (m.from_pool = 1 AND EXISTS (
+            SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
+        ))
+        AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
         AND EXISTS (
             SELECT 1 FROM devices d
             WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = j.value->>4 AND d.owner = ?2

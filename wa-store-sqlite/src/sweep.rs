@@ -13,7 +13,8 @@ use crate::commit::Commit;
 use crate::enrolments::{end_of_sequence, stick};
 use crate::error::Done;
 use crate::live::{Batch, Live, gate_of, live};
-use crate::row::{Columns, blob, hex, int, json};
+use crate::pool::room;
+use crate::row::{Columns, blob, hex, int, json, read_all};
 use crate::tallies::Tallies;
 
 /// `sweep`: the marked campaigns, by `campaigns_sweep`.
@@ -275,15 +276,19 @@ pub(crate) async fn assign(connection: &mut SqliteConnection, items: &[Assignmen
     let mut seen = std::collections::HashSet::new();
     let mut rows = Vec::new();
     let mut flows = Vec::new();
-    for row in sqlx::query(ASSIGNABLE)
+    let assignable = sqlx::query(ASSIGNABLE)
         .bind(json(&list))
         .fetch_all(&mut *connection)
-        .await?
-    {
-        let mut c = Columns::of(&row);
-        let live = Live::read(&mut c)?;
-        let device: DeviceId = c.key("device_id")?;
-        if seen.insert(live.seq) {
+        .await?;
+    let assignable: Vec<(Live, DeviceId)> = read_all(&assignable, |c| Ok((Live::read(c)?, c.key("device_id")?)))?;
+    let wanted = assignable.iter().map(|(live, device)| (live.scope, *device));
+    let mut rooms = room(connection, wanted).await?;
+    for (live, device) in assignable {
+        let room = rooms.get_mut(&(live.scope, device));
+        if room.as_ref().is_none_or(|room| **room > 0) && seen.insert(live.seq) {
+            if let Some(room) = room {
+                *room -= 1;
+            }
             let mut to = live.counted();
             to.device_id = Some(device);
             tallies.change(live.counted(), to);

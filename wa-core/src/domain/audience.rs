@@ -63,6 +63,15 @@ pub enum Audience {
     },
     /// The entries that were uploaded with the campaign.
     Entries,
+    /// Leads of the user that have no device and match all that is set: the pool. They are shared out over the user's devices, at
+    /// most [`Campaign::device_limit`](super::campaign::Campaign::device_limit) to each, and whoever is sent to belongs to the
+    /// device that did it.
+    Pool {
+        /// A niche that the lead must have, exactly; `None` for any.
+        niche: Option<Token>,
+        /// By target status.
+        target: TargetFilter,
+    },
 }
 
 impl Audience {
@@ -80,6 +89,26 @@ impl Audience {
                     && device_id.is_none_or(|device| lead.device_id == Some(device))
             }
             Self::Entries => false,
+            Self::Pool { niche, target } => {
+                lead.device_id.is_none()
+                    && niche.as_ref().is_none_or(|niche| lead.niches.contains(niche))
+                    && target.matches(lead.target_status)
+            }
+        }
+    }
+
+    /// Whether it is the pool of leads without a device.
+    #[must_use]
+    pub const fn is_pool(&self) -> bool {
+        matches!(self, Self::Pool { .. })
+    }
+
+    /// The niche that its leads must have, if it asks for one.
+    #[must_use]
+    pub const fn niche(&self) -> Option<&Token> {
+        match self {
+            Self::Leads { niche, .. } | Self::Pool { niche, .. } => niche.as_ref(),
+            Self::Entries => None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A one-time broadcast to an audience.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -194,6 +195,8 @@ pub struct Campaign {
     pub device_id: Option<DeviceId>,
     /// Which device writes to whom.
     pub routing: Routing,
+    /// How many of its messages one device takes each time that it is triggered; set if and only if its audience is the pool.
+    pub device_limit: Option<u32>,
     /// Its zone; local date and time are read in it, greetings too.
     pub time_zone: TimeZone,
     /// The local date of its start; `None` in a draft.
@@ -220,7 +223,7 @@ pub struct Campaign {
     pub status_at: Timestamp,
     /// How far its audience is expanded.
     pub cursor: AudienceCursor,
-    /// When it started.
+    /// When it started; one whose audience is the pool, when it was last triggered.
     pub started_at: Option<Timestamp>,
     /// When it was last resumed, or a person last allowed it to go on; its error rate counts from here.
     pub resumed_at: Option<Timestamp>,
@@ -241,6 +244,8 @@ impl Campaign {
     pub const TITLE_MAX: usize = 200;
     /// Default of [`Campaign::expires_after`]: 7 days.
     pub const EXPIRES_AFTER: Duration = Duration::from_secs(7 * 24 * 3_600);
+    /// Lowest and highest [`Campaign::device_limit`].
+    pub const DEVICE_LIMIT: RangeInclusive<u32> = 1..=10_000;
 
     /// A draft with nothing but a title and a text.
     #[must_use]
@@ -258,6 +263,7 @@ impl Campaign {
             },
             device_id: None,
             routing: Routing::default(),
+            device_limit: None,
             time_zone: TimeZone::default(),
             date: None,
             time: None,

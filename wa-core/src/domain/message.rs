@@ -422,9 +422,9 @@ pub struct Message {
     pub flow: Option<FlowRef>,
     /// What makes it unique.
     pub key: IdempotencyKey,
-    /// 0 at first; grows when a person sends it again.
+    /// 0 at first; grows when a person sends it again, or triggers again a campaign that left it over.
     pub round: u16,
-    /// The row that it replaces in all numbers, when a person sent that again.
+    /// The row that it replaces in all numbers: one that a person sent again, or that was left over.
     pub supersedes: Option<MessageId>,
     /// Whether a later row replaces it in all numbers.
     pub superseded: bool,
@@ -479,6 +479,12 @@ pub struct Message {
 impl Message {
     /// Most refusals by its own fault before it fails with [`Reason::RefusedTooOften`].
     pub const REFUSALS_MAX: u16 = 5;
+
+    /// Whether it was left over because every device had reached the limit of its campaign: triggering that again takes it up.
+    #[must_use]
+    pub fn is_left_over(&self) -> bool {
+        self.state == MessageState::Skipped && self.reason == Some(Reason::DeviceLimit) && !self.superseded
+    }
 }
 
 impl fmt::Debug for Message {

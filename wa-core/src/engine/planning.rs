@@ -20,8 +20,8 @@ use crate::domain::message::{Message, MessageScope, Reason};
 use crate::event::{Event, EventKind};
 use crate::id::{CampaignId, EventId, LeadId, UserId};
 use crate::plan::{
-    AudiencePage, DoubtLimits, DoubtStep, ExpansionContext, LaneEffect, RoutingContext, doubt_step, expand, reconciled,
-    route, start, take_turns,
+    AudiencePage, DoubtLimits, DoubtStep, ExpansionContext, LaneEffect, RoutingContext, doubt_step, expand, left_over,
+    reconciled, route, start, take_turns,
 };
 use crate::store::{
     Change, ChangeSet, DueFlow, Fence, Outcome, PageRequest, REPLIES_KEPT_FOR, RecentOf, SendingRow, Settle,
@@ -294,7 +294,7 @@ impl Engine {
             report.more |= more;
             next_expiry_at = next_at;
         }
-        self.fill_pools().await?;
+        report.more |= self.fill_pools().await?;
         if planner {
             report.more |= self.complete_campaigns().await?;
             let next_start_at = self.core.store.next_campaign_at().await?;
@@ -480,7 +480,7 @@ impl Engine {
                 let last = entries.len() < limit as usize;
                 (AudiencePage::Entries(entries), last)
             }
-            (Audience::Leads { .. }, cursor) => {
+            (Audience::Leads { .. } | Audience::Pool { .. }, cursor) => {
                 let after = if let AudienceCursor::Lead(id) = cursor {
                     id
                 } else {
@@ -499,10 +499,17 @@ impl Engine {
             .await?
             .into_iter()
             .collect();
+        let mut planned: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        if campaign.audience.is_pool() {
+            for row in self.core.store.planned(campaign.id, &persons).await? {
+                planned.entry(row.person).or_default().push(row);
+            }
+        }
         let context = ExpansionContext {
             campaign,
             last,
             known,
+            planned,
             ids: &self.core.ids,
             seed: &self.core.seed,
             now: self.core.now(),
@@ -513,12 +520,15 @@ impl Engine {
         Ok(true)
     }
 
-    async fn fill_pools(&self) -> Result<(), StoreError> {
+    /// Gives devices to what waits in pools, and leaves over what no device may take; says whether there is more to look at, which
+    /// the messages that were left over kept from being seen.
+    async fn fill_pools(&self) -> Result<bool, StoreError> {
         let now = self.core.now();
         let pool = self.core.store.pool(self.incarnation(), now, POOL_PER_SCOPE).await?;
         if pool.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
+        let mut more = false;
         let ids: BTreeSet<_> = pool
             .iter()
             .filter_map(|message| match message.scope {
@@ -531,6 +541,15 @@ impl Engine {
         let mut routing: BTreeMap<_, _> = campaigns
             .iter()
             .map(|campaign| (MessageScope::Campaign(campaign.id), campaign.routing))
+            .collect();
+        let limits: BTreeMap<_, _> = campaigns
+            .iter()
+            .filter_map(|campaign| Some((MessageScope::Campaign(campaign.id), campaign.device_limit?)))
+            .collect();
+        let limited: Vec<CampaignId> = campaigns
+            .iter()
+            .filter(|campaign| campaign.device_limit.is_some())
+            .map(|campaign| campaign.id)
             .collect();
         let sequences = pool.iter().filter_map(|message| match message.scope {
             MessageScope::Sequence(id) => Some(id),
@@ -574,20 +593,36 @@ impl Engine {
             }
             let mut devices = self.core.store.loads(user, self.core.now()).await?;
             devices.retain(|load| open.contains(&load.device_id));
+            let own: BTreeSet<_> = messages.iter().map(|message| message.scope).collect();
+            let own = limited.iter().filter(|id| own.contains(&MessageScope::Campaign(**id)));
+            let own: Vec<CampaignId> = own.copied().collect();
+            let taken = match own.is_empty() {
+                true => Vec::new(),
+                false => self.core.store.taken(&own).await?,
+            };
+            let taken = taken
+                .into_iter()
+                .map(|one| ((MessageScope::Campaign(one.campaign_id), one.device_id), one));
             let context = RoutingContext {
                 devices,
                 routing: &routing,
+                limits: limits.clone(),
+                taken: taken.collect(),
                 depth: self.core.config.pool_depth,
                 prefer_own_below: self.core.config.prefer_own_below,
                 seed: &self.core.seed,
             };
+            let over = left_over(&messages, &context);
+            if !over.is_empty() {
+                more |= self.core.store.leave_over(&over, self.core.now()).await? > 0;
+            }
             let given = route(&take_turns(messages, turn), context);
             if !given.is_empty() {
                 self.core.store.assign(&given, self.core.now()).await?;
                 self.wake(&given.iter().map(|one| one.device_id).collect());
             }
         }
-        Ok(())
+        Ok(more)
     }
 
     async fn complete_campaigns(&self) -> Result<bool, StoreError> {

@@ -29,7 +29,8 @@ pub struct CampaignDraft {
     pub message: Option<String>,
     /// What is attached. Field `media`.
     pub media: Option<MediaDraft>,
-    /// `leads`, the default, or `entries` for recipients that are uploaded with it. Field `audience`.
+    /// `leads`, the default, `entries` for recipients that are uploaded with it, or `pool` for leads without a device. Field
+    /// `audience`.
     pub audience: Option<String>,
     /// Only leads with this niche, exactly. Field `niche`.
     pub niche: Option<String>,
@@ -39,8 +40,10 @@ pub struct CampaignDraft {
     pub audience_device_id: Option<DeviceId>,
     /// The only device that sends it. Field `device_id`.
     pub device_id: Option<DeviceId>,
-    /// `own_device`, the default, `balanced`, `round_robin` or `random`. Field `routing`.
+    /// `own_device`, the default, `balanced`, `round_robin` or `random`; of the pool `balanced` is the default. Field `routing`.
     pub routing: Option<String>,
+    /// Of the pool: how many messages one device takes each time that it is triggered, 1 to 10,000. Field `device_limit`.
+    pub device_limit: Option<u32>,
     /// Its zone by IANA name; the user's when absent. Field `time_zone`.
     pub time_zone: Option<String>,
     /// The local date of its start, such as `2026-11-21`. Field `date`.
@@ -106,7 +109,16 @@ pub enum SaveAs {
     Scheduled,
 }
 
-const AUDIENCES: [(&str, bool); 2] = [("leads", false), ("entries", true)];
+/// The kinds of audiences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Kind {
+    #[default]
+    Leads,
+    Entries,
+    Pool,
+}
+
+const AUDIENCES: [(&str, Kind); 3] = [("leads", Kind::Leads), ("entries", Kind::Entries), ("pool", Kind::Pool)];
 pub(super) const TARGETS: [(&str, TargetFilter); 3] = [
     ("prospect", TargetFilter::Prospect),
     ("customer", TargetFilter::Customer),
@@ -132,25 +144,23 @@ pub(super) fn name_of<T: PartialEq>(words: &[(&str, T)], value: &T) -> Option<St
 
 impl From<&Campaign> for CampaignDraft {
     fn from(campaign: &Campaign) -> Self {
-        let (entries, niche, target, audience_device_id) = match &campaign.audience {
-            Audience::Leads {
-                niche,
-                target,
-                device_id,
-            } => (false, niche.as_ref().map(ToString::to_string), *target, *device_id),
-            Audience::Entries => (true, None, TargetFilter::All, None),
+        let (kind, target, audience_device_id) = match &campaign.audience {
+            Audience::Leads { target, device_id, .. } => (Kind::Leads, *target, *device_id),
+            Audience::Entries => (Kind::Entries, TargetFilter::All, None),
+            Audience::Pool { target, .. } => (Kind::Pool, *target, None),
         };
         let randomizer = campaign.dressing.randomizer;
         Self {
             title: Some(campaign.title.clone()),
             message: Some(campaign.content.text.clone()),
             media: campaign.content.media.as_ref().map(Into::into),
-            audience: name_of(&AUDIENCES, &entries),
-            niche,
+            audience: name_of(&AUDIENCES, &kind),
+            niche: campaign.audience.niche().map(ToString::to_string),
             target_status: name_of(&TARGETS, &target),
             audience_device_id,
             device_id: campaign.device_id,
             routing: name_of(&ROUTINGS, &campaign.routing),
+            device_limit: campaign.device_limit,
             time_zone: Some(campaign.time_zone.to_string()),
             date: campaign.date.map(|date| date.to_string()),
             time: campaign.time.map(|time| time.to_string()),
@@ -284,17 +294,23 @@ fn filled(draft: &CampaignDraft, before: &Campaign, settings: &UserSettings) -> 
     let mut problems = Problems::default();
     let title = problems.required_line("title", draft.title.as_deref(), Campaign::TITLE_MAX);
     let content = content("message", draft.message.as_deref(), draft.media.as_ref(), &mut problems);
-    let routing = given(draft.routing.as_deref())
-        .and_then(|word| problems.word("routing", word, &ROUTINGS))
+    let routing = given(draft.routing.as_deref()).and_then(|word| problems.word("routing", word, &ROUTINGS));
+    let kind = given(draft.audience.as_deref())
+        .and_then(|word| problems.word("audience", word, &AUDIENCES))
         .unwrap_or_default();
-    if draft.device_id.is_some() && routing.is_pool() {
+    let routing = routing.unwrap_or(match kind {
+        Kind::Pool => Routing::Balanced,
+        Kind::Leads | Kind::Entries => Routing::OwnDevice,
+    });
+    if kind != Kind::Pool && draft.device_id.is_some() && routing.is_pool() {
         problems.add(
             "routing",
             FieldCode::NotAllowed,
             "must be own_device beside device_id: that device alone sends",
         );
     }
-    let audience = audience(draft, routing, &mut problems);
+    let audience = audience(draft, kind, routing, &mut problems);
+    let device_limit = device_limit(draft, kind, &mut problems);
     let time_zone = match given(draft.time_zone.as_deref()) {
         None => Some(settings.time_zone),
         Some(name) => problems.parsed("time_zone", name.parse::<TimeZone>()),
@@ -323,9 +339,10 @@ fn filled(draft: &CampaignDraft, before: &Campaign, settings: &UserSettings) -> 
         title,
         content,
         content_version: before.content_version + i32::from(new_text),
-        audience: audience.unwrap_or_else(|| before.audience.clone()),
+        audience,
         device_id: draft.device_id,
         routing,
+        device_limit,
         time_zone,
         date,
         time,
@@ -340,33 +357,72 @@ fn filled(draft: &CampaignDraft, before: &Campaign, settings: &UserSettings) -> 
     (campaign, problems)
 }
 
-fn audience(draft: &CampaignDraft, routing: Routing, problems: &mut Problems) -> Option<Audience> {
-    let entries = given(draft.audience.as_deref())
-        .and_then(|word| problems.word("audience", word, &AUDIENCES))
-        .unwrap_or_default();
+fn audience(draft: &CampaignDraft, kind: Kind, routing: Routing, problems: &mut Problems) -> Audience {
     let niche = given(draft.niche.as_deref()).and_then(|text| problems.parsed("niche", Token::parse(text)));
     let target = given(draft.target_status.as_deref())
         .and_then(|word| problems.word("target_status", word, &TARGETS))
         .unwrap_or_default();
-    if !entries {
-        return Some(Audience::Leads {
+    match kind {
+        Kind::Leads => Audience::Leads {
             niche,
             target,
             device_id: draft.audience_device_id.or(draft.device_id),
-        });
+        },
+        Kind::Pool => {
+            let named = [
+                ("device_id", draft.device_id.is_some()),
+                ("audience_device_id", draft.audience_device_id.is_some()),
+            ];
+            for (field, _) in named.into_iter().filter(|(_, named)| *named) {
+                let expected = "must be empty for the pool: its leads have no device, and all devices share them";
+                problems.add(field, FieldCode::NotAllowed, expected);
+            }
+            if !routing.is_pool() {
+                let expected =
+                    "must be balanced, round_robin or random for the pool: its leads have no device of their own";
+                problems.add("routing", FieldCode::NotAllowed, expected);
+            }
+            Audience::Pool { niche, target }
+        }
+        Kind::Entries => {
+            if niche.is_some() {
+                problems.add(
+                    "niche",
+                    FieldCode::NotAllowed,
+                    "must be empty for an audience of uploaded entries",
+                );
+            }
+            if draft.device_id.is_none() && !routing.is_pool() {
+                let expected = "is required for uploaded entries, unless routing is balanced, round_robin or random";
+                problems.add("device_id", FieldCode::Required, expected);
+            }
+            Audience::Entries
+        }
     }
-    if niche.is_some() {
-        problems.add(
-            "niche",
+}
+
+fn device_limit(draft: &CampaignDraft, kind: Kind, problems: &mut Problems) -> Option<u32> {
+    let (least, most) = (Campaign::DEVICE_LIMIT.start(), Campaign::DEVICE_LIMIT.end());
+    match (kind, draft.device_limit) {
+        (Kind::Pool, Some(limit)) if Campaign::DEVICE_LIMIT.contains(&limit) => return Some(limit),
+        (Kind::Pool, Some(_)) => problems.add(
+            "device_limit",
+            FieldCode::OutOfRange,
+            format!("must be {least} to {most}"),
+        ),
+        (Kind::Pool, None) => problems.add(
+            "device_limit",
+            FieldCode::Required,
+            format!("is required for the pool: how many messages one device takes, {least} to {most}"),
+        ),
+        (Kind::Leads | Kind::Entries, Some(_)) => problems.add(
+            "device_limit",
             FieldCode::NotAllowed,
-            "must be empty for an audience of uploaded entries",
-        );
+            "must be empty unless the audience is the pool",
+        ),
+        (Kind::Leads | Kind::Entries, None) => {}
     }
-    if draft.device_id.is_none() && !routing.is_pool() {
-        let expected = "is required for uploaded entries, unless routing is balanced, round_robin or random";
-        problems.add("device_id", FieldCode::Required, expected);
-    }
-    Some(Audience::Entries)
+    None
 }
 
 impl From<QuietHours> for QuietDraft {

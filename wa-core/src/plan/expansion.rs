@@ -9,7 +9,7 @@ use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState
 use crate::domain::phone::{PersonKey, Phone};
 use crate::id::{DeviceId, IdSource, LeadId, MessageId};
 use crate::seed::Seed;
-use crate::store::{Change, ChangeSet};
+use crate::store::{Change, ChangeSet, PlannedRow};
 use crate::time::Timestamp;
 
 /// One page of an audience, as read.
@@ -49,6 +49,8 @@ pub struct ExpansionContext<'a> {
     pub last: bool,
     /// People of the page who have a message in the campaign already.
     pub known: BTreeSet<PersonKey>,
+    /// Of the pool, which may be planned more than once: the messages of the campaign to people of the page.
+    pub planned: BTreeMap<PersonKey, Vec<PlannedRow>>,
     /// Where new ids come from.
     pub ids: &'a IdSource,
     /// The seed of the database.
@@ -60,11 +62,13 @@ pub struct ExpansionContext<'a> {
 /// The messages of one page, with the cursor moved over it: one commit.
 ///
 /// Each number gets one message per campaign; further leads or entries with it become `skipped: duplicate` rows, so that
-/// everybody of the audience is accounted for. A lead without a device, where the routing asks for its own, is skipped too.
+/// everybody of the audience is accounted for. A lead without a device, where the routing asks for its own, is skipped too. Of
+/// the pool, whom an earlier time left over gets the next round, and who is accounted for gets nothing more.
 #[must_use = "a page is planned only when it is committed"]
 pub fn expand(page: &AudiencePage, context: &ExpansionContext<'_>) -> ChangeSet {
     let campaign = context.campaign;
     let mut seen = context.known.clone();
+    let mut again = BTreeSet::new();
     let mut messages = Vec::with_capacity(page.len());
     let mut to = campaign.cursor;
     let persons = page.persons(campaign, context.seed);
@@ -80,8 +84,17 @@ pub fn expand(page: &AudiencePage, context: &ExpansionContext<'_>) -> ChangeSet 
                     device_id: lead.device_id,
                     content: None,
                 };
-                messages.push(message(recipient, lead.id.as_bytes(), seen.insert(person), context));
                 to = AudienceCursor::Lead(lead.id);
+                let earlier = context.planned.get(&person).map_or(&[][..], Vec::as_slice);
+                let left_over = earlier.iter().find(|row| row.is_left_over());
+                let accounted = earlier.iter().any(|row| row.lead_id == Some(lead.id));
+                let turn = match left_over.filter(|_| again.insert(person)) {
+                    Some(row) => Turn::Again(row),
+                    None if left_over.is_none() && seen.insert(person) => Turn::First,
+                    None if accounted => continue,
+                    None => Turn::Duplicate,
+                };
+                messages.push(message(recipient, lead.id.as_bytes(), turn, context));
             }
         }
         AudiencePage::Entries(entries) => {
@@ -99,12 +112,12 @@ pub fn expand(page: &AudiencePage, context: &ExpansionContext<'_>) -> ChangeSet 
                         literal: false,
                     }),
                 };
-                messages.push(message(
-                    recipient,
-                    &entry.position.to_be_bytes(),
-                    seen.insert(person),
-                    context,
-                ));
+                let turn = if seen.insert(person) {
+                    Turn::First
+                } else {
+                    Turn::Duplicate
+                };
+                messages.push(message(recipient, &entry.position.to_be_bytes(), turn, context));
                 to = AudienceCursor::Entry(entry.position);
             }
         }
@@ -134,7 +147,17 @@ struct Recipient {
     content: Option<Content>,
 }
 
-fn message(recipient: Recipient, place: &[u8], first: bool, context: &ExpansionContext<'_>) -> Message {
+/// What a recipient of a page gets.
+enum Turn<'a> {
+    /// The first message.
+    First,
+    /// The one that replaces what was left over.
+    Again(&'a PlannedRow),
+    /// A row that says that the number is in the campaign already.
+    Duplicate,
+}
+
+fn message(recipient: Recipient, place: &[u8], turn: Turn<'_>, context: &ExpansionContext<'_>) -> Message {
     let ExpansionContext { campaign, now, .. } = *context;
     let device_id = match (campaign.device_id, campaign.routing) {
         (Some(only), _) => Some(only),
@@ -142,11 +165,15 @@ fn message(recipient: Recipient, place: &[u8], first: bool, context: &ExpansionC
         (None, _) => None,
     };
     let from_pool = campaign.device_id.is_none() && campaign.routing.is_pool();
-    let (key, state, reason) = if !first {
+    let (round, supersedes) = match &turn {
+        Turn::Again(row) => (row.round.saturating_add(1), Some(row.message_id)),
+        Turn::First | Turn::Duplicate => (0, None),
+    };
+    let (key, state, reason) = if matches!(turn, Turn::Duplicate) {
         let key = IdempotencyKey::campaign_duplicate(campaign.id, place);
         (key, MessageState::Skipped, Some(Reason::Duplicate))
     } else {
-        let key = IdempotencyKey::campaign(campaign.id, recipient.person, 0);
+        let key = IdempotencyKey::campaign(campaign.id, recipient.person, round);
         if device_id.is_none() && !from_pool {
             (key, MessageState::Skipped, Some(Reason::NoDevice))
         } else {
@@ -159,8 +186,8 @@ fn message(recipient: Recipient, place: &[u8], first: bool, context: &ExpansionC
         user_id: campaign.user_id,
         scope: MessageScope::Campaign(campaign.id),
         key,
-        round: 0,
-        supersedes: None,
+        round,
+        supersedes,
         superseded: false,
         lead_id: recipient.lead_id,
         phone: Some(recipient.phone),
@@ -230,6 +257,7 @@ mod tests {
             campaign: &campaign,
             last: true,
             known,
+            planned: BTreeMap::new(),
             ids: &ids,
             seed: &seed,
             now: at(3),

@@ -34,7 +34,7 @@ pub use self::field::{FieldCode, FieldError, Warning, WarningCode};
 pub use self::lead_request::{ConsentDraft, LeadBulkEdit, LeadDraft, LeadEdit, WebhookLead};
 pub use self::preview::Preview;
 pub use self::requeue::{DeviceGate, Requeued, ScopeGate, Suppressed, requeue};
-pub use self::routing::{RoutingContext, route, take_turns};
+pub use self::routing::{RoutingContext, left_over, route, take_turns};
 pub use self::saved_text_request::{SavedTextDraft, SavedTextEdit};
 pub use self::sequence_request::{SequenceDraft, SequenceEdit, StepDraft};
 pub use self::settlement::{LaneEffect, Settlement, SettlementContext, doubtful, settlement};

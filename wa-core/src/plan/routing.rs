@@ -1,6 +1,6 @@
 //! Gives devices to pool messages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt as _;
 
@@ -8,7 +8,7 @@ use crate::domain::campaign::Routing;
 use crate::domain::message::MessageScope;
 use crate::id::DeviceId;
 use crate::seed::Seed;
-use crate::store::{Assignment, DeviceLoad, PoolMessage};
+use crate::store::{Assignment, DeviceLoad, LeftOver, PoolMessage, Taken};
 
 /// What routing decides with.
 #[derive(Debug)]
@@ -17,6 +17,10 @@ pub struct RoutingContext<'a> {
     pub devices: Vec<DeviceLoad>,
     /// How each campaign and sequence routes.
     pub routing: &'a BTreeMap<MessageScope, Routing>,
+    /// Of campaigns with a limit: how many messages each device may take.
+    pub limits: BTreeMap<MessageScope, u32>,
+    /// Of those: what each device has taken, and how many of these messages are open on it.
+    pub taken: BTreeMap<(MessageScope, DeviceId), Taken>,
     /// How many pool messages a device holds ready.
     pub depth: u32,
     /// Until how many sent in the last hour the lead's own device is preferred in balanced routing.
@@ -28,7 +32,7 @@ pub struct RoutingContext<'a> {
 /// Gives devices to pool messages of one user, oldest first, until every online device holds `depth` ready.
 ///
 /// Balanced: the lead's own device while it has sent fewer than `prefer_own_below` this hour, else the lowest score of
-/// 0.7 x sent this hour + 0.3 x in flight. A message without a free device stays in the pool. The flows of an enrolment keep
+/// 0.7 x sent this hour + 0.3 x in flight. No device gets more of a campaign than its limit says. A message without a free device stays in the pool. The flows of an enrolment keep
 /// its device in every kind of routing, as long as that may send.
 #[must_use]
 pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<Assignment> {
@@ -43,6 +47,18 @@ pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<A
         let Some(index) = choose(message, routing, &context) else {
             continue;
         };
+        let device_id = context.devices[index].device_id;
+        if let (Some(_), MessageScope::Campaign(campaign_id)) = (context.limits.get(&message.scope), message.scope) {
+            let none = Taken {
+                campaign_id,
+                device_id,
+                taken: 0,
+                open: 0,
+            };
+            let taken = context.taken.entry((message.scope, device_id)).or_insert(none);
+            taken.taken += 1;
+            taken.open += 1;
+        }
         let load = &mut context.devices[index];
         load.topped_up += 1;
         load.in_flight += 1;
@@ -53,6 +69,30 @@ pub fn route(messages: &[PoolMessage], mut context: RoutingContext<'_>) -> Vec<A
         });
     }
     given
+}
+
+/// The pool messages that are left over: there are devices that may send now, each of them has taken as many messages of the
+/// campaign as its limit says, and none of these is open any more. As long as one is, it may still turn out not to be sent at all
+/// and give its place back; and where no device may send, messages wait for one.
+#[must_use]
+pub fn left_over(messages: &[PoolMessage], context: &RoutingContext<'_>) -> Vec<LeftOver> {
+    let used_up = |scope: &MessageScope| {
+        let Some(limit) = context.limits.get(scope) else {
+            return false;
+        };
+        let done = |load: &DeviceLoad| {
+            let taken = context.taken.get(&(*scope, load.device_id));
+            taken.is_some_and(|one| one.taken >= *limit && one.open == 0)
+        };
+        !context.devices.is_empty() && context.devices.iter().all(done)
+    };
+    let scopes: BTreeSet<MessageScope> = messages.iter().map(|message| message.scope).filter(used_up).collect();
+    let over = messages.iter().filter(|message| scopes.contains(&message.scope));
+    over.map(|message| LeftOver {
+        user_id: message.user_id,
+        message_id: message.message_id,
+    })
+    .collect()
 }
 
 /// Lets the campaigns and sequences of a pool take turns: the first message of each, then the second of each, beginning at another campaign
@@ -77,7 +117,14 @@ pub fn take_turns(messages: Vec<PoolMessage>, turn: usize) -> Vec<PoolMessage> {
 }
 
 fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>) -> Option<usize> {
-    let free = |index: &usize| context.devices[*index].topped_up < context.depth;
+    let has_room = |index: &usize| match context.limits.get(&message.scope) {
+        Some(limit) => {
+            let taken = context.taken.get(&(message.scope, context.devices[*index].device_id));
+            taken.is_none_or(|one| one.taken < *limit)
+        }
+        None => true,
+    };
+    let free = |index: &usize| context.devices[*index].topped_up < context.depth && has_room(index);
     // Whoever wrote to a lead before goes on writing to it while it can send.
     if let Some(sticky) = message.sticky.and_then(|id| position(&context.devices, id)) {
         return Some(sticky).filter(free);
@@ -95,6 +142,7 @@ fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>)
         }
         Routing::Balanced | Routing::OwnDevice => {
             let own = message.lead_device.and_then(|own| position(&context.devices, own));
+            let own = own.filter(&has_room);
             if let Some(own) = own.filter(|own| context.devices[*own].sent_this_hour < context.prefer_own_below) {
                 // Sticky: it waits for its own device rather than going elsewhere while that has room this hour.
                 return Some(own).filter(free);
@@ -149,7 +197,7 @@ mod tests {
         }
     }
 
-    fn counts(setup: &Setup, sent: [u32; 3]) -> [usize; 3] {
+    fn context(setup: &Setup, sent: [u32; 3]) -> RoutingContext<'_> {
         let devices = setup
             .devices
             .iter()
@@ -161,15 +209,83 @@ mod tests {
                 topped_up: 0,
             })
             .collect();
-        let context = RoutingContext {
+        RoutingContext {
             devices,
             routing: &setup.routing,
+            limits: BTreeMap::new(),
+            taken: BTreeMap::new(),
             depth: 3,
             prefer_own_below: 50,
             seed: &setup.seed,
+        }
+    }
+
+    fn limited(setup: &Setup, limit: u32, taken: [(u32, u32); 3]) -> RoutingContext<'_> {
+        let scope = setup.messages[0].scope;
+        let MessageScope::Campaign(campaign_id) = scope else {
+            unreachable!("the messages are of a campaign")
         };
+        let taken = setup.devices.iter().zip(taken).map(|(device_id, (taken, open))| {
+            let one = Taken {
+                campaign_id,
+                device_id: *device_id,
+                taken,
+                open,
+            };
+            ((scope, *device_id), one)
+        });
+        RoutingContext {
+            limits: BTreeMap::from([(scope, limit)]),
+            taken: taken.collect(),
+            ..context(setup, [0; 3])
+        }
+    }
+
+    fn counts(setup: &Setup, sent: [u32; 3]) -> [usize; 3] {
+        counted(setup, context(setup, sent))
+    }
+
+    fn counted(setup: &Setup, context: RoutingContext<'_>) -> [usize; 3] {
         let given = route(&setup.messages, context);
         [0, 1, 2].map(|index| given.iter().filter(|one| one.device_id == setup.devices[index]).count())
+    }
+
+    #[test]
+    fn no_device_gets_more_of_a_campaign_than_its_limit() {
+        for routing in [Routing::Balanced, Routing::RoundRobin, Routing::Random] {
+            let one = setup(routing, None);
+            assert_eq!(counted(&one, limited(&one, 2, [(0, 0); 3])), [2, 2, 2], "{routing:?}");
+            assert_eq!(
+                counted(&one, limited(&one, 2, [(2, 0), (1, 0), (3, 1)])),
+                [0, 1, 0],
+                "{routing:?}"
+            );
+        }
+        let own = setup(Routing::Balanced, Some(1));
+        assert_eq!(
+            counted(&own, limited(&own, 2, [(1, 0), (2, 0), (0, 0)])),
+            [1, 0, 2],
+            "whose own device has taken its share goes to others"
+        );
+    }
+
+    #[test]
+    fn messages_are_left_over_when_every_device_has_used_its_limit_up() {
+        let one = setup(Routing::Balanced, None);
+        let over = |limit, taken| left_over(&one.messages, &limited(&one, limit, taken)).len();
+        assert_eq!(over(2, [(2, 0), (2, 0), (3, 0)]), 12);
+        assert_eq!(over(2, [(2, 0), (1, 0), (2, 0)]), 0, "one has room");
+        assert_eq!(
+            over(2, [(2, 0), (2, 1), (2, 0)]),
+            0,
+            "one may still give its place back"
+        );
+        let mut nobody = limited(&one, 2, [(2, 0); 3]);
+        nobody.devices.clear();
+        assert!(left_over(&one.messages, &nobody).is_empty(), "they wait for a device");
+        let mut endless = limited(&one, 2, [(2, 0); 3]);
+        endless.limits.clear();
+        assert!(left_over(&one.messages, &endless).is_empty());
     }
 
     #[test]

@@ -115,6 +115,8 @@ pub struct CampaignPlan {
     pub entries: bool,
     /// Whether one device sends all of it.
     pub one_device: bool,
+    /// Of one over the pool of leads without a device: how many messages a device takes.
+    pub device_limit: Option<u32>,
     /// When it starts.
     pub start_after: Duration,
     /// Own delay between messages, in milliseconds.
@@ -258,6 +260,7 @@ impl Scenario {
             scenario.draw_deeds(rng, wall_faults);
         }
         scenario.draw_offline();
+        scenario.draw_pool();
         let rng = &mut Seed::from_number(seed).rng(b"", "poison");
         if !calm && rng.random_bool(0.1) {
             scenario.store_faults.poison = rng.random_range(20..300);
@@ -337,6 +340,26 @@ impl Scenario {
         }
     }
 
+    /// From a stream of its own too: lets a campaign write to the pool, and gives that some leads.
+    fn draw_pool(&mut self) {
+        let rng = &mut Seed::from_number(self.seed).rng(b"", "pool");
+        if !rng.random_bool(0.3) {
+            return;
+        }
+        for campaign in self.campaigns.iter_mut().filter(|campaign| !campaign.entries) {
+            if rng.random_bool(0.6) {
+                campaign.device_limit = Some(rng.random_range(1..=4));
+                campaign.one_device = false;
+                if campaign.routing == Routing::OwnDevice {
+                    campaign.routing = Routing::Balanced;
+                }
+            }
+        }
+        for (_, device) in self.leads.iter_mut().flatten() {
+            device.take_if(|_| rng.random_bool(0.6));
+        }
+    }
+
     fn draw_deeds(&mut self, rng: &mut ChaCha8Rng, wall_faults: bool) {
         // Most of it while messages are under way, some of it when little is left to do.
         let end = u64::try_from(self.faults_for.as_millis()).unwrap_or(60_000);
@@ -404,6 +427,7 @@ fn campaign(rng: &mut ChaCha8Rng, users: usize) -> CampaignPlan {
         },
         entries,
         one_device: rng.random_bool(0.2),
+        device_limit: None,
         start_after: span(rng, 0, 30_000),
         delay_ms: rng.random_bool(0.3).then_some((1_000, 5_000)),
         quiet: rng

@@ -17,7 +17,7 @@ use super::invariants::{self, Violation};
 use super::scenario::{CampaignPlan, Deed, Scenario, SequenceDeed, SequencePlan};
 use super::scheduler::{Scheduler, TaskId};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::{Audience, CampaignEntry};
+use crate::domain::audience::{Audience, CampaignEntry, TargetFilter};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::content::Content;
 use crate::domain::device::{Device, Hold, HoldReason, LinkState};
@@ -365,6 +365,25 @@ impl World {
                 });
             }
             self.facts.entries.insert(id, entries.len());
+        } else if let Some(limit) = plan.device_limit {
+            campaign.audience = Audience::Pool {
+                niche: None,
+                target: TargetFilter::All,
+            };
+            campaign.device_limit = Some(limit);
+            // Beside another over the same pool, whom that reaches first is out of it before this one looks.
+            let plans = self.scenario.campaigns.iter();
+            if plans
+                .filter(|one| one.user == plan.user && one.device_limit.is_some())
+                .count()
+                == 1
+            {
+                let devices = self.scenario.leads[plan.user].iter().map(|(_, device)| *device);
+                let of_user = cast.leads.iter().filter(|(owner, _, _)| *owner == user);
+                let in_pool = of_user.zip(devices).filter(|(_, device)| device.is_none());
+                let leads = in_pool.map(|((_, lead, _), _)| *lead).collect();
+                self.facts.leads.insert(id, leads);
+            }
         } else {
             let of_user = cast.leads.iter().filter(|(owner, _, _)| *owner == user);
             self.facts.leads.insert(id, of_user.map(|(_, lead, _)| *lead).collect());

@@ -6,11 +6,12 @@ use super::{Page, PageRequest, StoreError};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{AudienceLead, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignStatus};
+use crate::domain::message::{Message, MessageState, Reason};
 use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
 #[cfg(doc)]
 use crate::event::Event;
-use crate::id::{CampaignId, EventId, LeadId, TemplateId};
+use crate::id::{CampaignId, DeviceId, EventId, LeadId, MessageId, TemplateId};
 use crate::time::Timestamp;
 
 /// Which campaigns a list shows; all conditions must hold.
@@ -24,6 +25,57 @@ pub struct CampaignFilter {
     pub until: Option<Timestamp>,
     /// Whose title contains this text, case-folded; at most 100 characters.
     pub search: Option<String>,
+}
+
+/// A message of a campaign, as planning its audience once more sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedRow {
+    /// The message.
+    pub message_id: MessageId,
+    /// The person.
+    pub person: PersonKey,
+    /// The lead.
+    pub lead_id: Option<LeadId>,
+    /// Its round.
+    pub round: u16,
+    /// Where it stands.
+    pub state: MessageState,
+    /// Why.
+    pub reason: Option<Reason>,
+}
+
+impl PlannedRow {
+    /// Whether it was left over, as [`Message::is_left_over`] says of a message.
+    #[must_use]
+    pub fn is_left_over(&self) -> bool {
+        self.state == MessageState::Skipped && self.reason == Some(Reason::DeviceLimit)
+    }
+}
+
+impl From<&Message> for PlannedRow {
+    fn from(message: &Message) -> Self {
+        Self {
+            message_id: message.id,
+            person: message.person,
+            lead_id: message.lead_id,
+            round: message.round,
+            state: message.state,
+            reason: message.reason,
+        }
+    }
+}
+
+/// What a device has taken of a campaign since that was last triggered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// The campaign.
+    pub campaign_id: CampaignId,
+    /// The device.
+    pub device_id: DeviceId,
+    /// How many messages it took.
+    pub taken: u32,
+    /// How many messages of the campaign are open on it.
+    pub open: u32,
 }
 
 /// Reads campaigns. They are changed by `commit`.
@@ -82,6 +134,19 @@ pub trait CampaignStore: Send + Sync {
 
     /// Which of these persons have a message in the campaign that is not a skipped duplicate.
     async fn persons_in(&self, campaign: CampaignId, persons: &[PersonKey]) -> Result<Vec<PersonKey>, StoreError>;
+
+    /// The messages of a campaign to these persons, skipped duplicates among them and superseded ones not, by id.
+    async fn planned(&self, campaign: CampaignId, persons: &[PersonKey]) -> Result<Vec<PlannedRow>, StoreError>;
+
+    /// How many messages of a campaign are left over ([`Message::is_left_over`]).
+    async fn left_over(&self, campaign: CampaignId) -> Result<u64, StoreError>;
+
+    /// How many messages of these campaigns each device has taken since they were last triggered, by (campaign, device); devices
+    /// that took none are left out.
+    ///
+    /// To ensure correctness: taken are those that are open on the device, sent, failed or unknown and not superseded, less what
+    /// it had of them when the campaign was triggered again; one that replaces a message of before takes that one's place.
+    async fn taken(&self, campaigns: &[CampaignId]) -> Result<Vec<Taken>, StoreError>;
 
     /// One saved text within a request's scope.
     async fn saved_text(&self, scope: &RequestScope, id: TemplateId) -> Result<SavedText, StoreError>;

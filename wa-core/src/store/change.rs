@@ -157,6 +157,16 @@ pub enum Change {
         /// Why.
         reason: Option<CampaignReason>,
     },
+    /// Triggers a completed campaign whose audience is the pool again: its audience is planned from the start, and each device may
+    /// take as many messages as its limit says, whatever it took before. `Conflict` unless it is completed and its audience
+    /// is the pool. The store sets version + 1, `triggered` without a reason, `status_at` and `started_at`, the cursor to the
+    /// start, and clears `resumed_at`, `paused_at` and `ended_at`.
+    TriggerAgain {
+        /// Its owner.
+        user_id: UserId,
+        /// The campaign.
+        campaign_id: CampaignId,
+    },
     /// Adds uploaded recipients to a draft campaign, else `Conflict`; a position that is there already is left alone.
     InsertEntries(Vec<CampaignEntry>),
     /// Moves the cursor of a running campaign. `Conflict` unless it is `triggered` and stands at `from`: so a page cannot
@@ -276,7 +286,7 @@ pub enum Change {
     /// that row superseded, in all numbers. A user, device, lead or campaign that do not belong together are `NotFound`.
     /// `Conflict`: a message given as `sending` or `in_doubt`; an open one that would wait for ever (no device, and not of a
     /// campaign or sequence and its pool); a key of another user; a row to supersede that is neither `failed` nor `unknown`
-    /// (evidence may have come in the meantime), of another scope or flow, superseded before, or of a step after which a later
+    /// (evidence may have come in the meantime) nor left over, of another scope or flow, superseded before, or of a step after which a later
     /// one of its enrolment has begun an attempt; a flow outside a sequence. A sequence or enrolment that is not the user's is
     /// `NotFound`.
     InsertMessages(Vec<Message>),

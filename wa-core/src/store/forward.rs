@@ -84,6 +84,9 @@ macro_rules! forward_store {
                 fn entries_page(campaign: CampaignId, after: u32, limit: u32) -> Vec<CampaignEntry>;
                 fn audience_size(campaign: &Campaign) -> u64;
                 fn persons_in(campaign: CampaignId, persons: &[PersonKey]) -> Vec<PersonKey>;
+                fn planned(campaign: CampaignId, persons: &[PersonKey]) -> Vec<PlannedRow>;
+                fn left_over(campaign: CampaignId) -> u64;
+                fn taken(campaigns: &[CampaignId]) -> Vec<Taken>;
                 fn saved_text(scope: &RequestScope, id: TemplateId) -> SavedText;
                 fn saved_texts(scope: &RequestScope, page: &PageRequest<TemplateId>) -> Page<SavedText, TemplateId>;
             });
@@ -114,12 +117,14 @@ macro_rules! forward_store {
                 fn expire(limit: u32, now: Timestamp) -> Expired;
                 fn pool(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<PoolMessage>;
                 fn assign(items: &[Assignment], now: Timestamp) -> u64;
+                fn leave_over(items: &[LeftOver], now: Timestamp) -> u64;
                 fn unassign(user: UserId, device: DeviceId) -> u64;
                 fn loads(user: UserId, now: Timestamp) -> Vec<DeviceLoad>;
                 fn history(devices: &[DeviceId], since: Timestamp) -> Vec<LaneHistory>;
                 fn recent(scope: RecentOf, since: Timestamp, limit: u32) -> RecentOutcomes;
                 fn message(scope: &RequestScope, id: MessageId) -> Message;
                 fn messages(scope: &RequestScope, filter: &MessageFilter, page: &PageRequest<MessageId>) -> Page<Message, MessageId>;
+                fn newest_of_leads(scope: &RequestScope, leads: &[LeadId]) -> Vec<Message>;
                 fn attempts(scope: &RequestScope, id: MessageId) -> Vec<Attempt>;
                 fn numbers(scope: &RequestScope, of: MessageScope) -> Vec<DeviceNumbers>;
                 fn device_numbers(scope: &RequestScope, device: DeviceId) -> Numbers;

@@ -41,7 +41,7 @@ use std::fmt;
 pub use async_trait::async_trait;
 
 pub use self::app::{AccessStore, AppStore, ImportRecord, ImportRefusal, ImportState, ImportStore};
-pub use self::campaigns::{CampaignFilter, CampaignStore};
+pub use self::campaigns::{CampaignFilter, CampaignStore, PlannedRow, Taken};
 pub use self::change::{
     Advance, Change, ChangeSet, Committed, EVENTS_KEPT_FOR, EnrolResult, Fence, LeadInsert, NewEnrolment, OnDuplicate,
     REPLIES_KEPT_FOR,
@@ -56,8 +56,8 @@ pub use self::memory::Flaw;
 pub use self::memory::MemoryStore;
 pub use self::outbox::{
     Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue,
-    LaneHistory, LaneLook, MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes, SendingRow,
-    Settle, Settled, Swept, Verdict,
+    LaneHistory, LaneLook, LeftOver, MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes,
+    SendingRow, Settle, Settled, Swept, Verdict,
 };
 pub use self::page::{PAGE_MAX, Page, PageRequest};
 pub use self::sequences::{EnrolmentFilter, SequenceCounts, SequenceFilter, SequenceStore, Span};

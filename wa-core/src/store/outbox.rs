@@ -364,6 +364,15 @@ pub struct Assignment {
     pub device_id: DeviceId,
 }
 
+/// A pool message that no device may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOver {
+    /// Its owner.
+    pub user_id: UserId,
+    /// The message.
+    pub message_id: MessageId,
+}
+
 /// A pool message as routing sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolMessage {
@@ -419,6 +428,11 @@ pub struct MessageFilter {
 ///
 /// `begin`, `settle` and `decline` are statements of an owner: they take the node's row shared and fail with `Fenced`
 /// when it is fenced.
+///
+/// A message from the pool, of a campaign whose audience is the pool, that becomes `sent` by whatever road gives its lead to the
+/// device that sent it, in the same transaction: the lead gets the device and version + 1, its `updated_at` is the instant at
+/// which the message first settled if that is later, and its enrolments follow as after `UpdateLead`. Nothing happens to a lead
+/// that is gone or has a device, where the device is deleted, or where that device has the same lead already.
 #[async_trait]
 pub trait OutboxStore: Send + Sync {
     /// Reads what lanes may send next; changes nothing.
@@ -500,7 +514,19 @@ pub trait OutboxStore: Send + Sync {
 
     /// Gives devices to pool messages that are still queued and without one; returns how many got one. The enrolment of a flow
     /// has that device from then on.
+    ///
+    /// To ensure correctness: never beyond the limit of a campaign. One whose device has taken as many of its campaign as
+    /// [`Campaign::device_limit`](crate::domain::campaign::Campaign::device_limit) allows ([`taken`](super::CampaignStore::taken)),
+    /// those before it in the call counted, is left alone, whoever else assigns at the same time.
     async fn assign(&self, items: &[Assignment], now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Leaves over pool messages that are still queued and without a device, because every device has reached the limit of their
+    /// campaign; returns how many were moved.
+    ///
+    /// To ensure correctness: they go where [`requeue`](crate::plan::requeue) says, so that one of a paused campaign is held and one
+    /// of an ended campaign cancelled; where that leaves them queued they become `skipped: device limit`. Only messages of
+    /// campaigns that have a limit. Tallies change in the same transaction; idempotent; any node may call it.
+    async fn leave_over(&self, items: &[LeftOver], now: Timestamp) -> Result<u64, StoreError>;
 
     /// Takes queued pool messages of a device back into the pool; returns how many.
     async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError>;
@@ -526,6 +552,10 @@ pub trait OutboxStore: Send + Sync {
         filter: &MessageFilter,
         page: &PageRequest<MessageId>,
     ) -> Result<Page<Message, MessageId>, StoreError>;
+
+    /// The newest message of any campaign to each of these leads, superseded ones aside, by lead, within a request's scope; leads
+    /// without one are left out. At most 1,000 leads.
+    async fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Result<Vec<Message>, StoreError>;
 
     /// All attempts of a message, oldest first.
     async fn attempts(

@@ -80,6 +80,7 @@ fn repeating(seed: u64) -> Scenario {
         routing: Routing::OwnDevice,
         entries: false,
         one_device: false,
+        device_limit: None,
         start_after: Duration::from_secs(20),
         delay_ms: None,
         quiet: None,
@@ -213,6 +214,7 @@ const STORE_FLAWS: &[Flaw] = &[
     Flaw::FenceKeepsPlanner,
     Flaw::SweepForgetsTheRest,
     Flaw::TalliesMissStrays,
+    Flaw::LeadStaysWhenSent,
 ];
 
 /// Bugs of a store that a sequence runs into. Those that let chains run for ever are left to the suite of stores: here they

@@ -91,9 +91,11 @@ fn random_operations_catch_flaws_by_themselves() {
         Flaw::AdvanceIgnoresAfter,
         Flaw::DeletionEndsNothing,
         Flaw::RefusedChainIsNotTold,
+        Flaw::AssignIgnoresLimit,
+        Flaw::LeadStaysWhenSent,
     ] {
         let factory = Flawed(flaw, format!("{flaw:?}"));
         let passes = |seed| std::panic::catch_unwind(|| run_model(&factory, seed)).is_ok();
-        assert!(!(1..=20).all(passes), "{flaw:?} agrees with the model");
+        assert!(!(1..=60).all(passes), "{flaw:?} agrees with the model");
     }
 }

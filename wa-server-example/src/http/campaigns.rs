@@ -47,6 +47,7 @@ pub(super) fn routes() -> OpenApiRouter<Locked> {
         .routes(routes!(schedule))
         .routes(routes!(unschedule))
         .routes(routes!(start))
+        .routes(routes!(trigger))
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(cancel))
@@ -83,7 +84,8 @@ pub struct CampaignBody {
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     image_url: Given<String>,
-    /// `leads`, or `entries` for recipients that are uploaded with it.
+    /// `leads`, `entries` for recipients that are uploaded with it, or `pool` for leads without a device, which are shared out over
+    /// the devices that are online.
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     audience: Given<String>,
@@ -103,10 +105,14 @@ pub struct CampaignBody {
     #[schema(value_type = Option<uuid::Uuid>)]
     #[serde(default)]
     device_id: Given<DeviceId>,
-    /// `own_device`, `balanced`, `round_robin` or `random`.
+    /// `own_device`, `balanced`, `round_robin` or `random`; of the pool `balanced` when it is not given.
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     routing: Given<String>,
+    /// Of the pool: how many messages one device takes each time that the campaign is triggered, 1 to 10,000.
+    #[schema(value_type = Option<u32>)]
+    #[serde(default)]
+    device_limit: Given<u32>,
     /// Its zone by IANA name; the user's when it is not given.
     #[schema(value_type = Option<String>)]
     #[serde(default)]
@@ -204,6 +210,7 @@ impl CampaignBody {
             audience_device_id: self.audience_device_id.over(before.audience_device_id),
             device_id: self.device_id.over(before.device_id),
             routing: self.routing.over(before.routing),
+            device_limit: self.device_limit.over(before.device_limit),
             time_zone: self.time_zone.over(before.time_zone),
             date: self.date.over(before.date),
             time: self.time.over(before.time),
@@ -236,7 +243,7 @@ pub struct CampaignView {
     pub message: String,
     /// What is attached.
     pub media: Option<MediaView>,
-    /// `leads` or `entries`.
+    /// `leads`, `entries` or `pool`.
     pub audience: String,
     /// Only leads with this niche.
     pub niche: Option<String>,
@@ -248,6 +255,8 @@ pub struct CampaignView {
     pub device_id: Option<String>,
     /// Which device writes to whom.
     pub routing: String,
+    /// Of the pool: how many messages one device takes each time that it is triggered.
+    pub device_limit: Option<u32>,
     /// Its zone.
     pub time_zone: String,
     /// The local date of its start.
@@ -280,7 +289,7 @@ pub struct CampaignView {
     pub reason: Option<String>,
     /// Whether its audience is still being expanded.
     pub expanding: bool,
-    /// When it started.
+    /// When it started; of the pool, when it was last triggered.
     pub started_at: Option<String>,
     /// When it was last paused.
     pub paused_at: Option<String>,
@@ -302,13 +311,10 @@ pub struct CampaignView {
 
 impl From<&Campaign> for CampaignView {
     fn from(campaign: &Campaign) -> Self {
-        let (audience, niche, target, audience_device_id) = match &campaign.audience {
-            Audience::Leads {
-                niche,
-                target,
-                device_id,
-            } => ("leads", niche.as_ref(), word(target), *device_id),
-            _ => ("entries", None, "all".to_owned(), None),
+        let (audience, target, audience_device_id) = match &campaign.audience {
+            Audience::Leads { target, device_id, .. } => ("leads", word(target), *device_id),
+            Audience::Pool { target, .. } => ("pool", word(target), None),
+            _ => ("entries", "all".to_owned(), None),
         };
         Self {
             id: campaign.id.to_string(),
@@ -316,11 +322,12 @@ impl From<&Campaign> for CampaignView {
             message: campaign.content.text.clone(),
             media: campaign.content.media.as_ref().map(Into::into),
             audience: audience.to_owned(),
-            niche: niche.map(ToString::to_string),
+            niche: campaign.audience.niche().map(ToString::to_string),
             target_status: target,
             audience_device_id: audience_device_id.map(|id| id.to_string()),
             device_id: campaign.device_id.map(|id| id.to_string()),
             routing: word(&campaign.routing),
+            device_limit: campaign.device_limit,
             time_zone: campaign.time_zone.to_string(),
             date: campaign.date.map(|date| date.to_string()),
             time: campaign.time.map(|time| time.to_string()),
@@ -526,6 +533,15 @@ async fn start(caller: Caller, Ids(id): Ids<CampaignId>) -> ApiResult<CampaignVi
     Ok(Reply::ok("campaign starts", (&saved).into()))
 }
 
+/// Trigger a campaign whose audience is the pool. A draft or scheduled one starts at once; of a completed one, the leads that were
+/// left over and those that came to the pool since are taken up, and each device may take as many as the limit says once more.
+#[utoipa::path(post, path = "/api/campaigns-ai/{id}/trigger", tag = "campaigns",
+    responses((status = 200, description = "The campaign", body = Envelope<CampaignView>)))]
+async fn trigger(caller: Caller, Ids(id): Ids<CampaignId>) -> ApiResult<CampaignView> {
+    let saved = caller.handle.trigger_campaign(&caller.scope, id).await?;
+    Ok(Reply::ok("campaign triggered", (&saved).into()))
+}
+
 /// Pause a running campaign: from this answer on, nothing more of it begins.
 #[utoipa::path(post, path = "/api/campaigns/{id}/pause", tag = "campaigns",
     responses((status = 200, description = "The campaign", body = Envelope<CampaignView>)))]
@@ -695,6 +711,8 @@ pub struct CampaignNumbersView {
     pub expanding: bool,
     /// In all.
     pub total: NumbersView,
+    /// Of the skipped ones, how many were left over because every device had reached the limit: triggering it again takes them up.
+    pub left_over: u64,
     /// By device.
     pub devices: Vec<DeviceNumbersView>,
 }
@@ -715,6 +733,7 @@ impl From<&CampaignNumbers> for CampaignNumbersView {
             reason: numbers.reason.as_ref().map(word),
             expanding: numbers.expanding,
             total: (&numbers.total).into(),
+            left_over: numbers.left_over,
             devices: numbers
                 .devices
                 .iter()
@@ -1285,7 +1304,7 @@ async fn calendar(caller: Caller, Query(query): Query<CalendarQuery>) -> ApiResu
             campaigns.sort_by_key(|campaign| (campaign.scheduled_at, campaign.id));
             let mut niches: Vec<&Token> = Vec::new();
             for campaign in &campaigns {
-                if let Audience::Leads { niche: Some(niche), .. } = &campaign.audience
+                if let Some(niche) = campaign.audience.niche()
                     && niches.len() < DAY_NICHES_MAX
                     && !niches.contains(&niche)
                 {

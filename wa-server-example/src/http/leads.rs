@@ -8,6 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::audience::TargetFilter;
 use wa_core::domain::lead::Lead;
+use wa_core::domain::message::{Message, MessageScope};
 use wa_core::domain::phone::Phone;
 use wa_core::domain::token::Token;
 use wa_core::engine::handle::{LeadCreated, LeadRowChange};
@@ -319,20 +320,58 @@ async fn device_leads(
     list(&caller, &filter, &page).await
 }
 
-/// The leads of the pool, which have no device.
+/// A lead of the pool, with what became of the newest campaign message to it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PoolLeadView {
+    /// The lead.
+    #[serde(flatten)]
+    pub lead: LeadView,
+    /// Where that message stands: `queued`, `failed`, `skipped` and so on; `null` when no campaign wrote to it yet.
+    pub status: Option<String>,
+    /// Why; `device_limit` when every device had reached the limit of the campaign.
+    pub reason: Option<String>,
+    /// The campaign.
+    pub campaign_id: Option<String>,
+    /// When the message was settled.
+    pub settled_at: Option<String>,
+}
+
+impl PoolLeadView {
+    fn of(lead: &Lead, newest: Option<&Message>) -> Self {
+        let campaign_id = newest.and_then(|message| match message.scope {
+            MessageScope::Campaign(id) => Some(id.to_string()),
+            _ => None,
+        });
+        Self {
+            lead: lead.into(),
+            status: newest.map(|message| word(&message.state)),
+            reason: newest.and_then(|message| message.reason.as_ref().map(word)),
+            campaign_id,
+            settled_at: at(newest.and_then(|message| message.settled_at)),
+        }
+    }
+}
+
+/// The leads of the pool, which have no device, with what became of the newest campaign message to each. Who is sent to by a
+/// campaign of the pool leaves it and belongs to the device that did it.
 #[utoipa::path(get, path = "/api/leads-ai", tag = "leads", params(LeadQuery, PageQuery),
-    responses((status = 200, description = "A page of leads", body = Envelope<Listed<LeadView>>)))]
+    responses((status = 200, description = "A page of leads", body = Envelope<Listed<PoolLeadView>>)))]
 async fn pool_leads(
     caller: Caller,
     Query(query): Query<LeadQuery>,
     Query(page): Query<PageQuery>,
-) -> ApiResult<Listed<LeadView>> {
+) -> ApiResult<Listed<PoolLeadView>> {
     let filter = LeadFilter {
         device_id: None,
         without_device: true,
         ..query.filter(&caller)?
     };
-    list(&caller, &filter, &page).await
+    let page = caller.store.leads(&caller.scope, &filter, &page.request()?).await?;
+    let ids: Vec<LeadId> = page.rows.iter().map(|lead| lead.id).collect();
+    let newest = caller.store.newest_of_leads(&caller.scope, &ids).await?;
+    let newest: BTreeMap<_, _> = newest.iter().map(|message| (message.lead_id, message)).collect();
+    let view = |lead: Lead| PoolLeadView::of(&lead, newest.get(&Some(lead.id)).copied());
+    Ok(Reply::ok("leads", Listed::of(page, view)))
 }
 
 /// Create a lead of the pool.

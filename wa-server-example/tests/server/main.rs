@@ -13,6 +13,7 @@ mod forecasts;
 mod import_while_sending;
 mod kill_loop;
 mod play;
+mod pool;
 mod redaction;
 mod sequence_kills;
 mod sequences;

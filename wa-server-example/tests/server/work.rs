@@ -716,7 +716,7 @@ async fn nothing_of_one_user_is_within_reach_of_another_on_any_route_with_an_id(
         let own = match path.split('/').nth(2).unwrap_or_default() {
             "devices" | "accounts" => device_id.as_str(),
             "leads" | "leads-ai" => &lead_id,
-            "campaigns" => &campaign_id,
+            "campaigns" | "campaigns-ai" => &campaign_id,
             "sequences" => &sequence_id,
             "templates" => &template_id,
             "messages" => message_id,

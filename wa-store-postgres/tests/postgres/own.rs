@@ -83,7 +83,9 @@ async fn nodes_that_start_at_once_migrate_once() {
     }
     let count = AssertSqlSafe(format!("SELECT count(*) FROM {}._sqlx_migrations", schema.name()));
     let applied: i64 = sqlx::query_scalar(count).fetch_one(&embedder().await).await.unwrap();
-    assert_eq!(applied, 4);
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap();
+    let ups = files.filter(|file| file.as_ref().unwrap().path().to_string_lossy().ends_with(".up.sql"));
+    assert_eq!(usize::try_from(applied).unwrap(), ups.count());
 }
 
 #[tokio::test]
@@ -109,7 +111,7 @@ async fn a_store_behind_its_schema_is_not_ready() {
     let stage = Stage::new().await;
     stage.store.ready().await.unwrap();
     let mut tx = stage.store.begin_tx().await.unwrap();
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 4")
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = (SELECT max(version) FROM _sqlx_migrations)")
         .execute(&mut *tx)
         .await
         .unwrap();

@@ -49,6 +49,7 @@ mod imports;
 mod interleaving;
 mod isolation;
 mod leads;
+mod leads_pool;
 mod leases;
 mod numbers;
 mod outbox_begin;

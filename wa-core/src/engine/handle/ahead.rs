@@ -10,6 +10,7 @@ use crate::domain::schedule::Quiet;
 use crate::domain::summary::DeviceNumbers;
 use crate::id::DeviceId;
 use crate::plan::LaneWork;
+use crate::store::Taken;
 
 /// How a campaign or sequence is sent, but for what its devices say.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,22 @@ pub(super) struct Pace {
     pub(super) quiet: Option<Quiet>,
     /// How urgent it is.
     pub(super) priority: Priority,
+}
+
+/// How many messages of a pool a device may still take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room<'a> {
+    /// Most that it may take.
+    pub(super) limit: u32,
+    /// What devices have taken.
+    pub(super) taken: &'a [Taken],
+}
+
+impl Room<'_> {
+    fn of(&self, device: DeviceId) -> u64 {
+        let taken = self.taken.iter().find(|one| one.device_id == device);
+        u64::from(self.limit.saturating_sub(taken.map_or(0, |one| one.taken)))
+    }
 }
 
 /// What lies ahead of its devices.
@@ -34,12 +51,14 @@ pub(super) struct Ahead {
 }
 
 impl Handle {
-    /// Shares out what remains: messages of a device to that, those of the pool evenly to all that can send.
+    /// Shares out what remains: messages of a device to that, those of the pool evenly to all that can send, as far as they have
+    /// room for them.
     pub(super) async fn ahead(
         &self,
         scope: &RequestScope,
         rows: &[DeviceNumbers],
         pace: &Pace,
+        room: Option<Room<'_>>,
     ) -> Result<Ahead, HandleError> {
         let devices = self.devices_of(scope).await?;
         let able = devices.iter().filter(|device| device.may_send());
@@ -55,7 +74,9 @@ impl Handle {
                 None if own.is_empty() => ahead.pool_waits = true,
                 None => {
                     let share = left.div_ceil(own.len() as u64);
-                    own.iter_mut().for_each(|(_, messages)| *messages += share);
+                    for (device, messages) in &mut own {
+                        *messages += room.map_or(share, |room| share.min(room.of(device.id)));
+                    }
                 }
             }
         }

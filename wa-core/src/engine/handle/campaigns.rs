@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::ahead::Pace;
+use super::ahead::{Pace, Room};
 use super::leads::check_batch;
 use super::{Handle, HandleError};
 use crate::domain::access::RequestScope;
@@ -60,6 +60,8 @@ pub struct CampaignNumbers {
     pub should: u64,
     /// Its numbers.
     pub total: Numbers,
+    /// Of the skipped ones, how many were left over because every device had reached its limit: triggering it again takes them up.
+    pub left_over: u64,
     /// By device; `None` is the pool.
     pub devices: Vec<DeviceNumbers>,
 }
@@ -171,6 +173,7 @@ impl Handle {
             audience: of.audience,
             device_id: of.device_id,
             routing: of.routing,
+            device_limit: of.device_limit,
             time_zone: of.time_zone,
             late_policy: of.late_policy,
             delay: of.delay,
@@ -227,6 +230,65 @@ impl Handle {
     /// `Invalid` when it lacks something; `Conflict` when it has started.
     pub async fn start_campaign_now(&self, scope: &RequestScope, id: CampaignId) -> Result<SavedCampaign, HandleError> {
         self.put_to_wait(scope, id, "started", started_now).await
+    }
+
+    /// Triggers a campaign whose audience is the pool: a draft or scheduled one starts at once; of a completed one, whom it left over
+    /// and who came to the pool since are taken up, and each device may take as many as its limit says once more.
+    ///
+    /// # Errors
+    /// `Invalid` when it lacks something; `Conflict` when its audience is not the pool, it is under way, or it ended for good.
+    pub async fn trigger_campaign(&self, scope: &RequestScope, id: CampaignId) -> Result<SavedCampaign, HandleError> {
+        use CampaignStatus::{Completed, Draft, Scheduled};
+        let before = self.owned_campaign(scope, id).await?;
+        if !before.audience.is_pool() {
+            let why = "its audience is not the pool of leads without a device; start it as any other campaign";
+            return Err(HandleError::conflict("campaign", why));
+        }
+        match before.status {
+            Draft | Scheduled => self.start_campaign_now(scope, id).await,
+            Completed => {
+                let mut problems = Problems::default();
+                let warnings = self.check_sending(scope, &before, Some(&before), &mut problems).await?;
+                problems.give(())?;
+                let campaign = self.trigger_again(scope, &before).await?;
+                Ok(SavedCampaign { campaign, warnings })
+            }
+            _ => Err(wrong_status(&before, "triggered", &[Draft, Scheduled, Completed])),
+        }
+    }
+
+    async fn trigger_again(&self, scope: &RequestScope, before: &Campaign) -> Result<Campaign, HandleError> {
+        let id = before.id;
+        let kind = EventKind::CampaignStatus {
+            campaign_id: id,
+            status: CampaignStatus::Triggered,
+            reason: None,
+        };
+        let set = ChangeSet::one(Change::TriggerAgain {
+            user_id: before.user_id,
+            campaign_id: id,
+        })
+        .tell(self.core.event(before.user_id, kind));
+        let mut tries = 1;
+        loop {
+            match self.commit(set.clone(), WriteClass::Api).await {
+                Ok(_) => break,
+                Err(error) if error.kind == StoreErrorKind::Unavailable && tries < super::COMMIT_TRIES_MAX => {
+                    tries += 1;
+                }
+                Err(error) if error.is_conflict() => {
+                    let current = self.core.store.campaign(scope, id).await?;
+                    // A first try whose answer was lost did it.
+                    if tries > 1 && current.started_at > before.started_at {
+                        break;
+                    }
+                    return Err(wrong_status(&current, "triggered", &[CampaignStatus::Completed]));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.core.wake.plan();
+        Ok(self.core.store.campaign(scope, id).await?)
     }
 
     /// Makes a scheduled campaign a draft again.
@@ -433,7 +495,12 @@ impl Handle {
             }),
             priority: Priority::Campaign,
         };
-        let ahead = self.ahead(scope, &progress.numbers.devices, &pace).await?;
+        let taken = match campaign.device_limit {
+            Some(_) => self.core.store.taken(&[id]).await?,
+            None => Vec::new(),
+        };
+        let room = campaign.device_limit.map(|limit| Room { limit, taken: &taken });
+        let ahead = self.ahead(scope, &progress.numbers.devices, &pace, room).await?;
         progress.waiting_devices = ahead.waiting_devices;
         progress.pool_waits = ahead.pool_waits;
         let lanes = ahead.lanes;
@@ -453,12 +520,17 @@ impl Handle {
         let of = MessageScope::Campaign(campaign.id);
         let devices = self.core.store.numbers(scope, of).await?;
         let total: Numbers = devices.iter().map(|row| row.numbers).sum();
+        let left_over = match campaign.audience.is_pool() {
+            true => self.core.store.left_over(campaign.id).await?,
+            false => 0,
+        };
         Ok(CampaignNumbers {
             status: campaign.status,
             reason: campaign.reason,
             expanding: campaign.is_expanding(),
             should: total.should(),
             total,
+            left_over,
             devices,
         })
     }
@@ -473,7 +545,7 @@ impl Handle {
     ) -> Result<Vec<Warning>, HandleError> {
         let named = match &campaign.audience {
             Audience::Leads { device_id, .. } => *device_id,
-            Audience::Entries => None,
+            Audience::Entries | Audience::Pool { .. } => None,
         };
         let mut devices = Vec::new();
         if let Some(id) = campaign.device_id {

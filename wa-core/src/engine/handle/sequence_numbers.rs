@@ -185,7 +185,7 @@ impl Handle {
             }),
             priority: Priority::Sequence,
         };
-        let ahead = self.ahead(scope, &progress.numbers.devices, &pace).await?;
+        let ahead = self.ahead(scope, &progress.numbers.devices, &pace, None).await?;
         progress.waiting_devices = ahead.waiting_devices;
         progress.pool_waits = ahead.pool_waits;
         let now = self.now();

@@ -6,6 +6,7 @@ mod enrolments;
 mod inbound;
 mod leads;
 mod people;
+mod pool;
 mod recipients;
 mod sequences;
 mod trace;

@@ -1,5 +1,7 @@
 //! Why somebody was, was not, or is not yet written to.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use super::{CONTACTS_MAX, Contact, Handle, HandleError, SequenceWithSteps};
@@ -107,6 +109,8 @@ pub enum WaitsFor {
     AnyDevice,
     /// Its turn among what waits in the pool.
     PoolTurn,
+    /// Devices that have taken as many messages as its campaign allows: one of them may give a place back.
+    DeviceLimit,
     /// Its device to come online.
     DeviceOnline {
         /// Since when it is offline.
@@ -214,6 +218,7 @@ impl Handle {
             runs,
             gate,
             quiet,
+            full,
         } = match of {
             TraceOf::Campaign(id) => self.gather_campaign(scope, id, person, &known).await?,
             TraceOf::Sequence(id) => self.gather_sequence(scope, id, person, &known).await?,
@@ -223,6 +228,7 @@ impl Handle {
             gate,
             quiet,
             devices: &devices,
+            full,
             lanes,
             now: known.now,
         };
@@ -259,7 +265,16 @@ impl Handle {
     ) -> Result<Gathered, HandleError> {
         let campaign = self.core.store.campaign(scope, id).await?;
         let messages = self.messages_traced(scope, MessageScope::Campaign(id), person).await?;
+        let full = match campaign.device_limit {
+            Some(limit) => {
+                let taken = self.core.store.taken(&[id]).await?;
+                let full = taken.iter().filter(|one| one.taken >= limit);
+                full.map(|one| one.device_id).collect()
+            }
+            None => BTreeSet::new(),
+        };
         Ok(Gathered {
+            full,
             checks: known.campaign(&campaign, &messages),
             messages,
             runs: Vec::new(),
@@ -292,6 +307,7 @@ impl Handle {
         let newest = enrolments.len().saturating_sub(CONTACTS_MAX as usize);
         let runs = self.with_flows(scope, sequence, enrolments[newest..].to_vec()).await?;
         Ok(Gathered {
+            full: BTreeSet::new(),
             messages,
             checks,
             runs,
@@ -331,6 +347,7 @@ struct Gathered {
     runs: Vec<Contact>,
     gate: ScopeGate,
     quiet: Option<Quiet>,
+    full: BTreeSet<DeviceId>,
 }
 
 /// The lead, and what is known beside it.
@@ -371,21 +388,8 @@ impl Known<'_> {
                 let no = "the campaign writes to uploaded numbers; this one is not among those planned so far";
                 checks.push(passes_if(Rule::Uploaded, found, "the number was uploaded", no));
             }
-            Audience::Leads {
-                niche,
-                target,
-                device_id,
-            } => {
-                if let Some(niche) = niche {
-                    let has = lead.niches.contains(niche);
-                    let no = format!("the lead does not have the niche {niche}");
-                    checks.push(passes_if(
-                        Rule::Niche,
-                        has,
-                        format!("the lead has the niche {niche}"),
-                        no,
-                    ));
-                }
+            Audience::Leads { target, device_id, .. } => {
+                checks.extend(self.niche(&campaign.audience));
                 checks.push(self.target(target.matches(lead.target_status)));
                 if let Some(device) = device_id {
                     let own = lead.device_id == Some(*device);
@@ -397,16 +401,15 @@ impl Known<'_> {
                         no,
                     ));
                 }
-                if let Some(started_at) = campaign.started_at {
-                    let no = "the lead was created after the campaign started";
-                    let before = lead.created_at <= started_at;
-                    checks.push(passes_if(
-                        Rule::CreatedBefore,
-                        before,
-                        "the lead was there when it started",
-                        no,
-                    ));
-                }
+                checks.extend(self.created_before(campaign));
+            }
+            Audience::Pool { target, .. } => {
+                checks.extend(self.niche(&campaign.audience));
+                checks.push(self.target(target.matches(lead.target_status)));
+                let no = "the lead belongs to a device, and the campaign is for the pool of leads without one";
+                let yes = "the lead is in the pool: it has no device";
+                checks.push(passes_if(Rule::Device, lead.device_id.is_none(), yes, no));
+                checks.extend(self.created_before(campaign));
             }
         }
         checks.push(self.sender(campaign.device_id, campaign.routing));
@@ -499,6 +502,21 @@ impl Known<'_> {
         checks
     }
 
+    fn niche(&self, audience: &Audience) -> Option<Check> {
+        let niche = audience.niche()?;
+        let has = self.lead.niches.contains(niche);
+        let yes = format!("the lead has the niche {niche}");
+        let no = format!("the lead does not have the niche {niche}");
+        Some(passes_if(Rule::Niche, has, yes, no))
+    }
+
+    fn created_before(&self, campaign: &Campaign) -> Option<Check> {
+        let before = self.lead.created_at <= campaign.started_at?;
+        let yes = "the lead was there when it started";
+        let no = "the lead was created after the campaign started";
+        Some(passes_if(Rule::CreatedBefore, before, yes, no))
+    }
+
     fn target(&self, matches: bool) -> Check {
         let status = match self.lead.target_status {
             TargetStatus::Prospect => "prospect",
@@ -540,6 +558,8 @@ struct Looks<'a> {
     gate: ScopeGate,
     quiet: Option<Quiet>,
     devices: &'a [Device],
+    /// Devices that have taken as many messages of the campaign as it allows.
+    full: BTreeSet<DeviceId>,
     lanes: &'a [LaneStatus],
     now: Timestamp,
 }
@@ -579,7 +599,9 @@ impl Looks<'_> {
             return WaitsFor::Due { until: message.due_at };
         }
         let Some(id) = message.device_id else {
-            return match self.devices.iter().any(Device::may_send) {
+            let able = self.devices.iter().filter(|device| device.may_send());
+            return match able.clone().next().is_some() {
+                true if able.clone().all(|device| self.full.contains(&device.id)) => WaitsFor::DeviceLimit,
                 true => WaitsFor::PoolTurn,
                 false => WaitsFor::AnyDevice,
             };
@@ -632,6 +654,9 @@ fn in_words(message: &Message, waits_for: Option<WaitsFor>, zone: TimeZone, now:
         WaitsFor::EarlierStep { .. } => "waits for an earlier step that is sent again".to_owned(),
         WaitsFor::AnyDevice => "waits for a device: none of the user can send".to_owned(),
         WaitsFor::PoolTurn => "waits for a device of the pool to have room".to_owned(),
+        WaitsFor::DeviceLimit => {
+            "waits until the devices are done, each of which has taken as many as the campaign allows".to_owned()
+        }
         WaitsFor::DeviceOnline { since } => format!("waits for its device, which is offline since {}", clock(since)),
         WaitsFor::DeviceHold { reason, since } => {
             let why = match reason {
@@ -680,10 +705,11 @@ fn settled_in_words(message: &Message, clock: &impl Fn(Timestamp) -> String) -> 
         .map(reason_in_words)
         .map(|why| format!(": {why}"))
         .unwrap_or_default();
-    let again = if message.superseded {
-        "; it was sent again since"
-    } else {
-        ""
+    let again = match (message.superseded, message.reason) {
+        (true, Some(Reason::DeviceLimit)) => "; it was taken up again since",
+        (true, _) => "; it was sent again since",
+        (false, Some(Reason::DeviceLimit)) => "; it stays in the pool until that is triggered again",
+        (false, _) => "",
     };
     format!("{what}{at}{why}{again}")
 }

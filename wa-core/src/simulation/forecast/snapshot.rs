@@ -8,7 +8,7 @@ use super::options::{ForecastControl, ForecastOptions, ForecastPhase};
 use super::report::{DeviceStand, ForecastWarning, ForecastWarningCode};
 use super::sequence_snapshot::SequenceTarget;
 use crate::domain::access::RequestScope;
-use crate::domain::audience::{Audience, AudienceCursor, CampaignEntry};
+use crate::domain::audience::{Audience, AudienceCursor, AudienceLead, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::device::Device;
 use crate::domain::lead::Lead;
@@ -159,13 +159,19 @@ impl Snapshot {
         let mut reader = Reader::open(core, campaign.user_id, options, control).await?;
         let (target, starts_at) = reader.target(campaign);
         reader.store.load_campaign(target.clone());
-        let before = reader.read_numbers(campaign).await?;
+        let mut before = reader.read_numbers(campaign).await?;
         let is_paused = campaign.status == CampaignStatus::Paused;
         let mut taken = 0;
         if campaign.started_at.is_some() {
             taken = reader.read_open(campaign.id, is_paused).await?;
+            reader.read_taken(campaign).await?;
         }
         let new = reader.read_audience(&target).await?;
+        if campaign.audience.is_pool() && campaign.is_expanding() {
+            // What was left over is planned once more: then it counts as that alone.
+            let left_over = core.store.left_over(campaign.id).await?;
+            before.skipped = before.skipped.saturating_sub(left_over.min(new));
+        }
         if taken + new == 0 {
             return Err(nobody(campaign, before.should()));
         }
@@ -506,7 +512,7 @@ impl Reader<'_> {
     async fn read_audience(&mut self, campaign: &Campaign) -> Result<u64, HandleError> {
         let taken = match campaign.audience {
             Audience::Entries => self.read_entries(campaign).await?,
-            Audience::Leads { .. } => self.read_leads(campaign).await?,
+            Audience::Leads { .. } | Audience::Pool { .. } => self.read_leads(campaign).await?,
         };
         taken.ok_or_else(|| self.too_many())
     }
@@ -525,12 +531,13 @@ impl Reader<'_> {
             };
             after = last.id;
             let count = leads.len();
-            taken += count as u64;
             self.read_deleted(leads.iter().filter_map(|lead| lead.device_id))
                 .await?;
             self.read_people(campaign, leads.iter().map(|lead| &lead.phone)).await?;
+            let leads = self.unaccounted(campaign, leads).await?;
             // Their texts are made of more than the audience tells of them.
             let ids: Vec<_> = leads.iter().map(|lead| lead.id).collect();
+            taken += ids.len() as u64;
             let leads = self.core.store.leads_by_id(self.scope.user_id, &ids).await?;
             self.take_leads(leads);
             if !self.took(count).await? {
@@ -572,15 +579,52 @@ impl Reader<'_> {
         campaign: &Campaign,
         phones: impl Iterator<Item = &'b crate::domain::phone::Phone> + Send,
     ) -> Result<(), HandleError> {
-        let has_messages = campaign.cursor != AudienceCursor::Start;
+        let again = campaign.audience.is_pool() && campaign.started_at.is_some();
+        let has_messages = campaign.cursor != AudienceCursor::Start || again;
         if self.knows_suppressions && !has_messages {
             return Ok(());
         }
         let persons = self.persons(phones);
         self.read_suppressed(&persons).await?;
         if has_messages {
-            let known = self.core.store.persons_in(campaign.id, &persons).await?;
+            let mut known = self.core.store.persons_in(campaign.id, &persons).await?;
+            if campaign.audience.is_pool() {
+                let planned = self.core.store.planned(campaign.id, &persons).await?;
+                let left_over: BTreeSet<_> = planned
+                    .iter()
+                    .filter(|row| row.is_left_over())
+                    .map(|row| row.person)
+                    .collect();
+                known.retain(|person| !left_over.contains(person));
+            }
             self.store.load_persons(campaign.id, &known);
+        }
+        Ok(())
+    }
+
+    /// The leads of a page that planning the pool once more does not find accounted for already.
+    async fn unaccounted(
+        &self,
+        campaign: &Campaign,
+        leads: Vec<AudienceLead>,
+    ) -> Result<Vec<AudienceLead>, HandleError> {
+        if !campaign.audience.is_pool() || campaign.started_at.is_none() {
+            return Ok(leads);
+        }
+        let persons = self.persons(leads.iter().map(|lead| &lead.phone));
+        let planned = self.core.store.planned(campaign.id, &persons).await?;
+        let done: BTreeSet<LeadId> = planned
+            .iter()
+            .filter(|row| !row.is_left_over())
+            .filter_map(|row| row.lead_id)
+            .collect();
+        Ok(leads.into_iter().filter(|lead| !done.contains(&lead.id)).collect())
+    }
+
+    /// What devices have taken of a campaign with a limit, once its messages are read.
+    async fn read_taken(&self, campaign: &Campaign) -> Result<(), HandleError> {
+        if campaign.device_limit.is_some() && campaign.started_at.is_some() {
+            self.store.load_taken(&self.core.store.taken(&[campaign.id]).await?);
         }
         Ok(())
     }
@@ -647,10 +691,11 @@ impl Reader<'_> {
             if self.read_messages(&queued, |message| message).await?.is_none() {
                 return Ok(false);
             }
+            self.read_taken(campaign).await?;
         }
         let taken = match campaign.audience {
             Audience::Entries => self.read_entries(campaign).await?,
-            Audience::Leads { .. } => self.read_leads(campaign).await?,
+            Audience::Leads { .. } | Audience::Pool { .. } => self.read_leads(campaign).await?,
         };
         Ok(taken.is_some())
     }

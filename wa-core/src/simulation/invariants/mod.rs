@@ -10,6 +10,7 @@ mod enrolled;
 mod explained;
 mod fenced;
 mod foreign;
+mod limited;
 mod never_twice;
 mod obedient;
 mod once;
@@ -82,6 +83,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
         terminal::check,
         sums::check,
         foreign::check,
+        limited::check,
         explained::check,
         durable::check,
         bounded::check,

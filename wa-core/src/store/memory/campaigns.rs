@@ -17,7 +17,7 @@ use crate::domain::phone::PersonKey;
 use crate::domain::saved_text::SavedText;
 use crate::event::Event;
 use crate::id::{CampaignId, EventId, LeadId, MessageId, TemplateId};
-use crate::store::{CampaignFilter, CampaignStore, Page, PageRequest, StoreError};
+use crate::store::{CampaignFilter, CampaignStore, Page, PageRequest, PlannedRow, StoreError, Taken};
 use crate::time::Timestamp;
 
 impl State {
@@ -108,13 +108,17 @@ impl State {
         let from = after.unwrap_or(LeadId::MIN);
         let ids: Box<dyn Iterator<Item = LeadId>> = match &campaign.audience {
             Audience::Entries => return Box::new(std::iter::empty()),
-            Audience::Leads { niche: Some(niche), .. } if !self.flawed(Flaw::AudienceMatchesParts) => Box::new(
-                self.leads_by_niche
-                    .range((user, niche.clone(), from)..)
-                    .take_while(move |(of, token, _)| *of == user && token == niche)
-                    .map(|(_, _, id)| *id),
-            ),
-            Audience::Leads { .. } => Box::new(
+            Audience::Leads { niche: Some(niche), .. } | Audience::Pool { niche: Some(niche), .. }
+                if !self.flawed(Flaw::AudienceMatchesParts) =>
+            {
+                Box::new(
+                    self.leads_by_niche
+                        .range((user, niche.clone(), from)..)
+                        .take_while(move |(of, token, _)| *of == user && token == niche)
+                        .map(|(_, _, id)| *id),
+                )
+            }
+            Audience::Leads { .. } | Audience::Pool { .. } => Box::new(
                 self.leads_of
                     .range((user, from)..)
                     .take_while(move |(of, _)| *of == user)
@@ -134,7 +138,11 @@ impl State {
         Box::new(
             ids.filter(move |id| after.is_none_or(|after| *id > after))
                 .map(|id| self.leads[&id].as_ref())
-                .filter(move |lead| (campaign.audience.matches(lead) || has_part(lead)) && in_time(lead)),
+                .filter(move |lead| {
+                    let owned = lead.device_id.is_some() && campaign.audience.is_pool();
+                    let matches = campaign.audience.matches(lead) || has_part(lead);
+                    (matches || owned && self.flawed(Flaw::PoolTakesOwnedLeads)) && in_time(lead)
+                }),
         )
     }
 
@@ -236,7 +244,7 @@ impl CampaignStore for MemoryStore {
         let id = campaign.id;
         let size = match campaign.audience {
             Audience::Entries => state.entries.range((id, 0)..=(id, u32::MAX)).count(),
-            Audience::Leads { .. } => state.audience(campaign, None).count(),
+            Audience::Leads { .. } | Audience::Pool { .. } => state.audience(campaign, None).count(),
         };
         Ok(size as u64)
     }
@@ -250,6 +258,18 @@ impl CampaignStore for MemoryStore {
                 .is_some_and(|(of, who, _)| (*of, *who) == (campaign, *person))
         };
         Ok(persons.iter().copied().filter(is_in).collect())
+    }
+
+    async fn planned(&self, campaign: CampaignId, persons: &[PersonKey]) -> Result<Vec<PlannedRow>, StoreError> {
+        Ok(self.lock().planned(campaign, persons))
+    }
+
+    async fn left_over(&self, campaign: CampaignId) -> Result<u64, StoreError> {
+        Ok(self.lock().left_over(campaign))
+    }
+
+    async fn taken(&self, campaigns: &[CampaignId]) -> Result<Vec<Taken>, StoreError> {
+        Ok(self.lock().taken(campaigns))
     }
 
     async fn saved_text(&self, scope: &RequestScope, id: TemplateId) -> Result<SavedText, StoreError> {

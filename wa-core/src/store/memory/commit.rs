@@ -122,6 +122,7 @@ impl State {
                 to,
                 reason,
             } => self.set_campaign_status(user_id, campaign_id, from, (to, reason), now),
+            Change::TriggerAgain { user_id, campaign_id } => self.trigger_again(user_id, campaign_id, now),
             Change::InsertEntries(entries) => self.insert_entries(entries),
             Change::AdvanceCursor { campaign_id, from, to } => self.advance_cursor(campaign_id, from, to),
             Change::InsertMessages(messages) => messages
@@ -406,7 +407,7 @@ impl State {
     fn check_devices(&self, campaign: &Campaign) -> Result<(), StoreError> {
         let audience_device = match &campaign.audience {
             Audience::Leads { device_id, .. } => *device_id,
-            Audience::Entries => None,
+            Audience::Entries | Audience::Pool { .. } => None,
         };
         for device in campaign.device_id.into_iter().chain(audience_device) {
             self.device_of(campaign.user_id, device)

@@ -93,7 +93,9 @@ impl State {
 
     fn supersede(&mut self, by: &Message, id: MessageId) -> Result<(), StoreError> {
         let earlier = self.message_of(by.user_id, id)?;
-        if earlier.scope != by.scope || earlier.superseded || !earlier.state.may_be_resent() {
+        let replaceable =
+            earlier.state.may_be_resent() || earlier.is_left_over() && !self.flawed(Flaw::LeftOverIsForGood);
+        if earlier.scope != by.scope || earlier.superseded || !replaceable {
             return Err(conflict(COMMIT, "message"));
         }
         if let Some(flow) = earlier.flow {

@@ -182,6 +182,26 @@ flaws! {
     EditKeepsTheCursor,
     /// A lead that changed while it was matched loses its mark.
     MatchedIgnoresVersions,
+    /// A device takes more of a campaign than its limit.
+    AssignIgnoresLimit,
+    /// What a device took counts for ever, however often the campaign is triggered.
+    TriggerKeepsTaken,
+    /// A campaign is triggered again although it runs.
+    TriggerInterrupts,
+    /// Messages are left over although their campaign is paused.
+    LeaveOverIgnoresPause,
+    /// A message that is left over stays so for good.
+    LeftOverIsForGood,
+    /// Messages that were taken up again count as left over.
+    LeftOverCountsReplaced,
+    /// A lead of the pool belongs to a device as soon as that is to send to it.
+    LeadLeavesWhenQueued,
+    /// A lead of the pool stays there when it was sent to.
+    LeadStaysWhenSent,
+    /// The pool takes leads that have a device.
+    PoolTakesOwnedLeads,
+    /// The newest message of a lead is one that was replaced.
+    NewestOfLeadIsSuperseded,
     /// A login that has expired is found.
     ExpiredLoginLives,
 }

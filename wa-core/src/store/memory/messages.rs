@@ -9,7 +9,7 @@ use crate::domain::message::{Attempt, IdempotencyKey, Message, MessageScope, Mes
 use crate::domain::pacing::Priority;
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::summary::Numbers;
-use crate::id::{CampaignId, DeviceId, EnrolmentId, MessageId, SequenceId, StepId, UserId};
+use crate::id::{CampaignId, DeviceId, EnrolmentId, LeadId, MessageId, SequenceId, StepId, UserId};
 use crate::store::LaneHistory;
 use crate::time::Timestamp;
 use crate::transport::TransportMessageId;
@@ -64,6 +64,10 @@ pub(super) struct Messages {
     pub(super) of_person: BTreeSet<(UserId, PersonKey, MessageId)>,
     /// Persons of campaigns, skipped duplicates aside.
     pub(super) in_campaign: BTreeSet<(CampaignId, PersonKey, MessageId)>,
+    /// Of campaigns, left over because every device had reached its limit.
+    pub(super) left_over: BTreeSet<(CampaignId, MessageId)>,
+    /// By lead.
+    pub(super) of_lead: BTreeSet<(LeadId, MessageId)>,
     /// By our id of the newest attempt.
     pub(super) by_ours: BTreeSet<(DeviceId, TransportMessageId, MessageId)>,
     /// By the vendor's id of the newest attempt.
@@ -225,6 +229,7 @@ impl Messages {
             doubts: |m| (m.state == MessageState::InDoubt).then_some((m.doubt.map_or(m.due_at, |d| d.next_check_at), m.id));
             of_scope: |m| Some((scope_of(m), m.id));
             in_campaign: |m| Some((campaign(m).filter(|_| !is_skipped_duplicate(m))?, m.person, m.id));
+            left_over: |m| Some((campaign(m).filter(|_| m.is_left_over())?, m.id));
             attempted: |m| m.attempt.as_ref().filter(|_| was_or_may_be_sent(m.state)).map(|a| (a.device_id, a.attempted_at, m.id));
             settled_in: |m| Some((Some(m.scope).filter(|scope| scope.is_bulk())?, outcome_at(m)?, m.id));
             settled_on: |m| Some((m.device_id?, outcome_at(m)?, m.id));
@@ -232,6 +237,7 @@ impl Messages {
         if !self.lean {
             keep! {
                 of_user: |m| Some((m.user_id, m.id));
+                of_lead: |m| m.lead_id.map(|lead| (lead, m.id));
                 of_person: |m| Some((m.user_id, m.person, m.id));
                 by_ours: |m| m.attempt.as_ref().map(|a| (a.device_id, a.transport_message_id.clone(), m.id));
                 by_vendors: |m| m.attempt.as_ref().and_then(|a| Some((a.device_id, a.provider_id.clone()?, m.id)));

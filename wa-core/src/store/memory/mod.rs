@@ -11,6 +11,7 @@
 //! | `commit`, `commit_messages` | one method per change |
 //! | `sequences`, `enrolments` | their rows with indexes and counts, and the changes of both |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
+//! | `pool` | campaigns whose audience is the pool of leads without a device |
 //! | `leases`, `reads`, `campaigns`, `sequence_reads`, `app` | the other sub-traits |
 //! | `replica` | rows put in as they were read elsewhere, for forecasts |
 //! | `flaw` | deliberate bugs for the conformance suite; compiled to nothing without it |
@@ -26,6 +27,7 @@ mod leases;
 mod messages;
 mod outbox;
 mod outbox_reads;
+mod pool;
 mod reads;
 mod replica;
 mod sequence_reads;

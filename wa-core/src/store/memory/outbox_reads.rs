@@ -1,21 +1,22 @@
 //! Reads of the outbox within a request's scope, its numbers, and the sub-trait itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use async_trait::async_trait;
 
 use super::MemoryStore;
 use super::flaw::Flaw;
+use super::messages::LAST_MESSAGE;
 use super::state::{State, not_found};
 use crate::domain::access::RequestScope;
 use crate::domain::message::{Attempt, Message, MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
-use crate::id::{DeviceId, Incarnation, MessageId, UserId};
+use crate::id::{DeviceId, Incarnation, LeadId, MessageId, UserId};
 use crate::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, Expired, LaneDue, LaneHistory, MessageFilter,
-    OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled, StoreError,
-    Swept,
+    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, Expired, LaneDue, LaneHistory, LeftOver,
+    MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
+    StoreError, Swept,
 };
 use crate::time::Timestamp;
 
@@ -78,6 +79,24 @@ impl State {
             .cloned()
             .collect();
         Page::cut(rows, limit, |message: &Message| message.id)
+    }
+
+    fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Vec<Message> {
+        let leads: BTreeSet<LeadId> = leads.iter().copied().collect();
+        let newest = |lead| {
+            let theirs = self
+                .messages
+                .of_lead
+                .range((lead, MessageId::MIN)..=(lead, LAST_MESSAGE));
+            let mut rows = theirs.rev().map(|(_, id)| self.messages.row(*id));
+            rows.find(|message| {
+                matches!(message.scope, MessageScope::Campaign(_))
+                    && (!message.superseded || self.flawed(Flaw::NewestOfLeadIsSuperseded))
+                    && message.user_id == scope.user_id
+                    && sees(scope, message.device_id)
+            })
+        };
+        leads.into_iter().filter_map(newest).cloned().collect()
     }
 
     fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {
@@ -219,6 +238,10 @@ impl OutboxStore for MemoryStore {
         self.lock().assign(items)
     }
 
+    async fn leave_over(&self, items: &[LeftOver], now: Timestamp) -> Result<u64, StoreError> {
+        self.lock().leave_over(items, now)
+    }
+
     async fn unassign(&self, user: UserId, device: DeviceId) -> Result<u64, StoreError> {
         self.lock().unassign(user, device)
     }
@@ -246,6 +269,10 @@ impl OutboxStore for MemoryStore {
         page: &PageRequest<MessageId>,
     ) -> Result<Page<Message, MessageId>, StoreError> {
         Ok(self.lock().page_of_messages(scope, filter, page))
+    }
+
+    async fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Result<Vec<Message>, StoreError> {
+        Ok(self.lock().newest_of_leads(scope, leads))
     }
 
     async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {

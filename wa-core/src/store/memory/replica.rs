@@ -16,7 +16,7 @@ use crate::domain::phone::PersonKey;
 use crate::domain::sequence::{MatchCursor, Sequence, SequenceSteps};
 use crate::domain::suppression::Suppression;
 use crate::id::{CampaignId, EnrolmentId, LeadId, MessageId, SequenceId};
-use crate::store::LaneHistory;
+use crate::store::{LaneHistory, Taken};
 
 impl MemoryStore {
     /// An empty store that keeps no texts of attempts, and no index that only receipts, replies, lists of messages and
@@ -101,6 +101,15 @@ impl MemoryStore {
         let mut state = self.lock();
         let rows = persons.iter().map(|person| (campaign, *person, MessageId::MIN));
         state.messages.in_campaign.extend(rows);
+    }
+
+    /// Remembers what devices have taken of campaigns, counting the messages that are here.
+    pub(crate) fn load_taken(&self, taken: &[Taken]) {
+        let mut state = self.lock();
+        for one in taken {
+            let here = state.held_by(one.campaign_id, one.device_id);
+            state.put_taken_before(one.campaign_id, one.device_id, here - i64::from(one.taken));
+        }
     }
 
     /// Remembers what lanes have sent before.

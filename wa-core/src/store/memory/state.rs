@@ -75,6 +75,7 @@ enum Undo {
     Device(DeviceId, Option<Box<DeviceRow>>),
     Lead(LeadId, Option<Box<Lead>>),
     Campaign(CampaignId, Option<Box<Campaign>>),
+    TakenBefore(CampaignId, DeviceId, Option<i64>),
     Entry(CampaignId, u32, Option<Box<CampaignEntry>>),
     Sequence(SequenceId, Option<Box<Sequence>>),
     Steps(SequenceId, i32),
@@ -126,6 +127,8 @@ pub(super) struct State {
     pub(super) campaigns_scheduled: BTreeSet<(Timestamp, CampaignId)>,
     pub(super) campaigns_expanding: BTreeSet<CampaignId>,
     pub(super) campaigns_expanded: BTreeSet<CampaignId>,
+    /// What devices had taken of a campaign when it was triggered again; below nought in a replica that lacks what they took.
+    pub(super) taken_before: BTreeMap<(CampaignId, DeviceId), i64>,
     pub(super) entries: BTreeMap<(CampaignId, u32), Box<CampaignEntry>>,
     pub(super) entries_by_phone: BTreeSet<(Phone, CampaignId, u32)>,
 
@@ -251,6 +254,7 @@ impl State {
             Undo::Device(id, old) => drop(self.replace_device(id, old)),
             Undo::Lead(id, old) => drop(self.replace_lead(id, old)),
             Undo::Campaign(id, old) => drop(self.replace_campaign(id, old)),
+            Undo::TakenBefore(campaign, device, old) => drop(self.replace_taken_before(campaign, device, old)),
             Undo::Entry(campaign, position, old) => drop(self.replace_entry(campaign, position, old)),
             Undo::Sequence(id, old) => drop(self.sequences.replace(id, old)),
             Undo::Steps(id, version) => drop(self.sequences.steps.remove(&(id, version))),
@@ -395,6 +399,20 @@ impl State {
         }
     }
 
+    /// Records what a device had taken of a campaign when it was triggered again.
+    pub(super) fn put_taken_before(&mut self, campaign: CampaignId, device: DeviceId, taken: i64) {
+        let old = self.replace_taken_before(campaign, device, Some(taken));
+        self.note(Undo::TakenBefore(campaign, device, old));
+    }
+
+    fn replace_taken_before(&mut self, campaign: CampaignId, device: DeviceId, new: Option<i64>) -> Option<i64> {
+        let key = (campaign, device);
+        match new {
+            Some(new) => self.taken_before.insert(key, new),
+            None => self.taken_before.remove(&key),
+        }
+    }
+
     pub(super) fn put_entry(&mut self, entry: CampaignEntry) {
         let (campaign, position) = (entry.campaign_id, entry.position);
         let old = self.replace_entry(campaign, position, Some(Box::new(entry)));
@@ -453,6 +471,9 @@ impl State {
         if from.is_open() && !to.is_open() {
             self.mark_enrolment(operation, id);
             self.release_later_steps(operation, id)?;
+        }
+        if to == MessageState::Sent && from != to {
+            self.give_lead(id);
         }
         Ok(to)
     }

@@ -188,11 +188,15 @@ impl State {
                         && message.from_pool
                         && message.device_id.is_none()
                 });
-                if waits && state.live_device(item.user_id, item.device_id).is_ok() {
+                let room = waits && state.has_room(state.messages.row(item.message_id).scope, item.device_id);
+                if room && state.live_device(item.user_id, item.device_id).is_ok() {
                     state.change_message("assign", item.message_id, |message| {
                         message.device_id = Some(item.device_id);
                     })?;
                     state.stick(item);
+                    if state.flawed(Flaw::LeadLeavesWhenQueued) {
+                        state.give_lead_of(item.message_id);
+                    }
                     assigned += 1;
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Model, both};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor, TargetFilter};
-use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
+use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
 use crate::domain::command::DeviceAnswer;
 use crate::domain::content::Content;
 use crate::domain::delivery::Delivery;
@@ -16,8 +16,8 @@ use crate::domain::suppression::{Suppression, SuppressionReason};
 use crate::domain::token::{Token, TokenSet};
 use crate::id::{AttemptId, CampaignId, DeviceId, EventId, Incarnation, UserId};
 use crate::store::{
-    Assignment, Begin, BeginItem, CampaignStore, Change, ChangeSet, Decline, DeviceStore, Fence, LeadStore, LeaseStore,
-    MessageFilter, OnDuplicate, OutboxStore, Outcome, PageRequest, Settle, Verdict, WriteClass,
+    Assignment, Begin, BeginItem, CampaignStore, Change, ChangeSet, Decline, DeviceStore, Fence, LeadFilter, LeadStore,
+    LeaseStore, LeftOver, MessageFilter, OnDuplicate, OutboxStore, Outcome, PageRequest, Settle, Verdict, WriteClass,
 };
 use crate::transport::{MaybeSentCause, MessageRef, RestrictionScope, TransportMessageId};
 
@@ -40,8 +40,11 @@ const OPERATIONS: &[(&str, usize)] = &[
     ("unsuppress", 2),
     ("erase", 1),
     ("replied", 2),
-    ("assign", 4),
+    ("assign", 8),
     ("unassign", 2),
+    ("send from the pool", 6),
+    ("leave over", 3),
+    ("trigger again", 4),
     ("complete campaigns", 4),
     ("insert campaign", 2),
     ("edit campaign", 2),
@@ -160,6 +163,9 @@ impl Model {
                 let user = if self.chance(90) { owner } else { user };
                 both!(self, store => store.unassign(user, device)).unwrap();
             }
+            "send from the pool" => self.send_from_the_pool().await,
+            "leave over" => self.leave_over().await,
+            "trigger again" => self.trigger_again().await,
             "complete campaigns" => {
                 let events: Vec<EventId> = (0..20).map(|_| EventId::new(self.rows.ids(), self.now)).collect();
                 both!(self, store => store.complete_campaigns(&events, self.now)).unwrap();
@@ -376,7 +382,7 @@ impl Model {
 
     async fn insert_lead(&mut self, user: UserId) {
         let (owner, device) = self.device();
-        let device = (owner == user && self.chance(70)).then_some(device);
+        let device = (owner == user && self.chance(50)).then_some(device);
         let mut lead = self.rows.lead(user, device);
         lead.phone = self.phone();
         lead.niches = self.niches();
@@ -430,6 +436,15 @@ impl Model {
                 target: TargetFilter::All,
                 device_id: campaign.device_id,
             };
+        }
+        if campaign.device_id.is_none() && self.chance(40) {
+            let exa = Token::parse("exa").ok();
+            campaign.audience = Audience::Pool {
+                niche: exa.filter(|_| self.below(2) == 0),
+                target: TargetFilter::All,
+            };
+            campaign.routing = Routing::Balanced;
+            campaign.device_limit = Some(1 + self.below(2) as u32);
         }
         self.campaigns.push((user, campaign.id));
         self.commit(Change::InsertCampaign(Box::new(campaign.clone()))).await;
@@ -527,7 +542,7 @@ impl Model {
     fn campaign_message(&mut self, user: UserId, campaign: CampaignId) -> Message {
         let (owner, device) = self.device();
         let theirs = owner == user || self.chance(5);
-        let device = (theirs && self.chance(80)).then_some(device);
+        let device = (theirs && self.chance(65)).then_some(device);
         let phone = self.phone();
         let mut message = self.rows.campaign_message(user, campaign, device, phone);
         message.round = self.below(4) as u16;
@@ -544,7 +559,9 @@ impl Model {
             due_at,
             expires_at: due_at + Campaign::EXPIRES_AFTER,
             created_at: self.now,
-            lead_id: lead.map(|(_, lead)| lead).filter(|_| self.below(4) == 0),
+            lead_id: lead
+                .map(|(_, lead)| lead)
+                .filter(|_| message.from_pool || self.below(2) == 0),
             ..message
         }
     }
@@ -857,16 +874,139 @@ impl Model {
     }
 
     async fn assign(&mut self) {
-        let Some(message) = self.message_in(&[MessageState::Queued]).await else {
-            return;
-        };
-        let (owner, device_id) = self.device();
+        let mut found = None;
+        for _ in 0..4 {
+            let message = self.message_in(&[MessageState::Queued]).await;
+            // One that waits in a pool, mostly.
+            if found.is_none() || message.as_ref().is_some_and(|message| message.device_id.is_none()) {
+                found = message;
+            }
+        }
+        let Some(message) = found else { return };
+        let mut device = self.device();
+        for _ in 0..4 {
+            if device.0 != message.user_id {
+                device = self.device();
+            }
+        }
+        let (owner, device_id) = device;
         let item = Assignment {
             user_id: if self.chance(90) { message.user_id } else { owner },
             message_id: message.id,
             device_id,
         };
         both!(self, store => store.assign(&[item], self.now)).unwrap();
+    }
+
+    /// From the pool of leads to an outcome, which by chance alone would hardly ever come together.
+    async fn send_from_the_pool(&mut self) {
+        let Some(campaign) = self.read_campaign().await.filter(|one| one.device_limit.is_some()) else {
+            return;
+        };
+        let user = campaign.user_id;
+        let filter = LeadFilter {
+            without_device: true,
+            ..LeadFilter::default()
+        };
+        let (scope, page) = (RequestScope::user(user), PageRequest::first(50));
+        let leads = self.reference.leads(&scope, &filter, &page).await.unwrap().rows;
+        let Some(lead) = self.pick(&leads) else { return };
+        let mut message = self.rows.campaign_message(user, campaign.id, None, lead.phone);
+        message.lead_id = Some(lead.id);
+        message.due_at = self.now;
+        message.created_at = self.now;
+        self.commit(Change::InsertMessages(vec![message.clone()])).await;
+        let devices: Vec<_> = self
+            .devices
+            .iter()
+            .copied()
+            .filter(|(owner, _)| *owner == user)
+            .collect();
+        let Some((_, device_id)) = self.pick(&devices) else {
+            return;
+        };
+        let item = Assignment {
+            user_id: user,
+            message_id: message.id,
+            device_id,
+        };
+        if both!(self, store => store.assign(&[item], self.now)).unwrap() == 0 || self.chance(20) {
+            return;
+        }
+        message.device_id = Some(device_id);
+        let owner = self.owner(device_id).await;
+        let (incarnation, begun) = self.attempt(&message, owner, 0);
+        let begin = Begin {
+            incarnation,
+            items: vec![begun.clone()],
+            now: self.now,
+        };
+        let _answer = both!(self, store => store.begin(&begin));
+        let settle = Settle {
+            incarnation,
+            outcomes: vec![Outcome {
+                advance: None,
+                user_id: user,
+                device_id,
+                epoch: begun.epoch,
+                message_id: message.id,
+                attempt_id: begun.attempt_id,
+                verdict: self.verdict(begun.attempt_id),
+                detail: None,
+            }],
+            now: self.now,
+        };
+        let _answer = both!(self, store => store.settle(&settle));
+    }
+
+    async fn leave_over(&mut self) {
+        let states: &[MessageState] = match self.chance(90) {
+            true => &[MessageState::Queued],
+            false => &MessageState::ALL,
+        };
+        let mut items = Vec::new();
+        for _ in 0..3 {
+            if let Some(message) = self.message_in(states).await {
+                items.push(LeftOver {
+                    user_id: message.user_id,
+                    message_id: message.id,
+                });
+            }
+        }
+        both!(self, store => store.leave_over(&items, self.now)).unwrap();
+    }
+
+    /// Completes, triggers again and plans anew whom the last time left over.
+    async fn trigger_again(&mut self) {
+        if let Some(message) = self
+            .message_in(&[MessageState::Skipped])
+            .await
+            .filter(Message::is_left_over)
+            && let MessageScope::Campaign(campaign) = message.scope
+        {
+            let round = message.round + 1;
+            let again = Message {
+                key: IdempotencyKey::campaign(campaign, message.person, 100 + round),
+                from_pool: true,
+                device_id: None,
+                lead_id: message.lead_id,
+                ..self.rows.resend(&message)
+            };
+            let again = Message {
+                lead_id: again.lead_id,
+                created_at: self.now,
+                ..again
+            };
+            self.commit(Change::InsertMessages(vec![again])).await;
+        }
+        let campaigns = self.campaigns.clone();
+        let Some((user_id, campaign_id)) = self.pick(&campaigns) else {
+            return;
+        };
+        if self.chance(60) {
+            self.set_status((user_id, campaign_id), CampaignStatus::Completed).await;
+        }
+        self.commit(Change::TriggerAgain { user_id, campaign_id }).await;
     }
 
     async fn saved_text(&mut self, user: UserId) {

@@ -107,6 +107,8 @@ impl Model {
             self.compare_campaign(user, campaign.id, &messages).await;
         }
         self.compare_sequences(user).await;
+        let leads: Vec<LeadId> = messages.iter().filter_map(|message| message.lead_id).collect();
+        both!(self, store => store.newest_of_leads(&scope, &leads)).unwrap();
         for of in [MessageScope::Direct, MessageScope::Chat, MessageScope::Bot] {
             both!(self, store => store.numbers(&scope, of)).unwrap();
             both!(self, store => store.count(&scope, of)).unwrap();
@@ -146,6 +148,12 @@ impl Model {
         let mut persons: Vec<_> = messages.iter().map(|message| message.person).collect();
         persons.sort_unstable();
         persons.dedup();
+        both!(self, store => async {
+            let planned = store.planned(id, &persons).await?;
+            let pool = (planned, store.left_over(id).await?, store.taken(&[id]).await?);
+            Ok(pool)
+        })
+        .unwrap();
         both!(self, store => async {
             let mut found = store.persons_in(id, &persons).await?;
             found.sort_unstable();
