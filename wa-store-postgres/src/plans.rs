@@ -160,6 +160,7 @@ const FILL: &str = "
     SELECT gen_random_uuid(), user_id, 2, sequence_id, 1, gen_random_uuid(), 1, person, '',
         (SELECT id FROM devices LIMIT 1), false, false, 0, 0, 0, 2, 0, id, step_id, 1 FROM enrolments;
     INSERT INTO tallies SELECT user_id, 1, (SELECT id FROM campaigns LIMIT 1), id, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0 FROM devices;
+    INSERT INTO campaign_taken SELECT (SELECT id FROM campaigns LIMIT 1), id, 0 FROM devices;
     INSERT INTO step_tallies SELECT sequence_id, step_id, gen_random_uuid(), 0, 0, 0, 0, 0, 1, 0, 0, 0, 0 FROM enrolments;
     INSERT INTO enrolment_counts SELECT sequence_id, 1, step_id, gen_random_uuid(), 1, 0, 1 FROM enrolments;
     INSERT INTO sequence_steps SELECT id, 1, '[]' FROM sequences;

@@ -20,7 +20,7 @@ const BAD_EVERY: u64 = 100;
 const TWICE_EVERY: u64 = 1_000;
 /// How long no message may be sent while rows are read.
 const STALL_MAX: Duration = Duration::from_secs(2);
-/// Most memory of the whole server: 150 MB.
+/// Most memory of the whole server, importer, caches of the store and campaign together: 150 MB.
 const MEMORY_MAX_KIB: u64 = 150_000_000 / 1_024;
 const IMPORT_MAX: Duration = Duration::from_secs(300);
 
