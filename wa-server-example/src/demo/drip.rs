@@ -17,7 +17,7 @@ use super::stage::StagedLead;
 pub(super) const STEPS: usize = 5;
 /// How long after a step was sent the next one is due, in seconds.
 pub(super) const WAIT_SECS: i64 = 4;
-/// One lead of so many takes part.
+/// One lead of so many takes part: the first ones, which are dealt out evenly to all devices.
 const ONE_OF: usize = 20;
 
 /// What every text of a step holds, and no other text.
@@ -62,7 +62,7 @@ impl Drip {
         handle.activate_sequence(scope, id, OpenEnd::Refuse).await?;
         let numbers: BTreeSet<_> = leads
             .iter()
-            .step_by(ONE_OF)
+            .take(leads.len().div_ceil(ONE_OF))
             .map(|lead| format!("+{}", lead.digits))
             .collect();
         let numbers: Vec<_> = numbers.into_iter().collect();
