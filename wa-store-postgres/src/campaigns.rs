@@ -598,7 +598,7 @@ async fn complete(
     Ok(completed)
 }
 
-/// The statement of a page of campaigns, newest first, by `campaigns_user`.
+/// The statement of a page of campaigns, newest first, by the unique index of user and id.
 pub(crate) fn page_statement(
     scope: &RequestScope,
     filter: &CampaignFilter,

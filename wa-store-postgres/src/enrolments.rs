@@ -134,7 +134,7 @@ pub(crate) const COUNTS: &str = "
     FROM enrolment_counts
     WHERE sequence_id = $1 AND count > 0 AND ($2::uuid[] IS NULL OR device_id = ANY ($2))
     ORDER BY steps_version, step_id, device_id, state, reason";
-/// `sequence_counts` in a span, `recount_sequence`: the messages of a sequence, by `messages_sequence`.
+/// `sequence_counts` in a span, `recount_sequence`: the messages of a sequence, by `messages_scope`.
 pub(crate) const COUNT_STEPS: &str = "
     SELECT m.step_id, m.device_id, m.state, m.delivery, count(*) FROM messages m
     WHERE m.scope_kind = 2 AND m.scope_id = $1 AND NOT m.superseded

@@ -142,7 +142,7 @@ pub(crate) const RECENT_OF_CAMPAIGN: &str = "
         SELECT m.state FROM messages m
         WHERE m.scope_kind = 1 AND m.state IN (5, 6, 7) AND m.scope_id = $1 AND m.settled_at >= $2
         ORDER BY m.settled_at DESC, m.id DESC LIMIT $3) AS r";
-/// `recent` of a sequence, by `messages_recent_sequence`.
+/// `recent` of a sequence, by `messages_recent_scope`.
 pub(crate) const RECENT_OF_SEQUENCE: &str = "
     SELECT count(*), count(*) FILTER (WHERE state IN (6, 7)) FROM (
         SELECT m.state FROM messages m
@@ -204,7 +204,7 @@ macro_rules! count {
 /// `count` of a campaign, by `messages_scope`.
 pub(crate) const COUNT_CAMPAIGN: &str =
     count!("FROM messages m WHERE m.scope_kind = 1 AND m.user_id = $1 AND m.scope_id = $2");
-/// `count` of a sequence, by `messages_sequence`.
+/// `count` of a sequence, by `messages_scope`.
 pub(crate) const COUNT_SEQUENCE: &str =
     count!("FROM messages m WHERE m.scope_kind = 2 AND m.user_id = $1 AND m.scope_id = $2");
 /// `count` of the other scopes, by `messages_user`.

@@ -98,7 +98,7 @@ pub(crate) const MOVE_CURSOR: &str = "
     WHERE id = $3 AND status = 2 AND deleted_at IS NULL AND steps_version = $4 AND cursor_kind = $5
         AND cursor_lead IS NOT DISTINCT FROM $6";
 pub(crate) const EXISTS: &str = "SELECT 1 FROM sequences WHERE id = $1";
-/// `commit`: whether there is something for `sweep` to move, by `messages_open_flows`.
+/// `commit`: whether there is something for `sweep` to move, by `messages_open`.
 pub(crate) const HAS_OPEN: &str = "
     SELECT EXISTS (SELECT 1 FROM messages
         WHERE scope_kind = 2 AND state < 5 AND scope_id = $1)";

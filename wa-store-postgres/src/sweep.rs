@@ -26,7 +26,7 @@ pub(crate) const MARKED_CAMPAIGNS: &str = "SELECT id, user_id, status FROM campa
 /// `sweep`: the marked sequences, by `sequences_sweep`.
 pub(crate) const MARKED_SEQUENCES: &str = "
     SELECT id, user_id, status, deleted_at IS NOT NULL FROM sequences WHERE sweep ORDER BY id";
-/// `sweep`: open messages of a sequence in a state, by `messages_open_flows`; those that another holds up stay held.
+/// `sweep`: open messages of a sequence in a state, by `messages_open`; those that another holds up stay held.
 pub(crate) const OF_SEQUENCE: &str = concat!(
     live!("FROM messages m WHERE m.scope_kind = 2 AND m.state < 5 AND m.scope_id = $1"),
     " AND m.state = $2
@@ -279,7 +279,7 @@ pub(crate) const ASSIGNABLE: &str = live!(
     JOIN devices d ON d.id = v.device_id AND d.user_id = v.user_id AND d.deleted_at IS NULL
     WHERE m.state + 0 = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
 );
-/// `assign`: gives devices. By the row id.
+/// `assign`: gives devices. By the unique index of ids.
 pub(crate) const ASSIGN: &str = "
     UPDATE messages SET device_id = v.device_id FROM unnest($1::uuid[], $2::uuid[]) AS v (id, device_id)
     WHERE messages.id = v.id";

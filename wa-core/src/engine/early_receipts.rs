@@ -27,7 +27,7 @@ pub(crate) struct EarlyReceipt {
 /// A gateway may report on a message before its answer to the send, which brings the id, has been stored; and the report may
 /// reach another node than the one that sends. Such a receipt waits here and is tried again until its message is found or its
 /// time is over, as it is for messages that somebody else sends through the same device. They are in memory: those that wait
-/// when the process ends are lost, and with them no more than a delivery that the next receipt overtakes.
+/// when the process ends are lost, and their messages show no delivery, or the one before it.
 #[derive(Debug, Default)]
 pub(crate) struct EarlyReceipts(VecDeque<EarlyReceipt>);
 
@@ -97,6 +97,8 @@ impl EarlyReceipts {
                 most,
                 "too many receipts wait for their messages; the oldest were dropped"
             );
+            // What was put back stands behind what came later.
+            self.0.make_contiguous().sort_by_key(|early| early.until);
             self.0.drain(..over);
         }
     }
@@ -184,7 +186,11 @@ mod tests {
             other => panic!("{other:?}"),
         });
         assert_eq!(kept.collect::<Vec<_>>(), ["2", "3", "4"]);
-        assert_eq!(early.take_due(at(1), 2).unwrap().len(), 2);
-        assert_eq!(early.take_due(at(1), 2).unwrap().len(), 1);
+        let older = early.take_due(at(1), 2).unwrap();
+        assert_eq!(older.len(), 2);
+        early.keep(vec![receipt(device, "5", true)], KEPT_FOR, 3, at(1));
+        early.put_back(older, 3, at(1));
+        let waits: Vec<_> = early.0.iter().map(|early| early.until).collect();
+        assert_eq!(waits, [at(10), at(10), at(11)], "the newest is not what gives way");
     }
 }
