@@ -60,6 +60,7 @@ mod sequences;
 #[path = "../tests/postgres/server.rs"]
 #[allow(dead_code, reason = "the tests outside need more of it")]
 mod server;
+mod sessions;
 mod settle;
 mod suppressions;
 mod sweep;

@@ -8,6 +8,7 @@
 //! |---|---|---|---|
 //! | `commit`, `sweep`, `expire`, `assign`, `unassign`, `complete_campaigns` | shared, of each fence | alone | |
 //! | `begin`, `decline`, `settle` | shared | shared | messages by id |
+//! | `write_session`, `wipe_session` | shared | shared | session values by key |
 //! | `settle` that moves a sequence on | shared | alone | |
 //! | `release` | shared | alone | devices |
 //! | `claim` | shared | none | devices, skipping locked ones |

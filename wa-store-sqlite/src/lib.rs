@@ -54,6 +54,7 @@ mod plans;
 mod pool;
 mod row;
 mod sequences;
+mod sessions;
 mod settle;
 mod suppressions;
 mod sweep;

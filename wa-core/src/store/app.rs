@@ -5,7 +5,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{Page, PageRequest, StoreError};
+use super::{Page, PageRequest, SessionStore, StoreError};
 use crate::domain::access::{LoginSession, RequestScope, User};
 use crate::id::{ImportId, UserId};
 use crate::time::Timestamp;
@@ -143,7 +143,7 @@ pub trait ImportStore: Send + Sync {
     async fn fail_running_imports(&self, message: &str, now: Timestamp) -> Result<u64, StoreError>;
 }
 
-/// What a server needs beside the engine's [`super::Store`]. Chats, webhooks and WhatsApp sessions will join as sub-traits.
-pub trait AppStore: super::Store + AccessStore + ImportStore {}
+/// What a server needs beside the engine's [`super::Store`]. Chats and webhooks will join as sub-traits.
+pub trait AppStore: super::Store + AccessStore + ImportStore + SessionStore {}
 
-impl<T: super::Store + AccessStore + ImportStore + ?Sized> AppStore for T {}
+impl<T: super::Store + AccessStore + ImportStore + SessionStore + ?Sized> AppStore for T {}

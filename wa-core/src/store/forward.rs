@@ -164,13 +164,13 @@ macro_rules! forward_store {
     };
 }
 
-/// Adds to [`forward_store!`](crate::forward_store) what only a server needs: people, logins and imports.
+/// Adds to [`forward_store!`](crate::forward_store) what only a server needs: people, logins, imports and sessions.
 #[macro_export]
 macro_rules! forward_app_store {
     ($type:ty => $field:ident) => {
         const _: () = {
             use $crate::domain::access::{LoginSession, RequestScope, User};
-            use $crate::id::{ImportId, UserId};
+            use $crate::id::{DeviceId, ImportId, UserId};
             use $crate::store::*;
             use $crate::time::Timestamp;
 
@@ -193,6 +193,13 @@ macro_rules! forward_app_store {
                 fn imports(scope: &RequestScope, page: &PageRequest<ImportId>) -> Page<ImportRecord, ImportId>;
                 fn import_refusals(scope: &RequestScope, id: ImportId, after_line: u64, limit: u32) -> Vec<ImportRefusal>;
                 fn fail_running_imports(message: &str, now: Timestamp) -> u64;
+            });
+            $crate::forward_trait!($type => $field, SessionStore {
+                fn session_values(device: DeviceId, keys: &[SessionKey]) -> Vec<Option<Vec<u8>>>;
+                fn scan_session(device: DeviceId, prefix: &[u8], page: &PageRequest<SessionKey>) -> Page<SessionRow, SessionKey>;
+                fn write_session(owner: &SessionOwner, writes: &[SessionWrite]) -> ();
+                fn wipe_session(owner: &SessionOwner) -> u64;
+                fn sweep_sessions(before: Timestamp, limit: u32) -> u64;
             });
         };
     };

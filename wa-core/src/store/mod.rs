@@ -33,6 +33,7 @@ mod memory;
 mod outbox;
 mod page;
 mod sequences;
+mod sessions;
 mod suppressions;
 
 use std::fmt;
@@ -61,6 +62,10 @@ pub use self::outbox::{
 };
 pub use self::page::{PAGE_MAX, Page, PageRequest};
 pub use self::sequences::{EnrolmentFilter, SequenceCounts, SequenceFilter, SequenceStore, Span};
+pub use self::sessions::{
+    SESSION_KEY_BYTES_MAX, SESSION_KEYS_MAX, SESSION_VALUE_BYTES_MAX, SessionKey, SessionOwner, SessionRow,
+    SessionStore, SessionWrite, session_batch, session_range,
+};
 pub use self::suppressions::SuppressionStore;
 use crate::time::Timestamp;
 

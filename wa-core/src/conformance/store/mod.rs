@@ -66,6 +66,7 @@ mod sequences_flow;
 mod sequences_matching;
 mod sequences_numbers;
 mod sequences_rows;
+mod sessions;
 mod suppression;
 mod sweep;
 mod time;

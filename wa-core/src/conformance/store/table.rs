@@ -506,6 +506,20 @@ case_table! { $
         imports_are_listed_newest_first,
         a_crash_fails_running_imports_and_no_others,
     }
+    sessions {
+        values_are_read_in_the_order_of_the_keys_asked_for,
+        a_batch_is_written_as_a_whole_and_the_last_write_of_a_key_counts,
+        a_scan_gives_what_begins_with_the_prefix_page_by_page,
+        devices_share_no_value,
+        a_node_that_does_not_own_the_device_at_that_epoch_writes_nothing,
+        a_node_that_was_fenced_or_has_left_writes_nothing,
+        a_wipe_takes_the_session_of_one_device,
+        a_sweep_takes_what_ended_of_all_devices_up_to_its_limit,
+        what_is_put_again_has_its_new_end,
+        keys_and_values_of_any_bytes_come_back_as_they_were,
+        what_passes_the_limits_is_refused_as_a_whole,
+        writers_at_once_lose_nothing,
+    }
     time {
         a_campaign_lives_in_the_year_2000_as_it_does_today,
         a_campaign_lives_in_the_year_2100_as_it_does_today,

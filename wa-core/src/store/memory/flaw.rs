@@ -204,4 +204,16 @@ flaws! {
     NewestOfLeadIsSuperseded,
     /// A login that has expired is found.
     ExpiredLoginLives,
+    /// Session values are written at any epoch of a device.
+    SessionIgnoresEpoch,
+    /// Session values are written by nodes that do not own the device.
+    SessionObeysStrangers,
+    /// A batch of session values that is refused keeps its first value.
+    SessionBatchIsCut,
+    /// Session values that were deleted are still there.
+    SessionKeepsDeleted,
+    /// Wiping the session of a device wipes those of all.
+    WipeTakesAll,
+    /// A sweep takes session values whose end has not come.
+    SessionsEndEarly,
 }

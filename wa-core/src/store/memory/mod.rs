@@ -12,7 +12,7 @@
 //! | `sequences`, `enrolments` | their rows with indexes and counts, and the changes of both |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
 //! | `pool` | campaigns whose audience is the pool of leads without a device |
-//! | `leases`, `reads`, `campaigns`, `sequence_reads`, `app` | the other sub-traits |
+//! | `leases`, `reads`, `campaigns`, `sequence_reads`, `sessions`, `app` | the other sub-traits |
 //! | `replica` | rows put in as they were read elsewhere, for forecasts |
 //! | `flaw` | deliberate bugs for the conformance suite; compiled to nothing without it |
 
@@ -32,6 +32,7 @@ mod reads;
 mod replica;
 mod sequence_reads;
 mod sequences;
+mod sessions;
 mod state;
 mod sweep;
 #[cfg(test)]

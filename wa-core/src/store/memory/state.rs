@@ -27,7 +27,7 @@ use crate::id::{
 };
 use crate::plan::{DeviceGate, ScopeGate, Suppressed, requeue};
 use crate::seed::Seed;
-use crate::store::{ImportRecord, ImportRefusal, StoreError, StoreErrorKind};
+use crate::store::{ImportRecord, ImportRefusal, SessionKey, SessionRow, StoreError, StoreErrorKind};
 use crate::time::Timestamp;
 use crate::transport::TransportMessageId;
 
@@ -153,6 +153,8 @@ pub(super) struct State {
     pub(super) users: BTreeMap<UserId, User>,
     pub(super) logins: BTreeMap<String, UserId>,
     pub(super) sessions: BTreeMap<[u8; 32], LoginSession>,
+    pub(super) session_rows: BTreeMap<(DeviceId, SessionKey), SessionRow>,
+    pub(super) session_ends: BTreeSet<(Timestamp, DeviceId, SessionKey)>,
     pub(super) imports: BTreeMap<ImportId, ImportRecord>,
     pub(super) refusals: BTreeMap<(ImportId, u64), Vec<ImportRefusal>>,
 

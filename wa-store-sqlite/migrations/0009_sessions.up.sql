@@ -1,0 +1,9 @@
+CREATE TABLE session_values (
+    device_id  BLOB NOT NULL REFERENCES devices (id),
+    key        BLOB NOT NULL CHECK (length(key) BETWEEN 1 AND 512),
+    value      BLOB NOT NULL CHECK (length(value) <= 1048576),
+    expires_at INTEGER,
+    PRIMARY KEY (device_id, key)
+) STRICT;
+
+CREATE INDEX session_values_expiry ON session_values (expires_at, device_id, key) WHERE expires_at IS NOT NULL;
