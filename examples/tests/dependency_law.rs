@@ -73,3 +73,30 @@ fn nothing_but_the_server_and_the_examples_depends_on_a_store_or_a_transport() {
         assert!(bad.is_empty(), "{name} depends on {bad:?}");
     }
 }
+
+/// The normal and build dependencies of a package with the features that they are built with, one crate a line.
+fn features(package: &str, more: &[&str]) -> String {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none"])
+        .args(["--format", "{p} {f}", "-p", package])
+        .args(more)
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("names of crates are UTF-8")
+}
+
+#[test]
+fn no_program_is_built_without_the_check_of_whatsapps_certificates() {
+    let dangers = ["danger-skip-cert-chain-verify", "danger-skip-tls-verify"];
+    for program in ["wa-server-example", "wa-examples"] {
+        for more in [&[][..], &["--all-features"]] {
+            let features = features(program, more);
+            for danger in dangers {
+                assert!(!features.contains(danger), "{program} {more:?} is built with {danger}");
+            }
+        }
+    }
+    let for_tests = features("wa-loopback", &["--features", "pairing"]);
+    assert!(for_tests.contains(dangers[0]), "the feature is found where it is on");
+}
