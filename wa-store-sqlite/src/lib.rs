@@ -93,7 +93,7 @@ const STATEMENTS_MAX: usize = 256;
 /// Rows that a connection reads ahead of whoever takes them.
 const ROWS_AHEAD: usize = 256;
 
-/// Pages in the write-ahead log after which a commit moves them into the file: 16 MiB, a few large transactions.
+/// Pages in the write-ahead log after which a commit moves them into the file, where that was not done beside the writer: 16 MiB.
 const CHECKPOINT_PAGES: &str = "4096";
 
 /// A store on SQLite; a handle that is cheap to clone.
@@ -194,7 +194,7 @@ impl SqliteStore {
             }
         };
         Ok(Self {
-            writer: Writer::new(connection),
+            writer: Writer::new(connection, readers.clone()),
             readers,
             lock: options.lock.clone(),
         })

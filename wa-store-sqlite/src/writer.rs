@@ -7,10 +7,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::sqlite::{SqliteConnection, SqliteTransactionManager};
-use sqlx::{AssertSqlSafe, SqlSafeStr};
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::oneshot;
 use wa_core::store::{StoreError, WriteClass};
@@ -23,15 +24,32 @@ const CLASSES: usize = 4;
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
 
+/// Moves what it can of the write-ahead log into the file without holding anyone up.
+const MOVE_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+
+/// How much is written before the log is moved, in transactions; one in bulk counts as [`BULK`] of them. That is a few MiB:
+/// the more is moved at once, the longer a commit waits for the disk meanwhile.
+const MOVE_AFTER: u32 = 128;
+const BULK: u32 = 32;
+
 #[derive(Default)]
 struct Queue {
     idle: Option<Connection>,
     waiting: [VecDeque<oneshot::Sender<Turn>>; CLASSES],
 }
 
+/// What moves the write-ahead log into the file beside the writer, so that hardly ever a commit has to.
+struct Log {
+    readers: SqlitePool,
+    written: AtomicU32,
+    moving: AtomicBool,
+}
+
 /// The writer's connection and whoever waits for it.
 pub(crate) struct Writer {
     queue: Mutex<Queue>,
+    /// `None` in memory, where there is no log.
+    log: Option<Log>,
 }
 
 impl fmt::Debug for Writer {
@@ -41,13 +59,51 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(connection: SqliteConnection) -> Arc<Self> {
+    pub(crate) fn new(connection: SqliteConnection, readers: Option<SqlitePool>) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::new(Queue {
                 idle: Some(Box::new(connection)),
                 waiting: Default::default(),
             }),
+            log: readers.map(|readers| Log {
+                readers,
+                written: AtomicU32::new(0),
+                moving: AtomicBool::new(false),
+            }),
         })
+    }
+
+    /// Counts a transaction, and has the log moved when enough was written.
+    fn wrote(self: &Arc<Self>, class: WriteClass) {
+        let Some(log) = &self.log else { return };
+        let weight = if class == WriteClass::Bulk { BULK } else { 1 };
+        let written = log.written.fetch_add(weight, Ordering::Relaxed) + weight;
+        if written < MOVE_AFTER || log.moving.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        log.written.store(0, Ordering::Relaxed);
+        let writer = self.clone();
+        tokio::spawn(async move {
+            if let Err(fail) = writer.move_log().await {
+                let error = fail.of("checkpoint", "log");
+                tracing::debug!(%error, "the write-ahead log was not moved into the file: a later commit does it");
+            }
+            if let Some(log) = &writer.log {
+                log.moving.store(false, Ordering::Relaxed);
+            }
+        });
+    }
+
+    async fn move_log(self: &Arc<Self>) -> Done<()> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let mut reader = log.readers.acquire().await?;
+        sqlx::query(MOVE_LOG).execute(&mut *reader).await?;
+        drop(reader);
+        // What was written meanwhile is little. With it moved too, and nobody writing, the log begins anew.
+        let mut turn = self.turn(WriteClass::Begin).await?;
+        heal(&mut turn).await?;
+        sqlx::query(MOVE_LOG).execute(&mut *turn).await?;
+        Ok(())
     }
 
     /// Waits for the connection; dropping the future gives up the place in the queue.
@@ -72,7 +128,11 @@ impl Writer {
         let mut turn = self.turn(class).await?;
         heal(&mut turn).await?;
         SqliteTransactionManager::begin(&mut turn, Some(BEGIN.into_sql_str())).await?;
-        Ok(Transaction { turn, open: true })
+        Ok(Transaction {
+            turn,
+            class,
+            open: true,
+        })
     }
 
     fn pass_on(self: &Arc<Self>, connection: Connection) {
@@ -164,6 +224,7 @@ impl DerefMut for Turn {
 /// it short. Dropped without [`commit`](Self::commit) it is rolled back.
 pub struct Transaction {
     turn: Turn,
+    class: WriteClass,
     open: bool,
 }
 
@@ -179,6 +240,7 @@ impl Transaction {
     pub(crate) async fn finish(mut self) -> Done<()> {
         SqliteTransactionManager::commit(&mut self.turn).await?;
         self.open = false;
+        self.turn.writer.wrote(self.class);
         Ok(())
     }
 

@@ -86,7 +86,8 @@ pub struct EngineConfig {
     pub step_wait_min: Duration,
     /// How many recipients one page of an expansion holds, 1 to 1,000; 500.
     pub expand_page: u32,
-    /// How many leads one page of matching holds, and how many enrolments are moved on in one commit, 1 to 1,000; 200.
+    /// How many leads one page of matching holds, and how many enrolments are moved on in one commit, 1 to 1,000; 100. A
+    /// page is one transaction, for which settlements wait on a store with one writer.
     pub enrol_page: u32,
     /// How many messages one page of a sweep or an expiry moves, 1 to 1,000; 500.
     pub sweep_page: u32,
@@ -129,7 +130,7 @@ impl EngineConfig {
             late_grace: Duration::from_secs(600),
             step_wait_min: Step::WAIT_MIN,
             expand_page: 500,
-            enrol_page: 200,
+            enrol_page: 100,
             sweep_page: 500,
             pool_depth: 3,
             prefer_own_below: 50,
