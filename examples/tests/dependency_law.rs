@@ -77,7 +77,15 @@ fn nothing_but_the_server_and_the_examples_depends_on_a_store_or_a_transport() {
 /// The normal and build dependencies of a package with the features that they are built with, one crate a line.
 fn features(package: &str, more: &[&str]) -> String {
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none"])
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
         .args(["--format", "{p} {f}", "-p", package])
         .args(more)
         .output()

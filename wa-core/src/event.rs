@@ -1,8 +1,11 @@
 //! Events: durable ones, committed with what they tell of, and hints to screens.
 
+mod local;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+pub use self::local::{Heard, Listener, LocalBus};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::device::{HoldReason, LinkState};
 use crate::domain::enrolment::{EnrolmentReason, EnrolmentState};
@@ -123,7 +126,7 @@ pub enum EventKind {
 /// Something that happened to a user's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its id; events of one store are read in this order.
+    /// Its id.
     pub id: EventId,
     /// Whose data.
     pub user_id: UserId,
@@ -153,11 +156,20 @@ impl Event {
 
 /// Carries hints to screens. Losing one loses nothing: what is durable is in the store.
 ///
-/// To ensure correctness: `publish` neither fails nor waits for a reader.
+/// To ensure correctness:
+/// - `publish` neither fails nor waits, for a reader or for another machine;
+/// - who listens hears each event of its own node once, in the order in which they were published, and those of other nodes in
+///   the order of each node as long as the bus is not away;
+/// - who may have missed something is told [`Heard::Missed`], and reads the store again.
+///
+/// [`LocalBus`] serves one process; `wa_core::conformance::bus` (feature `conformance`) checks the contract.
 #[async_trait]
 pub trait EventBus: Send + Sync + std::fmt::Debug {
-    /// Passes events on to whoever listens now.
+    /// Passes events on to whoever listens now, on any node.
     async fn publish(&self, events: &[Event]);
+
+    /// Listens from now on to what all nodes publish.
+    fn listen(&self) -> Listener;
 }
 
 /// A bus on which nobody listens.
@@ -167,4 +179,8 @@ pub struct NoBus;
 #[async_trait]
 impl EventBus for NoBus {
     async fn publish(&self, _events: &[Event]) {}
+
+    fn listen(&self) -> Listener {
+        LocalBus::new().listen()
+    }
 }

@@ -5,32 +5,41 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use wa_bus_redis::{BusError, RedisBus, RedisOptions};
 use wa_core::engine::core::{Core, EngineBuilder, Transports};
 use wa_core::engine::handle::Handle;
 use wa_core::engine::settings::AccessSettings;
 use wa_core::engine::{Ended, Engine, OpenError, Runner};
+use wa_core::event::{Event, EventBus, Listener, LocalBus};
 use wa_core::store::{AccessStore, AppStore, Store, StoreError};
-use wa_core::time::{Clock, SystemClock};
+use wa_core::time::{Clock, SystemClock, Timestamp};
 use wa_core::transport::Transport;
 use wa_core::transport::net::HostPolicy;
+use wa_store_postgres::{PostgresOptions, PostgresStore};
 use wa_store_sqlite::{DataLock, LockError, SqliteOptions, SqliteStore};
 use wa_transport_wablas::Wablas;
 use wa_transport_whacenter::Whacenter;
 
 use crate::access::{self, FirstAdmin};
 use crate::app::{App, Parts};
-use crate::bus::LocalBus;
+use crate::clock::{MovedClock, SharedClock};
 use crate::http::metrics::Meters;
 use crate::http::router::router;
 use crate::media::FileMedia;
 use crate::metered::Metered;
-use crate::settings::{Database, Settings};
+use crate::settings::{Database, PostgresDatabase, Settings};
 
 /// How long a failed start of the engine is left alone before it is tried again.
 const ENGINE_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long listening for hints of other nodes is left alone when it broke.
+const LISTEN_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long an import that runs on some node may stand still before a node that starts takes it for dead.
+const IMPORT_STANDS_STILL: Duration = Duration::from_secs(600);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +79,8 @@ impl From<OpenError> for StartError {
 pub struct Ports {
     /// Where rows are.
     pub store: Arc<dyn AppStore>,
+    /// The same, where other nodes may put something into it.
+    pub shared: Option<PostgresStore>,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// What carries messages.
@@ -82,9 +93,18 @@ impl Ports {
     /// # Errors
     /// The database or a transport cannot be used, or another server uses the folder.
     pub async fn open(settings: &Settings) -> Result<Self, StartError> {
+        let (store, shared) = open_for_server(settings).await?;
+        let mut clock: Arc<dyn Clock> = match settings.clock_offset_s {
+            0 => Arc::new(SystemClock::new()),
+            offset_s => Arc::new(MovedClock::new(offset_s)),
+        };
+        if let Some(shared) = &shared {
+            clock = SharedClock::start(shared.clone(), clock).await?;
+        }
         Ok(Self {
-            store: open_for_server(settings).await?,
-            clock: Arc::new(SystemClock::new()),
+            store,
+            shared,
+            clock,
             transports: transports(settings)?,
         })
     }
@@ -114,16 +134,31 @@ pub fn transports(settings: &Settings) -> Result<Vec<Arc<dyn Transport>>, StartE
     Ok(vec![Arc::new(wablas), Arc::new(whacenter)])
 }
 
-/// Opens the database for the one server that runs on it.
+/// Opens the database for a server: the one that runs on it, or one of several where they may share it.
 ///
 /// # Errors
 /// It cannot be used, or another server uses its folder.
-pub async fn open_for_server(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
+pub async fn open_for_server(settings: &Settings) -> Result<(Arc<dyn AppStore>, Option<PostgresStore>), StartError> {
     let options = match &settings.database {
         Database::Memory => SqliteOptions::memory(),
         Database::File(path) => SqliteOptions::file(path).lock(DataLock::acquire(folder_of(path))?),
+        Database::Postgres(database) => {
+            let store = open_postgres(database, settings).await?;
+            return Ok((Arc::new(store.clone()), Some(store)));
+        }
     };
-    Ok(Arc::new(SqliteStore::open(options).await?))
+    Ok((Arc::new(SqliteStore::open(options).await?), None))
+}
+
+async fn open_postgres(database: &PostgresDatabase, settings: &Settings) -> Result<PostgresStore, StoreError> {
+    let lease = settings.engine.lease_for;
+    let options = PostgresOptions::url(database.url.expose_secret())
+        .schema(&database.schema)
+        .connections(database.connections)
+        // A node that is stopped in a transaction must not keep others from taking over, and one that waits must beat in time.
+        .idle_timeout(PostgresOptions::IDLE_TIMEOUT.min(lease / 3))
+        .acquire_timeout(PostgresOptions::ACQUIRE_TIMEOUT.min(lease / 2));
+    PostgresStore::open(options).await
 }
 
 /// Opens the database beside a server that may be running: without an engine, and without taking its place.
@@ -134,6 +169,7 @@ pub async fn open_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartE
     let options = match &settings.database {
         Database::Memory => SqliteOptions::memory(),
         Database::File(path) => SqliteOptions::file(path),
+        Database::Postgres(database) => return Ok(Arc::new(open_postgres(database, settings).await?)),
     };
     Ok(Arc::new(SqliteStore::open(options).await?))
 }
@@ -167,7 +203,7 @@ pub struct Server {
     first_admin: Option<FirstAdmin>,
     stop: watch::Sender<bool>,
     tasks: Vec<JoinHandle<()>>,
-    bus: LocalBus,
+    bus: Arc<dyn EventBus>,
 }
 
 impl Server {
@@ -184,10 +220,14 @@ impl Server {
         };
         let listener = TcpListener::bind(wanted).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let bus = LocalBus::new();
+        let meters = Arc::new(Meters::new());
+        let bus: Arc<dyn EventBus> = Arc::new(CountedBus {
+            bus: bus_of(&settings, &ports.clock)?,
+            meters: Arc::clone(&meters),
+        });
         let store: Arc<dyn Store> = ports.store.clone();
         let mut builder =
-            EngineBuilder::new(store, Arc::clone(&ports.clock), settings.engine.clone()).bus(Arc::new(bus.clone()));
+            EngineBuilder::new(store, Arc::clone(&ports.clock), settings.engine.clone()).bus(Arc::clone(&bus));
         let media = FileMedia::open(&settings, Arc::clone(&ports.clock))
             .map_err(|error| StartError::Unusable(format!("the folder of media cannot be used: {error}")))?;
         let media = Arc::new(media);
@@ -196,7 +236,6 @@ impl Server {
             .media(media.clone())
             .settings(Arc::new(AccessSettings::new(people)));
         let mut transports = Transports::default();
-        let meters = Arc::new(Meters::new());
         for transport in ports.transports {
             let metered = Metered::new(transport, Arc::clone(&ports.clock), Arc::clone(&meters));
             let transport: Arc<dyn Transport> = Arc::new(metered);
@@ -215,13 +254,25 @@ impl Server {
         };
         let app = Arc::new(App::new(parts, settings));
         let now = app.clock.wall();
+        let before = if app.settings.is_shared() {
+            now - IMPORT_STANDS_STILL
+        } else {
+            Timestamp::FAR_FUTURE
+        };
         app.store
-            .fail_running_imports("the server was stopped before the import ended; run it again", now)
+            .fail_running_imports(
+                "the server was stopped before the import ended; run it again",
+                before,
+                now,
+            )
             .await?;
         let first_admin = access::first_users(&*app.store, &app.passwords, &app.ids, &app.settings, now).await?;
 
         let (stop, stopped) = watch::channel(false);
-        let counting = tokio::spawn(count_events(Arc::clone(&app), bus.clone(), stopped.clone()));
+        let mut tasks = Vec::new();
+        if let Some(shared) = ports.shared {
+            tasks.push(tokio::spawn(hear_others(Arc::clone(&app), shared, stopped.clone())));
+        }
         let engine = tokio::spawn(keep_engine(core, Arc::clone(&app), stopped.clone()));
         let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
         let serving = tokio::spawn(async move {
@@ -232,12 +283,13 @@ impl Server {
                 tracing::error!(%error, "the API ended");
             }
         });
+        tasks.extend([engine, serving]);
         Ok(Self {
             address,
             app,
             first_admin,
             stop,
-            tasks: vec![engine, serving, counting],
+            tasks,
             bus,
         })
     }
@@ -260,10 +312,10 @@ impl Server {
         self.first_admin.as_ref()
     }
 
-    /// The hints that the engine gives.
+    /// The hints that the engines of all nodes give.
     #[must_use]
-    pub const fn bus(&self) -> &LocalBus {
-        &self.bus
+    pub fn bus(&self) -> &dyn EventBus {
+        &*self.bus
     }
 
     /// Stops taking requests and starting sends, lets what is in flight finish, and gives the leases back; after
@@ -280,10 +332,44 @@ impl Server {
     }
 }
 
+/// Counts what this node publishes.
+#[derive(Debug)]
+struct CountedBus {
+    bus: Arc<dyn EventBus>,
+    meters: Arc<Meters>,
+}
+
+#[async_trait]
+impl EventBus for CountedBus {
+    async fn publish(&self, events: &[Event]) {
+        events.iter().for_each(|event| self.meters.event(&event.kind));
+        self.bus.publish(events).await;
+    }
+
+    fn listen(&self) -> Listener {
+        self.bus.listen()
+    }
+}
+
+/// Carries live events: between nodes where there is a Redis, else within this process.
+fn bus_of(settings: &Settings, clock: &Arc<dyn Clock>) -> Result<Arc<dyn EventBus>, StartError> {
+    let Some(url) = &settings.redis else {
+        return Ok(Arc::new(LocalBus::new()));
+    };
+    // Installations that share a Redis are told apart by their schemas.
+    let channel = match &settings.database {
+        Database::Postgres(database) => format!("wa:{}", database.schema),
+        Database::File(_) | Database::Memory => RedisOptions::CHANNEL.to_owned(),
+    };
+    let options = RedisOptions::url(url.expose_secret()).channel(channel);
+    let unusable = |error: BusError| StartError::Unusable(error.to_string());
+    let bus = RedisBus::start(options, Arc::clone(clock)).map_err(unusable)?;
+    Ok(Arc::new(bus))
+}
+
 /// Removes files of imports that a crash left behind.
 fn clear_spool(settings: &Settings) {
-    let folder = settings.data_dir.join("imports");
-    if let Err(error) = std::fs::remove_dir_all(&folder)
+    if let Err(error) = std::fs::remove_dir_all(settings.spool())
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(%error, "files of earlier imports could not be removed");
@@ -317,19 +403,23 @@ async fn keep_engine(core: Arc<Core>, app: Arc<App>, stopped: watch::Receiver<bo
     }
 }
 
-async fn count_events(app: Arc<App>, bus: LocalBus, stopped: watch::Receiver<bool>) {
-    use tokio::sync::broadcast::error::RecvError;
-    let mut events = bus.listen();
-    let stop = wait_for(stopped);
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => return,
-            event = events.recv() => match event {
-                Ok(event) => app.meters.event(&event.kind),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
-            },
+/// Wakes the lanes of devices that other nodes gave something to do; without such hints lanes look every second.
+async fn hear_others(app: Arc<App>, store: PostgresStore, stopped: watch::Receiver<bool>) {
+    let hear = async {
+        loop {
+            let heard = async {
+                let mut wakes = store.wakes().await?;
+                loop {
+                    app.handle.wake(wakes.next().await?);
+                }
+            };
+            let broken: Result<(), StoreError> = heard.await;
+            tracing::debug!(?broken, "other nodes are not heard; it is tried again");
+            app.clock.sleep_until(app.clock.monotonic() + LISTEN_RETRY_AFTER).await;
         }
+    };
+    tokio::select! {
+        () = hear => {}
+        () = wait_for(stopped) => {}
     }
 }

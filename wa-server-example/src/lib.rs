@@ -3,8 +3,8 @@
 pub mod access;
 pub mod app;
 pub mod assemble;
-pub mod bus;
 pub mod cli;
+mod clock;
 pub mod csv_file;
 pub mod demo;
 pub mod entry_csv;

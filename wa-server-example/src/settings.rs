@@ -21,9 +21,22 @@ use wa_core::simulation::forecast::ForecastOptions;
 pub use args::SettingArgs;
 pub use source::Source;
 
+/// A database on Postgres.
+#[derive(Clone, Debug)]
+pub struct PostgresDatabase {
+    /// Where it is, with the password.
+    pub url: SecretString,
+    /// `DATABASE_SCHEMA`
+    pub schema: String,
+    /// `DATABASE_CONNECTIONS`
+    pub connections: u32,
+}
+
 /// Where rows are kept.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum Database {
+    /// A Postgres that several nodes may share.
+    Postgres(PostgresDatabase),
     /// A SQLite file.
     File(PathBuf),
     /// A SQLite database that is gone with the process.
@@ -69,8 +82,10 @@ impl fmt::Debug for Login {
 pub struct Settings {
     /// `DATA_DIR`
     pub data_dir: PathBuf,
-    /// `DB_URI`
+    /// `DATABASE_URL`
     pub database: Database,
+    /// `REDIS_URL`
+    pub redis: Option<SecretString>,
     /// `BIND_ADDRESS`
     pub bind_address: IpAddr,
     /// `PORT`
@@ -119,6 +134,8 @@ pub struct Settings {
     pub forecast_timeout: Duration,
     /// `STOP_TIMEOUT`
     pub stop_timeout: Duration,
+    /// `CLOCK_OFFSET_S`
+    pub clock_offset_s: i64,
     /// What the engine is configured with.
     pub engine: EngineConfig,
     /// Settings that are set and that nothing uses yet.
@@ -198,7 +215,9 @@ impl Settings {
 
         let settings = Self {
             database: read.database(&data_dir),
+            redis: read.redis("REDIS_URL"),
             data_dir,
+            clock_offset_s: read.number("CLOCK_OFFSET_S", -1_000_000_000..=1_000_000_000),
             bind_address: read.parsed("BIND_ADDRESS", "must be an IP address"),
             port: read.number("PORT", 0..=65_535),
             public_base_url: read.base_url("PUBLIC_BASE_URL"),
@@ -248,6 +267,23 @@ impl Settings {
             problems: vec![problem.to_string()],
         })?;
         Ok(settings)
+    }
+
+    /// Whether other nodes may share the database.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.database, Database::Postgres(_))
+    }
+
+    /// Where files of imports wait; nodes that share a data folder have one each.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        let folder = self.data_dir.join("imports");
+        if !self.is_shared() {
+            return folder;
+        }
+        let name = self.engine.node_name.bytes();
+        folder.join(name.map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 
     /// Whether cookies may only travel over https.

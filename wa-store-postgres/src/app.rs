@@ -94,7 +94,8 @@ static INSERT_REFUSALS: LazyLock<String> = LazyLock::new(|| {
 pub(crate) const REFUSALS: &str = "
     SELECT line, field, reason FROM import_refusals WHERE import_id = $1 AND line > $2 ORDER BY line, seq LIMIT $3";
 /// `fail_running_imports`, by `imports_running`.
-pub(crate) const FAIL_RUNNING: &str = "UPDATE imports SET state = 4, message = $1, updated_at = $2 WHERE state = 1";
+pub(crate) const FAIL_RUNNING: &str =
+    "UPDATE imports SET state = 4, message = $1, updated_at = $2 WHERE state = 1 AND updated_at < $3";
 
 fn read_user(c: &mut Columns<'_>) -> Done<User> {
     Ok(User {
@@ -397,9 +398,12 @@ impl ImportStore for PostgresStore {
         read.await.map_err(|fail: Fail| fail.of("import_refusals", "import"))
     }
 
-    async fn fail_running_imports(&self, message: &str, now: Timestamp) -> Result<u64, StoreError> {
+    async fn fail_running_imports(&self, message: &str, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
         let message = message.to_owned();
-        let statement = move || query(FAIL_RUNNING).bind(message.clone()).bind(now.as_millis());
+        let statement = move || {
+            let statement = query(FAIL_RUNNING).bind(message.clone());
+            statement.bind(now.as_millis()).bind(before.as_millis())
+        };
         self.change(api("fail_running_imports", "import"), statement).await
     }
 }

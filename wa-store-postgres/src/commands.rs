@@ -54,8 +54,11 @@ pub(crate) const INSERT: &str = "
 pub(crate) const ANSWER: &str =
     "UPDATE device_commands SET answer = $1, answered = true WHERE id = $2 AND NOT answered";
 
-/// `events`: by `events_user`.
-pub(crate) const EVENTS: &str = "SELECT id, body FROM events WHERE user_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+/// `events`: the place of the last one read, by the primary key.
+pub(crate) const PLACE: &str = "SELECT seq FROM events WHERE id = $1 AND user_id = $2";
+/// `events`: by `events_user`. Whoever commits an event has its user alone until the commit can be seen, so that places of a user are
+/// seen in their order.
+pub(crate) const EVENTS: &str = "SELECT seq, body FROM events WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
 /// `prune_events`: a page, by `events_age`.
 pub(crate) const PRUNE_EVENTS: &str = "
     DELETE FROM events USING (SELECT id AS old FROM events WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) AS p WHERE id = p.old";
@@ -170,7 +173,8 @@ impl PostgresStore {
     async fn read_events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Done<Vec<Event>> {
         let mut reader = self.reader().await?;
         let devices = device_list(scope);
-        let mut after = uuid(&after);
+        let place = query(PLACE).bind(&after).bind(&scope.user_id);
+        let mut after = place.number(&mut reader).await?.unwrap_or(0);
         let mut found = Vec::new();
         let wanted = limit as usize;
         let page = if devices.is_some() { PAGE_MAX } else { limit };
@@ -181,13 +185,10 @@ impl PostgresStore {
                 .bind(page)
                 .fetch_all(&mut reader)
                 .await?;
-            let events = read_all(&rows, |c| {
-                c.uuid()?;
-                c.json::<Event>("body")
-            })?;
-            let Some(last) = events.last() else { break };
-            after = uuid(&last.id);
-            for event in events {
+            let events = read_all(&rows, |c| Ok((c.int()?, c.json::<Event>("body")?)))?;
+            let Some((last, _)) = events.last() else { break };
+            after = *last;
+            for (_, event) in events {
                 let seen = match &devices {
                     None => true,
                     Some(devices) => sees(&mut reader, scope, devices, &event).await?,

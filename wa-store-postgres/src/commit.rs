@@ -93,6 +93,8 @@ async fn lock(connection: &mut PgConnection, space: Space, set: &ChangeSet) -> D
         let users: Vec<UserId> = read_all(&rows, |c| c.key("user_id"))?;
         locks = locks.users(&users, Mode::Alone);
     }
+    // The order of events is that of the commits, as long as each has its user alone.
+    let locks = locks.users(set.events.iter().map(|event| &event.user_id), Mode::Alone);
     locks.take(connection).await
 }
 

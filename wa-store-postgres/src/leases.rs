@@ -21,7 +21,7 @@ pub(crate) const NODE: &str = "SELECT fenced FROM nodes WHERE incarnation = $1";
 /// `seed`: the first one stays. By the primary key.
 pub(crate) const PUT_SEED: &str = "INSERT INTO meta (one, seed) VALUES (1, $1) ON CONFLICT DO NOTHING";
 pub(crate) const SEED: &str = "SELECT seed FROM meta WHERE one = 1";
-pub(crate) const JOIN: &str = "INSERT INTO nodes (incarnation, name, beat_at) VALUES ($1, $2, $3)";
+pub(crate) const JOIN: &str = "INSERT INTO nodes (incarnation, name, beat_at, named) VALUES ($1, $2, $3, $4)";
 /// `beat`, by the primary key.
 pub(crate) const BEAT: &str = "UPDATE nodes SET beat = beat + 1, beat_at = $1 WHERE incarnation = $2 AND NOT fenced";
 /// `nodes`: all rows; `devices_owner` counts.
@@ -30,6 +30,11 @@ pub(crate) const NODES: &str = "
         (SELECT count(*) FROM devices d WHERE d.owner = n.incarnation),
         EXISTS (SELECT 1 FROM planner WHERE planner.incarnation = n.incarnation)
     FROM nodes n ORDER BY n.incarnation";
+/// `fence_the_dead`: the name of the node that asks, by the primary key.
+pub(crate) const NAME: &str = "SELECT name FROM nodes WHERE incarnation = $1 AND NOT fenced";
+/// `fence_the_dead`: nodes that had the lock of a name which another has now; nodes are few.
+pub(crate) const NAMESAKES: &str = "
+    SELECT incarnation, beat FROM nodes WHERE name = $1 AND incarnation <> $2 AND named AND NOT fenced ORDER BY incarnation";
 /// `fence`: what is known of the target, whose beat waits from now on. By the primary key.
 pub(crate) const TARGET: &str = "SELECT fenced, beat FROM nodes WHERE incarnation = $1 FOR UPDATE";
 /// `fence`, `leave`: the devices of a node, by `devices_owner`.
@@ -45,6 +50,8 @@ pub(crate) const DISOWN: &str = "
 pub(crate) const UNOWNED: &str = "
     SELECT id FROM devices WHERE owner IS NULL AND deleted_at IS NULL ORDER BY id LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED";
+/// `unowned`: by `devices_unowned`.
+pub(crate) const UNOWNED_COUNT: &str = "SELECT count(*) FROM devices WHERE owner IS NULL AND deleted_at IS NULL";
 /// `claim`: by the primary key.
 pub(crate) const CLAIM: &str = "
     UPDATE devices SET owner = $1, epoch = epoch + 1 WHERE id = ANY ($2::uuid[])";
@@ -165,6 +172,20 @@ async fn leave(connection: &mut PgConnection, space: Space, node: Incarnation, n
     Ok(())
 }
 
+impl PostgresStore {
+    /// Nodes that had the lock of the name of a node, with their beats; `None` where this process does not have it.
+    async fn namesakes(&self, node: Incarnation) -> Done<Option<Vec<(Incarnation, i64)>>> {
+        let mut reader = self.reader().await?;
+        let row = query(NAME).bind(&node).fetch_optional(&mut reader).await?;
+        let name = Columns::of(&row.ok_or(Fail::fenced())?).text()?;
+        if !self.inner.name.holds(&name).await {
+            return Ok(None);
+        }
+        let rows = query(NAMESAKES).bind(name).bind(&node).fetch_all(&mut reader).await?;
+        read_all(&rows, |c| Ok((c.key("incarnation")?, c.int()?))).map(Some)
+    }
+}
+
 const fn op(name: &'static str) -> Op {
     Op(WriteClass::Settle, name, "node")
 }
@@ -191,11 +212,13 @@ impl LeaseStore for PostgresStore {
 
     async fn join(&self, incarnation: Incarnation, name: &str, now: Timestamp) -> Result<(), StoreError> {
         let name = name.to_owned();
+        let named = self.inner.name.take(&name).await;
         self.write(op("join"), move |connection| {
             let name = name.clone();
             Box::pin(async move {
                 let statement = query(JOIN).bind(&incarnation).bind(name);
-                statement.bind(now.as_millis()).execute(connection).await?;
+                let statement = statement.bind(now.as_millis()).bind(named);
+                statement.execute(connection).await?;
                 Ok(())
             })
         })
@@ -203,6 +226,7 @@ impl LeaseStore for PostgresStore {
     }
 
     async fn beat(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
+        self.inner.name.look_after();
         self.write(op("beat"), move |connection| {
             Box::pin(async move {
                 let beat = query(BEAT).bind(now.as_millis()).bind(&incarnation);
@@ -235,6 +259,15 @@ impl LeaseStore for PostgresStore {
         read.await.map_err(|fail: Fail| fail.of("nodes", "node"))
     }
 
+    async fn unowned(&self) -> Result<u64, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let count = query(UNOWNED_COUNT).number(&mut reader).await?;
+            Ok(u64::try_from(count.unwrap_or(0)).unwrap_or(0))
+        };
+        read.await.map_err(|fail: Fail| fail.of("unowned", "device"))
+    }
+
     async fn fence(
         &self,
         by: Incarnation,
@@ -249,9 +282,21 @@ impl LeaseStore for PostgresStore {
         .await
     }
 
-    async fn fence_the_dead(&self, _by: Incarnation, _now: Timestamp) -> Result<Vec<TakenOver>, StoreError> {
-        // Other nodes live beside this one: only their silence proves that they are dead.
-        Err(StoreError::new(StoreErrorKind::Unsupported, "fence_the_dead", "node"))
+    async fn fence_the_dead(&self, by: Incarnation, now: Timestamp) -> Result<Vec<TakenOver>, StoreError> {
+        let targets = self.namesakes(by).await;
+        let targets = targets.map_err(|fail| fail.of("fence_the_dead", "node"))?;
+        // Of nodes with other names only their silence proves that they are dead.
+        let unproven = StoreError::new(StoreErrorKind::Unsupported, "fence_the_dead", "node");
+        let mut all = Vec::new();
+        for (target, seen_beat) in targets.ok_or(unproven)? {
+            match self.fence(by, target, seen_beat, now).await {
+                Ok(taken) => all.extend(taken),
+                // One that beats meanwhile lives in this very process, and one that left has nothing.
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     async fn claim(

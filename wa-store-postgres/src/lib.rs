@@ -49,6 +49,7 @@ mod leases;
 mod live;
 mod lock;
 mod message_row;
+mod name;
 mod options;
 mod outbox;
 #[cfg(test)]
@@ -84,6 +85,7 @@ use wa_core::time::Timestamp;
 use self::error::{Done, Fail};
 use self::insert::query;
 use self::lock::{Mode, Space};
+use self::name::NameLock;
 pub use self::options::PostgresOptions;
 pub use self::wake::Wakes;
 use self::wake::{Notifier, channel, notify};
@@ -107,6 +109,7 @@ struct Inner {
     schema: String,
     notifier: Option<Arc<Notifier>>,
     connect: PgConnectOptions,
+    name: Arc<NameLock>,
 }
 
 impl fmt::Debug for PostgresStore {
@@ -159,6 +162,7 @@ impl PostgresStore {
                 space,
                 schema: options.schema.clone(),
                 notifier,
+                name: NameLock::new(connect.clone(), space),
                 connect,
             }),
         })
@@ -242,6 +246,19 @@ impl PostgresStore {
             Wakes::listen(&pool, &self.inner.schema).await
         };
         listen.await.map_err(|fail: Fail| fail.of("wakes", "notification"))
+    }
+
+    /// What time it is by the clock of the database, for nodes that have to agree on it. No statement of the store reads that clock.
+    ///
+    /// # Errors
+    /// `Unavailable` when the database does not answer.
+    pub async fn time(&self) -> Result<Timestamp, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let row = query(TIME).fetch_one(&mut reader).await?;
+            row::Columns::of(&row).at()
+        };
+        read.await.map_err(|fail: Fail| fail.of("time", "database"))
     }
 
     /// Closes the store: waits for what is being written and read.
@@ -348,6 +365,9 @@ async fn migrate_on(connection: &mut PgConnection, schema: &str, space: Space) -
         other => Fail::Sql(sqlx::Error::Migrate(Box::new(other))),
     })
 }
+
+/// `time`: of the moment, not of the transaction.
+const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// `ready`: the newest migration that was applied.
 const SCHEMA: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version DESC LIMIT 1";

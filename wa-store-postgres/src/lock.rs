@@ -73,6 +73,14 @@ impl Space {
         self.0 | MIGRATION
     }
 
+    /// The lock of the node of a name, which a session has as long as the node's process lives.
+    pub(crate) fn name(self, name: &str) -> i64 {
+        let digest = Sha256::digest([&self.0.to_be_bytes(), name.as_bytes()].concat());
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest[..8]);
+        i64::from_be_bytes(bytes)
+    }
+
     pub(crate) fn locks(self) -> Locks {
         Locks {
             space: self,

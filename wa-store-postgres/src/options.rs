@@ -123,8 +123,9 @@ impl PostgresOptions {
         self
     }
 
-    /// Whether a name can stand in a search path as it is.
-    fn is_plain(name: &str) -> bool {
+    /// Whether a schema may have that name: it can stand in a search path as it is.
+    #[must_use]
+    pub fn is_schema(name: &str) -> bool {
         let letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
         let bytes = name.as_bytes();
         (1..=50).contains(&bytes.len())
@@ -156,7 +157,7 @@ impl PostgresOptions {
 
     /// How the connection is opened that migrates: without limits in time.
     pub(crate) fn plain_options(&self) -> Done<PgConnectOptions> {
-        if !Self::is_plain(&self.schema) {
+        if !Self::is_schema(&self.schema) {
             return Err(Fail::conflict("schema name"));
         }
         let options = PgConnectOptions::from_str(expose(&self.url))?
@@ -183,10 +184,10 @@ mod tests {
     #[test]
     fn a_schema_has_a_name_that_needs_no_quotes() {
         for name in ["wa", "tenant_7", "_x"] {
-            assert!(PostgresOptions::is_plain(name), "{name}");
+            assert!(PostgresOptions::is_schema(name), "{name}");
         }
         for name in ["", "Wa", "7up", "a b", "a,public", "pg_temp", "a\"b", &"x".repeat(51)] {
-            assert!(!PostgresOptions::is_plain(name), "{name}");
+            assert!(!PostgresOptions::is_schema(name), "{name}");
         }
     }
 

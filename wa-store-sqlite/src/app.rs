@@ -88,7 +88,8 @@ static INSERT_REFUSALS: LazyLock<Rows> =
 pub(crate) const REFUSALS: &str = "
     SELECT line, field, reason FROM import_refusals WHERE import_id = ? AND line > ? ORDER BY line, rowid LIMIT ?";
 /// `fail_running_imports`, by `imports_running`.
-pub(crate) const FAIL_RUNNING: &str = "UPDATE imports SET state = 4, message = ?, updated_at = ? WHERE state = 1";
+pub(crate) const FAIL_RUNNING: &str =
+    "UPDATE imports SET state = 4, message = ?, updated_at = ? WHERE state = 1 AND updated_at < ?";
 
 fn read_user(c: &mut Columns<'_>) -> Done<User> {
     Ok(User {
@@ -382,8 +383,9 @@ impl ImportStore for SqliteStore {
         read.await.map_err(|fail: Fail| fail.of("import_refusals", "import"))
     }
 
-    async fn fail_running_imports(&self, message: &str, now: Timestamp) -> Result<u64, StoreError> {
+    async fn fail_running_imports(&self, message: &str, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
         let statement = sqlx::query(FAIL_RUNNING).bind(message.to_owned()).bind(now.as_millis());
+        let statement = statement.bind(before.as_millis());
         self.change(api("fail_running_imports", "import"), statement).await
     }
 }

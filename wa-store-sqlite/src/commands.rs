@@ -51,8 +51,11 @@ pub(crate) const INSERT: &str = "
 /// `AnswerCommand`: the first answer stays. By the unique index of ids.
 pub(crate) const ANSWER: &str = "UPDATE device_commands SET answer = ?, answered = 1 WHERE id = ? AND answered = 0";
 
-/// `events`: by `events_user`.
-pub(crate) const EVENTS: &str = "SELECT id, body FROM events WHERE user_id = ? AND id > ? ORDER BY id LIMIT ?";
+/// `events`: the place of the last one read, by the unique index of ids.
+pub(crate) const PLACE: &str = "SELECT rowid FROM events WHERE id = ? AND user_id = ?";
+/// `events`: by `events_user_order`. Rows come one commit after the other, so that their numbers are in the order of commits.
+pub(crate) const EVENTS: &str = "
+    SELECT rowid, body FROM events INDEXED BY events_user_order WHERE user_id = ? AND rowid > ? ORDER BY rowid LIMIT ?";
 /// `prune_events`: a page, by `events_age`.
 pub(crate) const PRUNE_EVENTS: &str = "
     DELETE FROM events WHERE id IN (SELECT id FROM events INDEXED BY events_age WHERE at < ? ORDER BY at LIMIT ?)";
@@ -178,24 +181,24 @@ impl SqliteStore {
     async fn read_events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Done<Vec<Event>> {
         let mut reader = self.reader().await?;
         let devices = device_list(scope);
-        let mut after = blob(&after).to_vec();
+        let place = sqlx::query_scalar(PLACE)
+            .bind(blob(&after).to_vec())
+            .bind(blob(&scope.user_id).to_vec());
+        let mut after: i64 = place.fetch_optional(&mut *reader).await?.unwrap_or(0);
         let mut found = Vec::new();
         let wanted = limit as usize;
         let page = if devices.is_some() { PAGE_MAX } else { limit };
         while found.len() < wanted {
             let rows = sqlx::query(EVENTS)
                 .bind(blob(&scope.user_id).to_vec())
-                .bind(after.clone())
+                .bind(after)
                 .bind(page)
                 .fetch_all(&mut *reader)
                 .await?;
-            let events = read_all(&rows, |c| {
-                c.bytes()?;
-                c.json::<Event>("body")
-            })?;
-            let Some(last) = events.last() else { break };
-            after = blob(&last.id).to_vec();
-            for event in events {
+            let events = read_all(&rows, |c| Ok((c.int()?, c.json::<Event>("body")?)))?;
+            let Some((last, _)) = events.last() else { break };
+            after = *last;
+            for (_, event) in events {
                 let seen = match &devices {
                     None => true,
                     Some(devices) => sees(&mut reader, scope, devices, &event).await?,

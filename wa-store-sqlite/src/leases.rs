@@ -45,6 +45,9 @@ pub(crate) const DISOWN: &str = "
 /// `claim`: by `devices_unowned`.
 pub(crate) const UNOWNED: &str = "
     SELECT id FROM devices INDEXED BY devices_unowned WHERE owner IS NULL AND deleted_at IS NULL ORDER BY id LIMIT ?";
+/// `unowned`: by `devices_unowned`.
+pub(crate) const UNOWNED_COUNT: &str =
+    "SELECT count(*) FROM devices INDEXED BY devices_unowned WHERE owner IS NULL AND deleted_at IS NULL";
 /// `claim`: by the primary key.
 pub(crate) const CLAIM: &str = "
     UPDATE devices SET owner = ?, epoch = epoch + 1 WHERE id IN (SELECT unhex(value) FROM json_each(?))";
@@ -252,6 +255,15 @@ impl LeaseStore for SqliteStore {
             })
         };
         read.await.map_err(|fail: Fail| fail.of("nodes", "node"))
+    }
+
+    async fn unowned(&self) -> Result<u64, StoreError> {
+        let read = async {
+            let mut reader = self.reader().await?;
+            let count: i64 = sqlx::query_scalar(UNOWNED_COUNT).fetch_one(&mut *reader).await?;
+            Ok(u64::try_from(count).unwrap_or(0))
+        };
+        read.await.map_err(|fail: Fail| fail.of("unowned", "device"))
     }
 
     async fn fence(

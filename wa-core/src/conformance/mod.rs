@@ -1,6 +1,7 @@
-//! The suites that prove own stores and own transports (feature `conformance`), and the rows that they and the simulation
+//! The suites that prove own stores, own transports and own buses (feature `conformance`), and the rows that they and the simulation
 //! are made of.
 
+pub mod bus;
 pub mod fixtures;
 pub mod store;
 pub mod transport;

@@ -25,6 +25,6 @@ pub mod watch;
 pub use self::core::{Core, EngineBuilder, OpenError, Transports};
 pub use self::dispatch::{Dispatch, Finished};
 pub use self::lane::{LanePhase, LaneStatus};
-pub use self::node::{Candidate, Engine, EngineStatus};
+pub use self::node::{Balance, Candidate, Engine, EngineStatus};
 pub use self::planning::{Errand, PlanReport, Question};
 pub use self::runner::{Ended, Runner};

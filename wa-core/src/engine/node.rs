@@ -30,7 +30,8 @@ use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, MessageId, Sequenc
 use crate::media::MediaError;
 use crate::plan::LaneEffect;
 use crate::store::{
-    Begin, BeginItem, Begun, Decline, Due, LaneDue, LaneLook, Outcome, Settle, Settled, StoreError, StoreErrorKind,
+    Begin, BeginItem, Begun, Decline, Due, LaneDue, LaneLook, NodeRecord, Outcome, Settle, Settled, StoreError,
+    StoreErrorKind,
 };
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::{
@@ -69,7 +70,12 @@ pub(crate) struct State {
     pub(crate) given_in: Vec<Finished>,
     pub(crate) contents: ContentCache,
     pub(crate) steps: StepsCache,
+    /// The beats of other nodes, and since when they stand there.
     pub(crate) peers: BTreeMap<Incarnation, (i64, Monotonic)>,
+    /// When the other nodes were looked at last.
+    pub(crate) peers_seen_at: Option<Monotonic>,
+    /// Lanes that begin nothing more and are given back as soon as nothing of theirs is under way.
+    pub(crate) leaving: BTreeSet<DeviceId>,
     /// What a settlement asks for and could not be done yet.
     pub(crate) follow_ups: FollowUps,
     pub(crate) planner: bool,
@@ -193,6 +199,21 @@ pub struct EngineStatus {
     pub planner: bool,
     /// Whether it lost its lease.
     pub fenced: bool,
+    /// For how long its lease certainly holds if it beats no more, in milliseconds.
+    pub lease_left_ms: u64,
+    /// Lanes that are about to be given back to other nodes.
+    pub leaving: usize,
+    /// The other nodes, with how long it has seen no new beat of them, in milliseconds.
+    pub silent_ms: BTreeMap<Incarnation, u64>,
+}
+
+/// Whether devices are shared out evenly, as far as this node can see to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Nothing is left to do until nodes or devices come or go.
+    Even,
+    /// This node has less than its share, or still has to give back what is above it: look again soon.
+    Uneven,
 }
 
 impl fmt::Debug for Engine {
@@ -263,6 +284,7 @@ impl Engine {
         let mut state = self.state();
         state.fenced = true;
         state.lanes.clear();
+        state.leaving.clear();
         state.timers = LaneTimers::new();
     }
 
@@ -297,101 +319,154 @@ impl Engine {
         Ok(())
     }
 
-    /// Looks after the other nodes: takes over those that stopped beating, takes devices without an owner up to a fair
-    /// share, gives back what is above it.
+    /// Looks after the other nodes: takes over those that stopped beating, takes devices without an owner up to a fair share, and
+    /// begins to give back what is above it.
     ///
     /// # Errors
     /// The store did not answer; call it again at the next beat.
-    pub async fn balance(&self) -> Result<(), StoreError> {
-        let nodes = self.core.store.nodes().await?;
-        let mono = self.core.clock.monotonic();
-        let patience = self.core.config.lease_for + self.core.config.lease_margin;
-        let mut dead = Vec::new();
-        {
-            let mut state = self.state();
-            let alive: BTreeSet<_> = nodes
-                .iter()
-                .filter(|node| !node.fenced)
-                .map(|node| node.incarnation)
-                .collect();
-            state.peers.retain(|incarnation, _| alive.contains(incarnation));
-            for node in nodes
-                .iter()
-                .filter(|node| !node.fenced && node.incarnation != self.incarnation)
-            {
-                let seen = state.peers.entry(node.incarnation).or_insert((node.beat, mono));
-                if seen.0 != node.beat {
-                    *seen = (node.beat, mono);
-                } else if mono.since(seen.1) > patience {
-                    dead.push((node.incarnation, node.beat));
-                }
+    pub async fn balance(&self) -> Result<Balance, StoreError> {
+        let store = &self.core.store;
+        let mut nodes = store.nodes().await?;
+        let dead = self.silent(&nodes);
+        if !dead.is_empty() {
+            self.take_over(dead).await?;
+            nodes = store.nodes().await?;
+        }
+        let unowned = store.unowned().await?;
+        let live: Vec<_> = nodes.iter().filter(|node| !node.fenced).collect();
+        let Some(mine) = live.iter().find(|node| node.incarnation == self.incarnation) else {
+            // The next beat says so.
+            return Ok(Balance::Even);
+        };
+        let total = unowned + live.iter().map(|node| node.device_count).sum::<u64>();
+        let share = total.div_ceil(live.len() as u64);
+        let owned = mine.device_count;
+        self.choose_leaving(usize::try_from(owned.saturating_sub(share)).unwrap_or(usize::MAX));
+        let fair = total / live.len() as u64;
+        let mut claimed = 0;
+        if owned < share && (unowned > 0 || owned < fair) {
+            let limit = u32::try_from(share - owned).unwrap_or(u32::MAX);
+            let devices = store.claim(self.incarnation, limit, self.core.now()).await;
+            let devices = devices.map_err(|error| self.note(error))?;
+            claimed = devices.len() as u64;
+            self.adopt(devices).await?;
+        }
+        self.let_go().await?;
+        if owned + claimed < fair || !self.state().leaving.is_empty() {
+            Ok(Balance::Uneven)
+        } else {
+            Ok(Balance::Even)
+        }
+    }
+
+    /// Nodes whose beat stood still for longer than a lease lasts, by this node's own clock.
+    fn silent(&self, nodes: &[NodeRecord]) -> Vec<(Incarnation, i64)> {
+        let (config, mono) = (&self.core.config, self.core.clock.monotonic());
+        let patience = config.lease_for + config.lease_margin;
+        let mut state = self.state();
+        let State {
+            peers, peers_seen_at, ..
+        } = &mut *state;
+        let before = peers_seen_at.replace(mono);
+        // A node that did not look for so long, because it was stopped or the store was away, may have missed many beats.
+        let was_blind = before.is_some_and(|before| mono.since(before) > config.lease_for - config.beat_every);
+        let others = nodes.iter();
+        let others: Vec<_> = others
+            .filter(|node| !node.fenced && node.incarnation != self.incarnation)
+            .collect();
+        peers.retain(|incarnation, _| others.iter().any(|node| node.incarnation == *incarnation));
+        let mut silent = Vec::new();
+        for node in others {
+            let seen = peers.entry(node.incarnation).or_insert((node.beat, mono));
+            if seen.0 != node.beat || was_blind {
+                *seen = (node.beat, mono);
+            } else if mono.since(seen.1) > patience {
+                silent.push((node.incarnation, node.beat));
             }
         }
+        silent
+    }
+
+    async fn take_over(&self, dead: Vec<(Incarnation, i64)>) -> Result<(), StoreError> {
         for (target, beat) in dead {
-            match self
-                .core
-                .store
-                .fence(self.incarnation, target, beat, self.core.now())
-                .await
-            {
+            let now = self.core.now();
+            match self.core.store.fence(self.incarnation, target, beat, now).await {
                 Ok(taken) => {
                     tracing::warn!(node = %target, in_doubt = taken.len(), "took over a node that stopped beating");
                     self.state().peers.remove(&target);
                 }
-                Err(error) if error.is_conflict() => {}
+                // It beats, left, or another node was faster.
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
                 Err(error) => return Err(self.note(error)),
             }
-        }
-        let live: Vec<_> = nodes.iter().filter(|node| !node.fenced).collect();
-        let owned_in_all: u64 = live.iter().map(|node| node.device_count).sum();
-        let mine = self.state().lanes.len() as u64;
-        let others = live.iter().filter(|node| node.incarnation != self.incarnation).count() as u64;
-        let share = owned_in_all.div_ceil(others + 1);
-        let limit = if others == 0 {
-            10_000
-        } else if mine <= share {
-            share - mine + 16
-        } else {
-            0
-        };
-        if limit > 0 {
-            let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-            let claimed = self
-                .core
-                .store
-                .claim(self.incarnation, limit, self.core.now())
-                .await
-                .map_err(|error| self.note(error))?;
-            self.adopt(claimed).await?;
-        } else if mine > share + 1 {
-            self.hand_over(usize::try_from(mine - share).unwrap_or(usize::MAX))
-                .await?;
         }
         Ok(())
     }
 
-    async fn hand_over(&self, count: usize) -> Result<(), StoreError> {
-        let idle: Vec<_> = {
-            let mut state = self.state();
-            let idle: Vec<_> = state
-                .lanes
-                .iter()
-                .filter(|(_, lane)| lane.phase == LanePhase::Idle)
-                .map(|(id, lane)| (*id, lane.epoch))
-                .take(count)
-                .collect();
-            for (id, _) in &idle {
-                state.lanes.remove(id);
-                state.timers.remove(*id);
+    /// Chooses so many lanes to be given back when nothing of theirs is under way, idle ones first; others that were chosen stay.
+    fn choose_leaving(&self, count: usize) {
+        let now = self.core.lane_now().at();
+        let mut state = self.state();
+        let State {
+            lanes, leaving, timers, ..
+        } = &mut *state;
+        leaving.retain(|id| lanes.contains_key(id));
+        while leaving.len() > count
+            && let Some(id) = leaving.pop_last()
+        {
+            if lanes.get(&id).is_some_and(|lane| lane.phase == LanePhase::Idle) {
+                timers.set(id, now);
             }
-            idle
+        }
+        for wanted in [true, false] {
+            let is_idle = |lane: &Lane| lane.phase == LanePhase::Idle;
+            let more = lanes
+                .iter()
+                .filter(|(id, lane)| is_idle(lane) == wanted && !leaving.contains(id))
+                .map(|(id, _)| *id);
+            let more: Vec<_> = more.take(count - leaving.len()).collect();
+            leaving.extend(more);
+        }
+    }
+
+    /// Whether a lane that is to be given back has nothing under way any more.
+    pub(crate) fn has_drained(&self) -> bool {
+        let state = self.state();
+        let mut leaving = state.leaving.iter().filter_map(|id| state.lanes.get(id));
+        leaving.any(|lane| lane.phase == LanePhase::Idle)
+    }
+
+    /// Gives back the chosen lanes that have nothing under way any more; says how many.
+    ///
+    /// # Errors
+    /// The store did not answer: what it did not take is read again with the settings of all devices.
+    pub(crate) async fn let_go(&self) -> Result<usize, StoreError> {
+        let drained: Vec<_> = {
+            let mut state = self.state();
+            let State {
+                lanes, leaving, timers, ..
+            } = &mut *state;
+            let drained = leaving.iter().filter_map(|id| Some((*id, lanes.get(id)?)));
+            let drained: Vec<_> = drained
+                .filter(|(_, lane)| lane.phase == LanePhase::Idle)
+                .map(|(id, lane)| (id, lane.epoch))
+                .collect();
+            for (id, _) in &drained {
+                leaving.remove(id);
+                lanes.remove(id);
+                timers.remove(*id);
+            }
+            drained
         };
-        self.core
+        if drained.is_empty() {
+            return Ok(0);
+        }
+        let released = self
+            .core
             .store
-            .release(self.incarnation, &idle, self.core.now())
-            .await
-            .map_err(|error| self.note(error))?;
-        Ok(())
+            .release(self.incarnation, &drained, self.core.now())
+            .await;
+        Ok(released.map_err(|error| self.note(error))?.len())
     }
 
     fn can_carry(&self, device: &crate::domain::device::Device) -> bool {
@@ -598,12 +673,14 @@ impl Engine {
         {
             let mut state = self.state();
             let due = state.timers.pop_due(now.at());
-            let State { lanes, timers, .. } = &mut *state;
+            let State {
+                lanes, timers, leaving, ..
+            } = &mut *state;
             for id in due {
                 let Some(lane) = lanes.get_mut(&id).filter(|lane| lane.phase == LanePhase::Idle) else {
                     continue;
                 };
-                if !lane.may_send {
+                if !lane.may_send || leaving.contains(&id) {
                     continue;
                 }
                 if let Some(again) = lane.again.take() {
@@ -1042,12 +1119,20 @@ impl Engine {
         {
             let mut state = self.state();
             let State {
-                lanes, timers, live, ..
+                lanes,
+                timers,
+                live,
+                leaving,
+                ..
             } = &mut *state;
             for candidate in candidates {
                 let Some(lane) = lanes.get_mut(&candidate.device_id) else {
                     continue;
                 };
+                if leaving.contains(&candidate.device_id) {
+                    lane.phase = LanePhase::Idle;
+                    continue;
+                }
                 let told = lane.pacing.ready_at(&candidate.request, &self.core.config.pacing, now);
                 if !told.is_ready() || !lane.may_send {
                     lane.phase = LanePhase::Idle;
@@ -1337,8 +1422,19 @@ impl Engine {
     /// What this node is doing.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
+        let mono = self.core.clock.monotonic();
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let lease_until = self.lease_until.load(Ordering::Acquire);
         let state = self.state();
+        let silent = |seen_at| millis(mono.since(seen_at));
         EngineStatus {
+            lease_left_ms: lease_until.saturating_sub(millis(mono.since_start())),
+            leaving: state.leaving.len(),
+            silent_ms: state
+                .peers
+                .iter()
+                .map(|(id, (_, seen_at))| (*id, silent(*seen_at)))
+                .collect(),
             incarnation: self.incarnation,
             node_name: self.core.config.node_name.clone(),
             lanes: state.lanes.len(),

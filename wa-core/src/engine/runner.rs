@@ -13,7 +13,7 @@ use futures::{FutureExt, future};
 
 use super::core::Core;
 use super::dispatch::{Dispatch, Finished};
-use super::node::{Candidate, Engine};
+use super::node::{Balance, Candidate, Engine};
 use super::planning::{PlanReport, Question, progress_of};
 use super::unsettled::Unsettled;
 use crate::domain::message::MessageScope;
@@ -28,6 +28,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const PLAN_GAP: Duration = Duration::from_millis(50);
 /// How often what is kept for a while only is pruned.
 const PRUNE_EVERY: Duration = Duration::from_secs(600);
+/// How often in the time of a beat the shares of nodes are looked at while they are uneven.
+const UNEVEN_LOOKS: u32 = 4;
 /// How often receipts that came before their message had the vendor's id are looked at.
 const RECEIPTS_EVERY: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,8 @@ enum Done {
     Errands(Result<Vec<super::planning::Errand>, StoreError>),
     Errand(Result<(), StoreError>),
     Beaten(Result<(), StoreError>),
+    Balanced(Result<Balance, StoreError>),
+    LetGo(Result<usize, StoreError>),
     Refreshed(Result<(), StoreError>),
     Pruned(Result<u64, StoreError>),
     Received(Result<(), StoreError>),
@@ -108,6 +112,9 @@ pub struct Runner {
     doubts: Turn,
     errands: Turn,
     beat: Turn,
+    balance: Turn,
+    letting_go: bool,
+    let_go_at: Monotonic,
     refresh: Turn,
     prune: Turn,
     receipts: Turn,
@@ -143,10 +150,10 @@ impl Runner {
             planned_at: now,
             doubts: Turn::now(now),
             errands: Turn::now(now),
-            beat: Turn {
-                at: now,
-                running: false,
-            },
+            beat: Turn::now(now),
+            balance: Turn::now(now),
+            letting_go: false,
+            let_go_at: now,
             refresh: Turn {
                 at: now,
                 running: false,
@@ -254,7 +261,11 @@ impl Runner {
         let mut next: Vec<Option<Monotonic>> = vec![self.beat.next()];
         next.push(self.unsettled.next_at());
         if !stopping {
+            if self.engine.has_drained() && !self.letting_go {
+                next.push(Some(self.let_go_at));
+            }
             next.extend([
+                self.balance.next(),
                 self.plan.next(),
                 self.doubts.next(),
                 self.errands.next(),
@@ -276,16 +287,8 @@ impl Runner {
         let now = self.core.clock.monotonic();
         if self.beat.take(now) {
             let engine = Arc::clone(&self.engine);
-            let only_beat = stopping;
-            self.under_way.push(
-                async move {
-                    Done::Beaten(match engine.beat().await {
-                        Ok(()) if !only_beat => engine.balance().await,
-                        other => other,
-                    })
-                }
-                .boxed(),
-            );
+            self.under_way
+                .push(async move { Done::Beaten(engine.beat().await) }.boxed());
         }
         if let Some(batch) = self.unsettled.take(now, self.core.config.batch_max) {
             let engine = Arc::clone(&self.engine);
@@ -296,6 +299,17 @@ impl Runner {
             return;
         }
         let engine = &self.engine;
+        if self.balance.take(now) {
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::Balanced(engine.balance().await) }.boxed());
+        }
+        if !self.letting_go && self.let_go_at <= now && engine.has_drained() {
+            self.letting_go = true;
+            let engine = Arc::clone(engine);
+            self.under_way
+                .push(async move { Done::LetGo(engine.let_go().await) }.boxed());
+        }
         if self.plan.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
@@ -553,6 +567,25 @@ impl Runner {
                 if let Err(error) = result {
                     self.beat.at = now + RETRY_AFTER;
                     note("beat", &error);
+                }
+            }
+            Done::Balanced(result) => {
+                self.balance.running = false;
+                self.balance.at = match result {
+                    Ok(Balance::Even) => now + beat_every,
+                    // What one node gives back the other is to have soon.
+                    Ok(Balance::Uneven) => now + beat_every / UNEVEN_LOOKS,
+                    Err(error) => {
+                        note("balance", &error);
+                        now + RETRY_AFTER
+                    }
+                };
+            }
+            Done::LetGo(result) => {
+                self.letting_go = false;
+                if let Err(error) = result {
+                    self.let_go_at = now + RETRY_AFTER;
+                    note("let go", &error);
                 }
             }
             Done::Refreshed(result) => {

@@ -678,9 +678,11 @@ async fn nodes_that_were_killed_long_ago_are_forgotten() {
     world.advance(20);
     other.beat().await.unwrap();
     other.balance().await.unwrap();
-    world.advance(40);
-    other.beat().await.unwrap();
-    other.balance().await.unwrap();
+    for _ in 0..2 {
+        world.advance(20);
+        other.beat().await.unwrap();
+        other.balance().await.unwrap();
+    }
     assert_eq!(
         other.core.store.nodes().await.unwrap().len(),
         2,
@@ -773,4 +775,104 @@ async fn no_more_messages_are_prepared_than_may_be_sent_at_once_to_their_host() 
     assert!((&mut running).now_or_never().is_none());
     assert!((&mut running).now_or_never().is_none());
     assert_eq!(world.transport.sent().len(), 5, "the others follow");
+}
+
+fn lanes_of(engine: &Engine) -> Vec<DeviceId> {
+    let lanes = engine.lanes(None);
+    lanes.into_iter().map(|lane| lane.device_id).collect()
+}
+
+#[tokio::test]
+async fn devices_are_shared_out_evenly_when_a_node_joins_and_when_it_leaves() {
+    let world = World::new(StubTransport::new());
+    for number in 0..7 {
+        world.device(&format!("d{number}")).await;
+    }
+    let (world, one) = world.start().await;
+    assert_eq!(lanes_of(&one).len(), 7);
+    let (world, two) = world.start().await;
+    assert_eq!(lanes_of(&two), []);
+    assert_eq!(
+        one.balance().await.unwrap(),
+        super::Balance::Even,
+        "it gave back at once"
+    );
+    assert_eq!(two.balance().await.unwrap(), super::Balance::Even);
+    let mut all = lanes_of(&one);
+    assert_eq!(all.len(), 4);
+    all.extend(lanes_of(&two));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 7, "each device has one owner");
+    for engine in [&one, &two, &one, &two] {
+        world.advance(2);
+        engine.beat().await.unwrap();
+        assert_eq!(engine.balance().await.unwrap(), super::Balance::Even);
+    }
+    assert_eq!(
+        (lanes_of(&one).len(), lanes_of(&two).len()),
+        (4, 3),
+        "nothing moves any more"
+    );
+    one.leave().await.unwrap();
+    two.balance().await.unwrap();
+    assert_eq!(lanes_of(&two).len(), 7);
+}
+
+#[tokio::test]
+async fn a_lane_begins_nothing_more_and_is_given_back_when_what_it_sends_has_ended() {
+    let world = World::new(StubTransport::new());
+    for number in 0..2 {
+        let device = world.device(&format!("d{number}")).await;
+        world.leads(device, 3).await;
+    }
+    world.campaign(|_| {}).await;
+    let (mut world, one) = world.start().await;
+    let config = EngineConfig::new("node-2").pacing(PacingPolicy::unpaced());
+    world.builder =
+        EngineBuilder::new(world.store.clone(), world.clock.clone(), config).transport(world.transport.clone());
+    one.plan().await.unwrap();
+    let candidates = one.look().await.unwrap();
+    let mut ready = Vec::new();
+    for candidate in candidates {
+        ready.extend(one.prepare(candidate).await.unwrap());
+    }
+    let dispatches = one.begin(ready).await.unwrap();
+    assert_eq!(dispatches.len(), 2, "both lanes are busy");
+    let (world, two) = world.start().await;
+    assert_eq!(one.balance().await.unwrap(), super::Balance::Uneven);
+    assert_eq!(one.status().leaving, 1);
+    assert_eq!(two.balance().await.unwrap(), super::Balance::Uneven);
+    for dispatch in dispatches {
+        let finished = dispatch.run().await;
+        one.settle(&[finished]).await.unwrap();
+    }
+    world.advance(1);
+    assert_eq!(one.look().await.unwrap().len(), 1, "the lane that stays goes on");
+    assert_eq!(one.balance().await.unwrap(), super::Balance::Even);
+    assert_eq!(lanes_of(&one).len(), 1);
+    assert_eq!(two.balance().await.unwrap(), super::Balance::Even);
+    assert_eq!(lanes_of(&two).len(), 1);
+    assert_eq!(two.look().await.unwrap().len(), 1, "and the other with its new owner");
+}
+
+#[tokio::test]
+async fn a_node_that_was_away_takes_nobody_over_for_beats_that_it_did_not_look_for() {
+    let world = World::new(StubTransport::new());
+    let (world, one) = world.start().await;
+    let (world, two) = world.start().await;
+    two.balance().await.unwrap();
+    // The store was away for both of them.
+    world.advance(60);
+    two.balance().await.unwrap();
+    one.beat().await.expect("nobody took it over");
+    two.balance().await.unwrap();
+    for _ in 0..4 {
+        world.advance(10);
+        two.balance().await.unwrap();
+    }
+    assert!(
+        one.beat().await.unwrap_err().is_fenced(),
+        "now it was silent for long enough"
+    );
 }

@@ -545,6 +545,7 @@ passed_on! { LeaseStore {
     fn join(incarnation: Incarnation, name: &str, now: Timestamp) -> ();
     fn beat(incarnation: Incarnation, now: Timestamp) -> ();
     fn nodes() -> Vec<NodeRecord>;
+    fn unowned() -> u64;
     fn devices_of(incarnation: Incarnation) -> Vec<OwnedDevice>;
     fn plan_lease(incarnation: Incarnation, now: Timestamp) -> bool;
     fn forget_nodes(before: Timestamp, limit: u32) -> u64;

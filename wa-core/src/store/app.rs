@@ -139,8 +139,9 @@ pub trait ImportStore: Send + Sync {
         after_line: u64,
         limit: u32,
     ) -> Result<Vec<ImportRefusal>, StoreError>;
-    /// Marks imports that a crash left `Running` as failed; returns how many.
-    async fn fail_running_imports(&self, message: &str, now: Timestamp) -> Result<u64, StoreError>;
+    /// Marks imports that a crash left `Running` as failed, of those that last moved before `before`; returns how many. One that
+    /// runs all the same is `Running` again when it moves next.
+    async fn fail_running_imports(&self, message: &str, before: Timestamp, now: Timestamp) -> Result<u64, StoreError>;
 }
 
 /// What a server needs beside the engine's [`super::Store`]. Chats and webhooks will join as sub-traits.

@@ -30,7 +30,10 @@ pub trait CommandStore: Send + Sync {
 /// Reads durable events. They are written by `commit`.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Events of a user after one, in order of id.
+    /// Events of a user after one, in the order in which they were committed; all that are kept where that one is not among them.
+    ///
+    /// To ensure correctness: who reads on after the last event that it got misses none, whatever is being committed meanwhile, by
+    /// whichever node, and however their ids are ordered.
     async fn events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Result<Vec<Event>, StoreError>;
 
     /// Removes events from before `before`; returns how many.

@@ -143,6 +143,7 @@ macro_rules! forward_store {
                 fn nodes() -> Vec<NodeRecord>;
                 fn fence(by: Incarnation, target: Incarnation, seen_beat: i64, now: Timestamp) -> Vec<TakenOver>;
                 fn fence_the_dead(by: Incarnation, now: Timestamp) -> Vec<TakenOver>;
+                fn unowned() -> u64;
                 fn claim(incarnation: Incarnation, limit: u32, now: Timestamp) -> Vec<OwnedDevice>;
                 fn release(incarnation: Incarnation, devices: &[(DeviceId, Epoch)], now: Timestamp) -> Vec<DeviceId>;
                 fn devices_of(incarnation: Incarnation) -> Vec<OwnedDevice>;
@@ -192,7 +193,7 @@ macro_rules! forward_app_store {
                 fn import(scope: &RequestScope, id: ImportId) -> ImportRecord;
                 fn imports(scope: &RequestScope, page: &PageRequest<ImportId>) -> Page<ImportRecord, ImportId>;
                 fn import_refusals(scope: &RequestScope, id: ImportId, after_line: u64, limit: u32) -> Vec<ImportRefusal>;
-                fn fail_running_imports(message: &str, now: Timestamp) -> u64;
+                fn fail_running_imports(message: &str, before: Timestamp, now: Timestamp) -> u64;
             });
             $crate::forward_trait!($type => $field, SessionStore {
                 fn session_values(device: DeviceId, keys: &[SessionKey]) -> Vec<Option<Vec<u8>>>;

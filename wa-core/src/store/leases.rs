@@ -65,9 +65,12 @@ pub trait LeaseStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<TakenOver>, StoreError>;
 
-    /// Fences every other node at once. Only where the store holds a proof that they are dead (an exclusive lock on the
-    /// data folder); `Unsupported` elsewhere.
+    /// Fences at once the other nodes of which the store holds a proof that they are dead: all, by an exclusive lock on the data
+    /// folder, or those of the same name, by a lock of the name that they had and this one has now; `Unsupported` without one.
     async fn fence_the_dead(&self, by: Incarnation, now: Timestamp) -> Result<Vec<TakenOver>, StoreError>;
+
+    /// How many devices are not deleted and have no owner.
+    async fn unowned(&self) -> Result<u64, StoreError>;
 
     /// Takes up to `limit` devices that are not deleted and have no owner, by id; their epochs grow.
     async fn claim(&self, incarnation: Incarnation, limit: u32, now: Timestamp)

@@ -1,5 +1,6 @@
 //! Integration tests of wa-core.
 
+mod bus;
 mod forecast;
 mod sequences;
 mod simulation;

@@ -19,7 +19,7 @@ impl Full {
         let source = Source::default()
             .with("PORT", "0")
             .with("DATA_DIR", folder)
-            .with("DB_URI", database)
+            .with("DATABASE_URL", database)
             .with("DASHBOARD_USERNAME", "boss")
             .with("DASHBOARD_PASSWORD", "correct horse")
             .with("LEAD_WEBHOOK_PER_MINUTE", "0")
@@ -27,7 +27,8 @@ impl Full {
             .with("NODE_NAME", "bench");
         let settings = Settings::read(&source).expect("the settings are right");
         let ports = Ports {
-            store: open_for_server(&settings).await.expect("the database opens"),
+            store: open_for_server(&settings).await.expect("the database opens").0,
+            shared: None,
             clock: Arc::new(SystemClock::new()),
             transports: vec![Arc::new(StubTransport::new())],
         };

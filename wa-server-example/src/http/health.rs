@@ -29,6 +29,9 @@ pub(super) const BUILD: &str = match option_env!("BUILD_ID") {
     None => "local",
 };
 
+/// How long the database may take to say that it is ready; whoever asks does not wait long either.
+const READY_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+
 pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new().routes(routes!(health)).routes(routes!(ready))
 }
@@ -50,11 +53,16 @@ async fn health(open: Open) -> ApiResult<HealthView> {
 #[utoipa::path(get, path = "/ready", tag = "running",
     responses((status = 200, description = "It is ready", body = Envelope<Nothing>)))]
 async fn ready(open: Open) -> ApiResult<Nothing> {
-    match open.store.ready().await {
-        Ok(()) => Ok(Reply::done("ready")),
-        Err(error) => {
+    let not_ready = || ApiError::unavailable("the database is not ready");
+    match tokio::time::timeout(READY_WITHIN, open.store.ready()).await {
+        Ok(Ok(())) => Ok(Reply::done("ready")),
+        Ok(Err(error)) => {
             tracing::warn!(?error, "not ready");
-            Err(ApiError::unavailable("the database is not ready"))
+            Err(not_ready())
+        }
+        Err(_) => {
+            tracing::warn!("not ready: the database does not answer in time");
+            Err(not_ready())
         }
     }
 }

@@ -248,7 +248,7 @@ async fn begin(
 
 /// Writes the body to a file, so that memory does not grow with it.
 async fn spool(caller: &Caller, request: Request) -> Result<Spooled, ApiError> {
-    let folder = caller.settings.data_dir.join("imports");
+    let folder = caller.settings.spool();
     let internal = |error: std::io::Error| ApiError::internal(&error);
     tokio::fs::create_dir_all(&folder).await.map_err(internal)?;
     let path = folder.join(format!("{}.csv", crate::password::token()));
@@ -333,8 +333,14 @@ async fn cancel(caller: Caller, Ids(id): Ids<ImportId>) -> ApiResult<ImportView>
     if record.state != ImportState::Running {
         return Err(ApiError::conflict("the import has ended"));
     }
-    if let Some(cancel) = caller.imports.get(id) {
-        cancel.store(true, Ordering::Relaxed);
+    match caller.imports.get(id) {
+        Some(cancel) => cancel.store(true, Ordering::Relaxed),
+        None if caller.settings.is_shared() => {
+            return Err(ApiError::conflict(
+                "the import runs on another node: ask that node to end it",
+            ));
+        }
+        None => {}
     }
     Ok(Reply::ok("the import ends after the rows under way", (&record).into()))
 }

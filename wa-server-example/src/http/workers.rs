@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::access::Role;
+use wa_core::store::NodeRecord;
 
 use super::envelope::{Envelope, Reply};
 use super::error::ApiResult;
@@ -32,10 +33,37 @@ pub struct WorkersView {
     pub lanes_closed: u64,
     /// Sends under way on this node.
     pub in_flight: u64,
+    /// Of its devices, the ones that it is about to give back to other nodes.
+    pub lanes_leaving: u64,
     /// Whether this node plans campaigns.
     pub planner: bool,
+    /// For how long this node's lease certainly holds if it beats no more, in milliseconds; 0 when it may not send.
+    pub lease_left_ms: u64,
+    /// All nodes on the database; for admins.
+    pub nodes: Option<Vec<NodeView>>,
+    /// Devices without an owner, which the nodes take within a beat; for admins.
+    pub devices_unowned: Option<u64>,
     /// How full the outbox is, over all users.
     pub backlog: BacklogView,
+}
+
+/// A node on the database.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NodeView {
+    /// Its name.
+    pub name: String,
+    /// This run of it.
+    pub incarnation: String,
+    /// Whether it is the one that answers.
+    pub is_this: bool,
+    /// Devices that it owns, over all users.
+    pub devices: u64,
+    /// Whether it plans campaigns.
+    pub planner: bool,
+    /// Whether another node took its lease: it died, or was away for longer than that.
+    pub fenced: bool,
+    /// For how long the answering node has seen no new beat of it, in milliseconds; nothing for itself and for fenced ones.
+    pub silent_ms: Option<u64>,
 }
 
 /// How full the outbox is.
@@ -84,6 +112,27 @@ async fn status(caller: &Caller) -> ApiResult<WorkersView> {
         *lanes_waiting.entry(word(reason)).or_default() += 1;
     }
     let engine = engine.map(|engine| engine.status());
+    let (mut nodes, mut devices_unowned) = (None, None);
+    if of.is_none() {
+        nodes = Some(caller.store.nodes().await?);
+        devices_unowned = Some(caller.store.unowned().await?);
+    }
+    let node_view = |node: NodeRecord| {
+        let silent_ms = engine
+            .as_ref()
+            .and_then(|engine| engine.silent_ms.get(&node.incarnation));
+        NodeView {
+            is_this: engine
+                .as_ref()
+                .is_some_and(|engine| engine.incarnation == node.incarnation),
+            name: node.name,
+            incarnation: node.incarnation.to_string(),
+            devices: node.device_count,
+            planner: node.planner,
+            fenced: node.fenced,
+            silent_ms: silent_ms.copied(),
+        }
+    };
     let view = WorkersView {
         node: caller.settings.engine.node_name.clone(),
         started_at: caller.started_at.to_string(),
@@ -93,7 +142,11 @@ async fn status(caller: &Caller) -> ApiResult<WorkersView> {
         lanes_waiting,
         lanes_closed: lanes.iter().filter(|lane| !lane.may_send).count() as u64,
         in_flight: engine.as_ref().map_or(0, |status| status.in_flight as u64),
-        planner: engine.is_some_and(|status| status.planner),
+        lanes_leaving: engine.as_ref().map_or(0, |status| status.leaving as u64),
+        planner: engine.as_ref().is_some_and(|status| status.planner),
+        lease_left_ms: engine.as_ref().map_or(0, |status| status.lease_left_ms),
+        nodes: nodes.map(|nodes| nodes.into_iter().map(node_view).collect()),
+        devices_unowned,
         backlog: BacklogView {
             queued: backlog.queued,
             held: backlog.held,

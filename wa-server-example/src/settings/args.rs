@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
-use super::table::TABLE;
+use super::table::{self, TABLE};
 
 /// Flags that set settings; one per row of the table, and `--config`.
 #[derive(Clone, Default)]
@@ -78,8 +78,10 @@ impl Args for SettingArgs {
             command.arg(
                 Arg::new(entry.name)
                     .long(entry.flag())
+                    .aliases(entry.aliases.iter().map(|name| table::flag(name)))
                     .value_name("VALUE")
                     .global(true)
+                    .hide(entry.hidden)
                     .help_heading("Settings")
                     .help(format!("{} [env: {names}]{default}", entry.help)),
             )

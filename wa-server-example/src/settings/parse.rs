@@ -8,9 +8,10 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 use wa_core::transport::net::HostPolicy;
+use wa_store_postgres::PostgresOptions;
 
 use super::table::{Entry, TABLE};
-use super::{Database, Login, SettingsError, Source};
+use super::{Database, Login, PostgresDatabase, SettingsError, Source};
 
 /// Reads settings of a source; what cannot be used is replaced by the default and told at the end.
 pub(super) struct Reader<'a> {
@@ -112,9 +113,22 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn database(&mut self, data_dir: &Path) -> Database {
-        let Some(uri) = self.optional("DB_URI") else {
+        let schema = self.with(
+            "DATABASE_SCHEMA",
+            "must be 1 to 50 small letters, digits or _",
+            |name| PostgresOptions::is_schema(name).then(|| name.to_owned()),
+        );
+        let connections = self.number("DATABASE_CONNECTIONS", 2..=PostgresOptions::CONNECTIONS_MAX);
+        let Some(uri) = self.optional("DATABASE_URL") else {
             return Database::File(data_dir.join("wa.db"));
         };
+        if uri.starts_with("postgres://") || uri.starts_with("postgresql://") {
+            return Database::Postgres(PostgresDatabase {
+                url: SecretString::from(uri),
+                schema,
+                connections,
+            });
+        }
         let path = uri
             .strip_prefix("sqlite://")
             .or_else(|| uri.strip_prefix("sqlite:"))
@@ -123,10 +137,21 @@ impl<'a> Reader<'a> {
             Some(":memory:") => Database::Memory,
             Some(path) if !path.is_empty() => Database::File(PathBuf::from(path.split('?').next().unwrap_or(path))),
             _ => {
-                self.problem("DB_URI must be sqlite:PATH or sqlite::memory:; other databases are not supported yet");
+                self.problem(
+                    "DATABASE_URL must be sqlite:PATH, sqlite::memory: or postgres://USER:PASSWORD@HOST/DATABASE",
+                );
                 Database::Memory
             }
         }
+    }
+
+    pub(super) fn redis(&mut self, name: &str) -> Option<SecretString> {
+        let text = self.optional(name)?;
+        let url = Url::parse(&text).ok();
+        if !url.is_some_and(|url| matches!(url.scheme(), "redis" | "rediss" | "redis+unix" | "unix")) {
+            self.refuse(name, "must begin with redis:// or rediss:// and name a host");
+        }
+        Some(SecretString::from(text))
     }
 
     pub(super) fn base_url(&mut self, name: &str) -> Option<Url> {

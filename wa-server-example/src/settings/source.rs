@@ -33,12 +33,15 @@ impl Source {
         let file = path.as_deref().map(read_file).transpose()?.unwrap_or_default();
         let mut values = BTreeMap::new();
         for entry in TABLE {
-            let names = || std::iter::once(&entry.name).chain(entry.aliases);
             // An empty variable counts as none: compose files set them all.
             let found = args
                 .get(entry.name)
                 .map(str::to_owned)
-                .or_else(|| names().find_map(|name| environment(name).filter(|text| !text.trim().is_empty())))
+                .or_else(|| {
+                    entry
+                        .names()
+                        .find_map(|name| environment(name).filter(|text| !text.trim().is_empty()))
+                })
                 .or_else(|| file.get(entry.name).cloned());
             if let Some(text) = found {
                 values.insert(entry.name, text);
@@ -78,7 +81,8 @@ fn read_file(path: &Path) -> Result<BTreeMap<&'static str, String>, SettingsErro
     let mut values = BTreeMap::new();
     let mut problems = Vec::new();
     for (key, value) in table {
-        let Some(entry) = TABLE.iter().find(|entry| entry.name.eq_ignore_ascii_case(&key)) else {
+        let goes_by = |name: &str| name.eq_ignore_ascii_case(&key);
+        let Some(entry) = TABLE.iter().find(|entry| entry.names().any(goes_by)) else {
             problems.push(format!("{key} in {} is no setting", path.display()));
             continue;
         };

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// Its name: that of the environment variable; the flag is the same in lower case with dashes, the key of the file in
-    /// lower case.
+    /// lower case. So are those of its other names.
     pub name: &'static str,
     /// Other names that are accepted, in this order after the first.
     pub aliases: &'static [&'static str],
@@ -14,6 +14,8 @@ pub struct Entry {
     pub help: &'static str,
     /// Whether its value must never be shown.
     pub secret: bool,
+    /// Whether it is left out of lists: nobody but a test sets it.
+    pub hidden: bool,
 }
 
 const fn entry(name: &'static str, default: &'static str, help: &'static str) -> Entry {
@@ -23,6 +25,7 @@ const fn entry(name: &'static str, default: &'static str, help: &'static str) ->
         default,
         help,
         secret: false,
+        hidden: false,
     }
 }
 
@@ -35,16 +38,28 @@ impl Entry {
         Self { secret: true, ..self }
     }
 
+    const fn hidden(self) -> Self {
+        Self { hidden: true, ..self }
+    }
+
+    /// All its names, the first one first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
     /// The flag, without the two dashes.
     #[must_use]
     pub fn flag(&self) -> String {
-        self.name.to_lowercase().replace('_', "-")
+        flag(self.name)
     }
 }
 
+pub(super) fn flag(name: &str) -> String {
+    name.to_lowercase().replace('_', "-")
+}
+
 /// Settings that are accepted because installations have them, and that nothing uses yet.
-pub const NOT_YET_USED: [&str; 6] = [
-    "REDIS_URL",
+pub const NOT_YET_USED: [&str; 5] = [
     "APP_OS",
     "WHATSAPP_CHAT_STORAGE",
     "WHATSAPP_ACCOUNT_VALIDATION",
@@ -55,9 +70,12 @@ pub const NOT_YET_USED: [&str; 6] = [
 /// All settings.
 pub const TABLE: &[Entry] = &[
     entry("DATA_DIR", "./data", "Folder of the database, the media and the lock that keeps a second server out."),
-    entry("DB_URI", "", "Database: sqlite:PATH, or sqlite::memory: for one that is gone with the process; a file wa.db in DATA_DIR when it is not set.")
-        .or(&["DATABASE_URL"])
+    entry("DATABASE_URL", "", "Database: sqlite:PATH, sqlite::memory: for one that is gone with the process, or postgres://USER:PASSWORD@HOST/DATABASE, which several nodes may share; a file wa.db in DATA_DIR when it is not set.")
+        .or(&["DB_URI"])
         .secret(),
+    entry("DATABASE_SCHEMA", "wa", "Schema of the tables on Postgres: small letters, digits and _."),
+    entry("DATABASE_CONNECTIONS", "10", "Most connections to Postgres that this node keeps for its work; it needs three more for itself."),
+    entry("REDIS_URL", "", "Redis that carries live events between nodes, redis:// or rediss://; sending goes on without it.").secret(),
     entry("BIND_ADDRESS", "127.0.0.1", "Address to listen on; 0.0.0.0 for all."),
     entry("PORT", "3000", "Port to listen on; 0 for a free one.").or(&["APP_PORT"]),
     entry("PUBLIC_BASE_URL", "", "Address under which gateways and browsers reach this server, such as https://wa.example.com; makes cookies secure and callback addresses whole."),
@@ -84,7 +102,7 @@ pub const TABLE: &[Entry] = &[
     entry("FORECAST_RECIPIENTS_MAX", "150000", "Most recipients of a forecast, with what else shares its devices; 100,000 take about 300 MB of memory while it works."),
     entry("FORECAST_TIMEOUT", "60s", "How long a forecast may work before it tells what it knows by then."),
     entry("STOP_TIMEOUT", "40s", "How long a stop waits for what is in flight."),
-    entry("NODE_NAME", "", "Name of this node, unique among running ones; that of the host when it is not set."),
+    entry("NODE_NAME", "", "Name of this node, 1 to 100 characters, unique among running ones; that of the host when it is not set. One that is started again under its name has its devices back at once."),
     entry("PACING", "human", "Pace of all devices: human, or for demonstrations and measurements without real recipients demo or unpaced."),
     entry("HOUR_CAP", "80", "Most messages of a device within any hour, where it has no own cap."),
     entry("DAY_CAP", "800", "Most messages of a device within any 24 hours, where it has no own cap."),
@@ -99,22 +117,22 @@ pub const TABLE: &[Entry] = &[
     entry("ERROR_RATE_PERCENT", "20", "Share of failed and unknown messages from which a campaign or device pauses itself, in percent; 0 for never."),
     entry("ERROR_RATE_WINDOW", "50", "How many of the newest settled messages the error rate looks at."),
     entry("EVENTS_KEPT_FOR", "7d", "How long events are kept."),
-    entry("REDIS_URL", "", "Accepted, not used yet: live events of several nodes.").secret(),
     entry("APP_OS", "", "Accepted, not used yet: name that a linked phone shows for this client."),
     entry("WHATSAPP_CHAT_STORAGE", "", "Accepted, not used yet: whether chats are kept."),
     entry("WHATSAPP_ACCOUNT_VALIDATION", "", "Accepted, not used yet: whether numbers are checked before the first message."),
     entry("WHATSAPP_AUTO_REPLY", "", "Accepted, not used yet: text that answers messages."),
     entry("WHATSAPP_WEBHOOK", "", "Accepted, not used yet: address that events are sent to."),
     entry("WHATSAPP_WEBHOOK_SECRET", "", "Accepted, not used yet: secret that signs them.").secret(),
+    entry("CLOCK_OFFSET_S", "0", "Seconds by which the wall clock of this node is wrong, for tests.").hidden(),
 ];
 
 /// The table as Markdown, for documents.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from("| setting | default | meaning |\n|---|---|---|\n");
-    for entry in TABLE {
-        let names = std::iter::once(&entry.name)
-            .chain(entry.aliases)
+    for entry in TABLE.iter().filter(|entry| !entry.hidden) {
+        let names = entry
+            .names()
             .map(|name| format!("`{name}`"))
             .collect::<Vec<_>>()
             .join(" or ");

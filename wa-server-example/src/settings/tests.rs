@@ -10,7 +10,7 @@ fn problems(source: &Source) -> Vec<String> {
 fn every_default_can_be_used() {
     let settings = Settings::read(&Source::default()).unwrap();
     assert_eq!(settings.port, 3000);
-    assert_eq!(settings.database, Database::File("./data/wa.db".into()));
+    assert!(matches!(&settings.database, Database::File(path) if path.ends_with("data/wa.db")));
     assert!(!settings.registration && !settings.is_hurried() && !settings.is_https());
     assert_eq!(settings.engine.reconcile_after, Duration::from_secs(90));
 }
@@ -21,10 +21,11 @@ fn all_problems_are_named_at_once_and_no_secret_is_shown() {
         .with("PORT", "many")
         .with("TZ", "Mars/Olympus")
         .with("PACING", "fast")
-        .with("DB_URI", "mysql://root:hunter2@x/y")
+        .with("REDIS_URL", "http://:hunter2@x")
+        .with("DATABASE_URL", "mysql://root:hunter2@x/y")
         .with("APP_BASIC_AUTH", "ann:short");
     let problems = problems(&source);
-    for name in ["PORT", "TZ", "PACING", "DB_URI", "APP_BASIC_AUTH"] {
+    for name in ["PORT", "TZ", "PACING", "DATABASE_URL", "REDIS_URL", "APP_BASIC_AUTH"] {
         assert!(
             problems.iter().any(|problem| problem.starts_with(name)),
             "{name}: {problems:?}"
@@ -47,10 +48,41 @@ fn the_names_in_use_today_are_accepted_and_an_empty_variable_counts_for_nothing(
     };
     let source = Source::gather(&SettingArgs::default(), environment).unwrap();
     let settings = Settings::read(&source).unwrap();
-    assert_eq!(settings.database, Database::File("/tmp/x.db".into()));
+    assert!(matches!(&settings.database, Database::File(path) if path.ends_with("/tmp/x.db")));
     assert_eq!((settings.port, settings.time_zone.name()), (8080, "Asia/Jakarta"));
     assert_eq!(settings.unused, ["APP_OS"]);
     assert_eq!(settings.first_admin.name, "boss");
+}
+
+#[test]
+fn a_database_that_nodes_share_is_taken_by_its_address_whose_password_is_not_shown() {
+    let source = Source::default()
+        .with("DATABASE_URL", "postgres://wa:hunter2@db.example/wa?sslmode=require")
+        .with("REDIS_URL", "redis://:hunter3@cache.example")
+        .with("DATABASE_SCHEMA", "sales")
+        .with("NODE_NAME", "a/b");
+    let settings = Settings::read(&source).unwrap();
+    let Database::Postgres(postgres) = &settings.database else {
+        panic!("{settings:?}")
+    };
+    assert_eq!((postgres.schema.as_str(), postgres.connections), ("sales", 10));
+    assert!(settings.is_shared());
+    assert_eq!(settings.spool(), std::path::Path::new("./data/imports/612f62"));
+    let shown = format!("{settings:?} {source:?}");
+    assert!(!shown.contains("hunter"), "{shown}");
+    let odd = Source::default().with("DATABASE_SCHEMA", "a; DROP TABLE x");
+    assert!(problems(&odd)[0].starts_with("DATABASE_SCHEMA"));
+}
+
+#[test]
+fn older_names_are_accepted_as_flags_and_in_files_too() {
+    use clap::{Args as _, FromArgMatches as _};
+    let command = SettingArgs::augment_args(clap::Command::new("test"));
+    let matches = command.get_matches_from(["test", "--db-uri", "sqlite:/tmp/y.db", "--app-port", "81"]);
+    let args = SettingArgs::from_arg_matches(&matches).unwrap();
+    let settings = Settings::read(&Source::gather(&args, |_| None).unwrap()).unwrap();
+    assert!(matches!(&settings.database, Database::File(path) if path.ends_with("tmp/y.db")));
+    assert_eq!(settings.port, 81);
 }
 
 #[test]

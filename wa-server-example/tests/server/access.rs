@@ -155,3 +155,9 @@ async fn registration_is_off_unless_a_setting_turns_it_on() {
         ("VALIDATION_ERROR", vec!["login", "password"])
     );
 }
+
+also_on_postgres! {
+    a_login_lasts_24_hours_from_its_last_use_and_ends_by_logout,
+    basic_auth_works_with_the_own_password_alone,
+    registration_is_off_unless_a_setting_turns_it_on,
+}

@@ -1,6 +1,5 @@
 //! Forecasts over HTTP and on the command line.
 
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -229,18 +228,6 @@ async fn a_user_has_one_forecast_at_a_time_and_one_that_nobody_waits_for_ends() 
     }
 }
 
-fn command(play: &Play, words: &[&str]) -> Output {
-    let folder = play.data.database().parent().unwrap().to_owned();
-    Command::new(env!("CARGO_BIN_EXE_wa-server-example"))
-        .args(words)
-        .env_clear()
-        .env("DATA_DIR", &folder)
-        .env("LOG", "error")
-        .current_dir(&folder)
-        .output()
-        .unwrap()
-}
-
 #[tokio::test]
 async fn the_command_line_tells_a_forecast_as_a_table_and_as_json() {
     let play = Play::set(Setting {
@@ -280,7 +267,9 @@ async fn the_command_line_tells_a_forecast_as_a_table_and_as_json() {
     store.close().await;
 
     let campaign = play.stage.campaign_id.to_string();
-    let table = command(&play, &["campaign", "forecast", &campaign, "--user", LOGIN]);
+    let table = play
+        .data
+        .command(&[], &["campaign", "forecast", &campaign, "--user", LOGIN]);
     let text = String::from_utf8(table.stdout).unwrap();
     assert!(table.status.success(), "{}", String::from_utf8_lossy(&table.stderr));
     for part in [
@@ -291,7 +280,9 @@ async fn the_command_line_tells_a_forecast_as_a_table_and_as_json() {
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
-    let json = command(&play, &["campaign", "forecast", &campaign, "--user", LOGIN, "--json"]);
+    let json = play
+        .data
+        .command(&[], &["campaign", "forecast", &campaign, "--user", LOGIN, "--json"]);
     let told: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!(told["numbers"]["should"], 40);
     assert_eq!(sum(&told["devices"]["items"], |row| &row["numbers"]["should"]), 40);
@@ -310,8 +301,13 @@ async fn the_command_line_tells_a_forecast_as_a_table_and_as_json() {
             "401 is not in 1..=400",
         ),
     ] {
-        let refused = command(&play, &words);
+        let refused = play.data.command(&[], &words);
         let text = String::from_utf8(refused.stderr).unwrap();
         assert!(!refused.status.success() && text.contains(why), "{why} in {text}");
     }
+}
+
+also_on_postgres! {
+    a_forecast_of_a_campaign_tells_days_devices_and_who_is_skipped_and_changes_nothing,
+    a_forecast_of_a_sequence_tells_steps_and_contacts,
 }

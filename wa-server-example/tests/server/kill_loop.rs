@@ -117,10 +117,7 @@ impl<'a> Books<'a> {
     }
 
     fn is_at(&self, message: &Message, vendor: Vendor) -> bool {
-        let devices = &self.play.stage.devices;
-        devices
-            .iter()
-            .any(|device| Some(device.id) == message.device_id && device.vendor == vendor)
+        self.play.vendor_of(message) == vendor
     }
 }
 
@@ -193,25 +190,7 @@ impl Loop {
             doubts_max,
             unknown_at(Vendor::Whacenter),
         );
-        for message in &messages {
-            let phone = message.phone.unwrap();
-            let vendor = if books.is_at(message, Vendor::Wablas) {
-                Vendor::Wablas
-            } else {
-                Vendor::Whacenter
-            };
-            let got = match vendor {
-                Vendor::Wablas => at_wablas.get(phone.digits()),
-                Vendor::Whacenter => at_whacenter.get(phone.digits()),
-            };
-            let got = got.copied().unwrap_or(0);
-            match (vendor, message.state) {
-                (_, MessageState::Sent) => assert_eq!(got, 1, "{message:?} is sent"),
-                (Vendor::Whacenter, MessageState::Unknown) => assert!(got <= 1, "{message:?} is doubled"),
-                _ => panic!("{message:?} got {got} messages"),
-            }
-        }
-        assert!(unknown_at(Vendor::Whacenter) <= doubts_max);
+        assert!(play.check(&messages) <= doubts_max);
     }
 
     async fn wait_for_the_end(&self, books: &Books<'_>) {

@@ -6,20 +6,31 @@
     reason = "what cannot go on fails the test, and what was counted is shown"
 )]
 
+#[macro_use]
+mod support;
+
 mod access;
 mod api;
 mod first_campaign;
 mod forecasts;
 mod import_while_sending;
 mod kill_loop;
+mod nodes;
 mod play;
 mod pool;
+#[path = "../../../wa-store-postgres/tests/postgres/server.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod postgres;
 mod redaction;
+#[path = "../../../wa-bus-redis/tests/redis/server.rs"]
+mod redis;
 mod sequence_kills;
 mod sequences;
 mod server_process;
 mod shape;
 mod stop_races;
-mod support;
 mod uploads;
 mod work;
+
+// What the support for Postgres, which belongs to its store, names so.
+use wa_store_postgres::PostgresOptions;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 use wa_core::domain::access::{Role, User, UserSettings};
+use wa_core::domain::message::{Message, MessageState};
 use wa_core::id::{IdSource, UserId};
-use wa_core::store::{AccessStore as _, AppStore};
+use wa_core::store::AppStore;
 use wa_core::time::{Clock, SystemClock};
 use wa_server_example::demo::stage::{self, Gateways, Scale, Stage};
 use wa_server_example::loopback::{
@@ -40,8 +41,17 @@ pub struct Play {
 }
 
 impl Play {
-    /// Sets it, with leads that are all different people.
+    /// Sets it on a file, with leads that are all different people.
     pub async fn set(setting: Setting) -> Self {
+        let data = DataDir::new();
+        let store = SqliteStore::open(SqliteOptions::file(data.database())).await.unwrap();
+        let play = Self::set_on(Arc::new(store.clone()), data, setting).await;
+        store.close().await;
+        play
+    }
+
+    /// Sets it on a store.
+    pub async fn set_on(store: Arc<dyn AppStore>, data: DataDir, setting: Setting) -> Self {
         let script = |vendor| {
             GatewayScript::new(vendor, setting.seed)
                 .latency(Latency::between(5, 500))
@@ -54,8 +64,6 @@ impl Play {
             wablas: wablas.base_url(),
             whacenter: whacenter.base_url(),
         };
-        let data = DataDir::new();
-        let store = SqliteStore::open(SqliteOptions::file(data.database())).await.unwrap();
         let (ids, now) = (IdSource::from_entropy(), SystemClock::new().wall());
         let user = User {
             id: UserId::new(&ids, now),
@@ -71,10 +79,7 @@ impl Play {
         };
         store.insert_user(&user).await.unwrap();
         let scale = Scale::of(setting.devices, setting.leads, setting.seed).with_distinct_people();
-        let shared: Arc<dyn AppStore> = Arc::new(store.clone());
-        let stage = stage::set(&shared, &ids, user.id, scale, &urls, now).await.unwrap();
-        drop(shared);
-        store.close().await;
+        let stage = stage::set(&store, &ids, user.id, scale, &urls, now).await.unwrap();
         for (gateway, vendor) in [(&wablas, Vendor::Wablas), (&whacenter, Vendor::Whacenter)] {
             let devices = stage.devices.iter().filter(|device| device.vendor == vendor);
             gateway.set_script(script(vendor).devices(devices.map(|device| device.at_gateway(None))));
@@ -90,8 +95,13 @@ impl Play {
 
     /// Starts a server on it.
     pub async fn server(&self) -> ServerProcess {
+        self.server_with(&[]).await
+    }
+
+    /// Starts a server on it, with settings beside or in place of its own.
+    pub async fn server_with(&self, more: &[(&str, &str)]) -> ServerProcess {
         let hosts = format!("{},{}", self.wablas.address(), self.whacenter.address());
-        let settings = [
+        let mut settings = vec![
             ("PACING", "unpaced"),
             ("RECONCILE_AFTER", "3s"),
             ("RECONCILE_EVERY", "2s"),
@@ -99,7 +109,41 @@ impl Play {
             ("STEP_WAIT_MIN", "1s"),
             ("GATEWAY_HOSTS", &hosts),
         ];
+        settings.extend_from_slice(more);
         ServerProcess::start(&self.data, &settings).await
+    }
+
+    /// At which vendor's device a message is.
+    pub fn vendor_of(&self, message: &Message) -> Vendor {
+        let devices = &self.stage.devices;
+        let device = devices.iter().find(|device| Some(device.id) == message.device_id);
+        device.map_or(Vendor::Whacenter, |device| device.vendor)
+    }
+
+    /// Checks that everybody got one message where the gateway can be asked, and nobody two anywhere; says how many messages stay
+    /// unknown.
+    pub fn check(&self, messages: &[Message]) -> usize {
+        let (wablas, whacenter) = (self.wablas.messages(), self.whacenter.messages());
+        let (at_wablas, at_whacenter) = (per_number(&wablas), per_number(&whacenter));
+        let mut unknown = 0;
+        for message in messages {
+            let phone = message.phone.unwrap();
+            let vendor = self.vendor_of(message);
+            let got = match vendor {
+                Vendor::Wablas => at_wablas.get(phone.digits()),
+                Vendor::Whacenter => at_whacenter.get(phone.digits()),
+            };
+            let got = got.copied().unwrap_or(0);
+            match (vendor, message.state) {
+                (_, MessageState::Sent) => assert_eq!(got, 1, "{message:?} is sent"),
+                (Vendor::Whacenter, MessageState::Unknown) => {
+                    unknown += 1;
+                    assert!(got <= 1, "{message:?} is doubled");
+                }
+                _ => panic!("{message:?} got {got} messages"),
+            }
+        }
+        unknown
     }
 
     /// How many messages the gateways have recorded.

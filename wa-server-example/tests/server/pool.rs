@@ -149,3 +149,8 @@ async fn a_campaign_over_the_pool_is_edited_and_refused_field_by_field() {
     assert_eq!(ann.post(&trigger, json!({})).await.status, StatusCode::CONFLICT);
     assert_eq!(ben.post(&trigger, json!({})).await.status, StatusCode::NOT_FOUND);
 }
+
+also_on_postgres! {
+    the_pool_is_shared_out_within_the_limit_and_the_rest_is_taken_up_by_a_second_trigger,
+    a_campaign_over_the_pool_is_edited_and_refused_field_by_field,
+}

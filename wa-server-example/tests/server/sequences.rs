@@ -421,3 +421,10 @@ async fn a_lead_runs_through_two_chained_sequences_and_all_numbers_add_up() {
         StatusCode::NOT_FOUND
     );
 }
+
+also_on_postgres! {
+    a_sequence_that_cannot_be_is_refused_and_the_field_is_named,
+    who_cannot_enter_is_told_why_and_who_is_out_cannot_be_ended_again,
+    a_sequence_is_edited_paused_toggled_cloned_and_deleted,
+    a_lead_runs_through_two_chained_sequences_and_all_numbers_add_up,
+}

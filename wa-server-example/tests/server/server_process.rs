@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use tokio::sync::oneshot;
 use tokio::time::{Duration, timeout};
@@ -26,9 +26,27 @@ impl DataDir {
         Self(path)
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+
     /// The database in it.
     pub fn database(&self) -> PathBuf {
         self.0.join("wa.db")
+    }
+
+    /// Runs a command line on it to its end.
+    pub fn command(&self, settings: &[(&str, &str)], words: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_wa-server-example"))
+            .env_clear()
+            .env("DATA_DIR", &self.0)
+            .env("LOG", "error")
+            .envs(settings.iter().copied())
+            .args(words)
+            .current_dir(&self.0)
+            .output()
+            .unwrap()
     }
 
     /// The log of all servers that ran on it.
@@ -113,6 +131,16 @@ impl ServerProcess {
             line.trim().trim_end_matches("kB").trim().parse().unwrap()
         };
         kib("VmHWM:") - kib("RssFile:")
+    }
+
+    /// Sends it a signal by name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .arg(format!("-{name}"))
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(sent.success());
     }
 
     /// Ends it as `kill -9` does, at once and without a chance to tidy up.

@@ -1,5 +1,6 @@
 //! A server on loopback and clients for it.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::error::RecvError;
 use wa_core::time::{Clock, Monotonic, SystemClock, Timestamp};
 use wa_core::transport::StubTransport;
 use wa_server_example::assemble::{Ports, Server, open_for_server, transports};
 use wa_server_example::password;
 use wa_server_example::settings::{Settings, Source};
+
+use crate::postgres::{Schema, Server as Postgres};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -61,10 +63,35 @@ impl Drop for Folder {
     }
 }
 
+thread_local! {
+    static ON_POSTGRES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test whose servers run on Postgres, each in a schema of its own.
+pub fn on_postgres(test: impl FnOnce()) {
+    ON_POSTGRES.set(true);
+    test();
+}
+
+/// Runs tests of this module on Postgres as well.
+macro_rules! also_on_postgres {
+    ($($test:ident),+ $(,)?) => {
+        mod on_postgres {
+            $(
+                #[test]
+                fn $test() {
+                    crate::support::on_postgres(super::$test);
+                }
+            )+
+        }
+    };
+}
+
 /// A running server.
 pub struct Running {
     folder: Folder,
     pub server: Server,
+    _schema: Option<Schema>,
     pub clock: Arc<MovedClock>,
     pub transport: Arc<StubTransport>,
 }
@@ -72,7 +99,7 @@ pub struct Running {
 pub fn settings() -> Source {
     Source::default()
         .with("PORT", "0")
-        .with("DB_URI", "sqlite::memory:")
+        .with("DATABASE_URL", "sqlite::memory:")
         .with("DASHBOARD_USERNAME", "boss")
         .with("DASHBOARD_PASSWORD", PASSWORD)
         .with("APP_BASIC_AUTH", format!("ann:{PASSWORD},ben:{PASSWORD}"))
@@ -93,13 +120,21 @@ impl Running {
         let folder = std::env::temp_dir().join(format!("wa-server-test-{}", password::token()));
         let source = source.with("DATA_DIR", folder.to_str().unwrap());
         let folder = Folder(folder);
+        let schema = ON_POSTGRES.get().then(Schema::new);
+        let source = match &schema {
+            Some(schema) => source
+                .with("DATABASE_URL", Postgres::shared().url())
+                .with("DATABASE_SCHEMA", schema.name()),
+            None => source,
+        };
         let settings = Settings::read(&source).unwrap();
-        let store = open_for_server(&settings).await.unwrap();
+        let (store, shared) = open_for_server(&settings).await.unwrap();
         let transport = Arc::new(StubTransport::new());
         let mut transports = transports(&settings).unwrap();
         transports.push(transport.clone());
         let ports = Ports {
             store,
+            shared,
             clock: clock.clone(),
             transports,
         };
@@ -107,6 +142,7 @@ impl Running {
         Self {
             folder,
             server,
+            _schema: schema,
             clock,
             transport,
         }
@@ -117,6 +153,22 @@ impl Running {
         &self.folder.0
     }
 
+    /// The names of files of imports that were not removed.
+    pub fn spooled(&self) -> Vec<String> {
+        let mut folders = vec![self.folder().join("imports")];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path.display().to_string()),
+                }
+            }
+        }
+        files
+    }
+
     /// What `ask` finds, which is asked again after every event of the engine.
     pub async fn until<T>(&self, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         let mut events = self.server.bus().listen();
@@ -124,12 +176,9 @@ impl Running {
             if let Some(found) = ask().await {
                 return found;
             }
-            match events.recv().await {
-                // One look serves all that happened before it.
-                Ok(_) => while events.try_recv().is_ok() {},
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => panic!("the server is gone"),
-            }
+            assert!(events.next().await.is_some(), "the server is gone");
+            // One look serves all that happened before it.
+            while events.try_next().is_some() {}
         }
     }
 
@@ -235,11 +284,7 @@ impl Answer {
 impl Client {
     /// Somebody who logged in at a server in another process.
     pub async fn login_at(address: SocketAddr, login: &str) -> Self {
-        let anybody = Self {
-            address,
-            http: wa_server_example::loopback::http_client(),
-            auth: Auth::None,
-        };
+        let anybody = Self::at(address);
         let answer = anybody
             .post("/api/login", json!({"login": login, "password": PASSWORD}))
             .await;
@@ -247,6 +292,15 @@ impl Client {
         Self {
             auth: Auth::Cookie(answer.cookie()),
             ..anybody
+        }
+    }
+
+    /// Somebody who is not logged in, at a server in another process.
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            http: wa_server_example::loopback::http_client(),
+            auth: Auth::None,
         }
     }
 

@@ -149,3 +149,8 @@ async fn an_open_quotation_mark_costs_its_row_and_no_other() {
         "{refused:?}"
     );
 }
+
+also_on_postgres! {
+    a_campaign_takes_numbers_with_their_own_texts_from_a_file,
+    exported_leads_imported_by_another_user_are_equal,
+}

@@ -45,8 +45,12 @@ impl Node {
     /// Claims, begins, settles some, is fenced by another node now and then, and goes on with what it knew.
     async fn live(&self, others: &[Incarnation], number: usize) {
         let now = self.rows.start();
-        let Ok(owned) = self.store.claim(self.incarnation, 2, now).await else {
-            return;
+        let owned = match self.store.claim(self.incarnation, 2, now).await {
+            Ok(owned) => owned,
+            Err(error) => {
+                assert_eq!(error.kind, StoreErrorKind::Fenced, "{error:?}");
+                return;
+            }
         };
         let mut epochs: BTreeMap<DeviceId, Epoch> = owned.iter().map(|owned| (owned.device.id, owned.epoch)).collect();
         // Stale epochs of devices that it never had, too.

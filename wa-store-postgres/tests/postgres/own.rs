@@ -11,7 +11,7 @@ use wa_core::conformance::fixtures::Fixtures;
 use wa_core::domain::access::RequestScope;
 use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{
-    Change, ChangeSet, DeviceStore, LeadFilter, LeadStore, OnDuplicate, OutboxStore, PageRequest, Store,
+    Change, ChangeSet, DeviceStore, LeadFilter, LeadStore, LeaseStore, OnDuplicate, OutboxStore, PageRequest, Store,
     StoreErrorKind, WriteClass,
 };
 use wa_store_postgres::{PostgresOptions, PostgresStore};
@@ -587,4 +587,63 @@ async fn the_database_itself_refuses_what_must_never_be() {
         assert!(code.starts_with("23"), "{what}: {code:?}");
         tx.rollback().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn who_is_started_again_under_a_name_fences_the_process_before_when_that_is_dead_and_nobody_else() {
+    let stage = Stage::new().await;
+    let (first, second, third) = (
+        stage.rows.incarnation(),
+        stage.rows.incarnation(),
+        stage.rows.incarnation(),
+    );
+    let now = stage.rows.start();
+    let open = || PostgresStore::open(stage.schema.options());
+    let dead = open().await.unwrap();
+    dead.join(first, "shop", now).await.unwrap();
+    assert_eq!(dead.claim(first, 10, now).await.unwrap().len(), 1);
+    let other = open().await.unwrap();
+    other.join(stage.rows.incarnation(), "else", now).await.unwrap();
+    let twin = open().await.unwrap();
+    twin.join(second, "shop", now).await.unwrap();
+    let refused = twin.fence_the_dead(second, now).await.unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Unsupported, "the process before lives");
+
+    dead.close().await;
+    let next = open().await.unwrap();
+    next.join(third, "shop", now).await.unwrap();
+    next.fence_the_dead(third, now).await.unwrap();
+    let nodes = next.nodes().await.unwrap();
+    let fenced: Vec<_> = nodes
+        .iter()
+        .filter(|node| node.fenced)
+        .map(|node| node.incarnation)
+        .collect();
+    assert_eq!(
+        fenced,
+        [first],
+        "neither the twin, which never had the name, nor others"
+    );
+    assert_eq!(next.unowned().await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_lock_of_a_name_is_taken_again_when_its_session_broke() {
+    let server = Server::own();
+    let store = PostgresStore::open(PostgresOptions::url(server.url())).await.unwrap();
+    let rows = Fixtures::new(1);
+    let (node, now) = (rows.incarnation(), rows.start());
+    store.join(node, "shop", now).await.unwrap();
+    store.fence_the_dead(node, now).await.unwrap();
+    server.crash();
+    server.start();
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let again = async {
+        while store.beat(node, now).await.is_err() || store.fence_the_dead(node, now).await.is_err() {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .expect("it is taken again");
 }

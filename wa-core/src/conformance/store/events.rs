@@ -1,5 +1,7 @@
 //! Durable events, and requests to devices.
 
+use futures::future::join_all;
+
 use super::world::World;
 use crate::domain::access::RequestScope;
 use crate::domain::command::DeviceAnswer;
@@ -19,6 +21,58 @@ pub(super) async fn events_are_read_after_one_in_order_and_up_to_a_limit(world: 
     assert_eq!(read(EventId::MIN, 2).await.unwrap(), events[..2]);
     assert_eq!(read(events[1].id, 2).await.unwrap(), events[2..4]);
     assert!(read(events[4].id, 10).await.unwrap().is_empty());
+}
+
+pub(super) async fn who_reads_on_misses_no_event_that_is_committed_later_whatever_its_id(world: World) {
+    let user = world.user().await;
+    let mut events: Vec<_> = (0..3).map(|n| world.rows.event(user, world.at(n))).collect();
+    // The node that made the first id commits last.
+    events.rotate_left(1);
+    let scope = RequestScope::user(user);
+    let mut last = EventId::MIN;
+    for event in &events {
+        world.commit(ChangeSet::default().tell(event.clone())).await;
+        let read = world.store.events(&scope, last, 10).await.unwrap();
+        assert_eq!(read, std::slice::from_ref(event));
+        last = event.id;
+    }
+    assert_eq!(world.store.events(&scope, EventId::MIN, 10).await.unwrap(), events);
+    world.store.prune_events(world.at(2)).await.unwrap();
+    let kept = world.store.events(&scope, events[2].id, 10).await.unwrap();
+    assert_eq!(
+        kept,
+        [events[1].clone()],
+        "who read last what is gone reads all that is kept"
+    );
+}
+
+pub(super) async fn who_reads_on_while_many_commit_at_once_misses_nothing(world: World) {
+    let user = world.user().await;
+    let events: Vec<_> = (0..60).map(|n| world.rows.event(user, world.at(n % 7))).collect();
+    let scope = RequestScope::user(user);
+    let commits = events.chunks(10).map(async |mine| {
+        // Later ids first.
+        for event in mine.iter().rev() {
+            world.commit(ChangeSet::default().tell(event.clone())).await;
+        }
+    });
+    let mut read = Vec::new();
+    let reading = async {
+        let mut last = EventId::MIN;
+        while read.len() < events.len() {
+            let page = world.store.events(&scope, last, 7).await.unwrap();
+            last = page.last().map_or(last, |event| event.id);
+            let nothing = page.is_empty();
+            read.extend(page);
+            if nothing && world.store.events(&scope, EventId::MIN, 100).await.unwrap().len() == events.len() {
+                read.extend(world.store.events(&scope, last, 100).await.unwrap());
+                break;
+            }
+        }
+    };
+    futures::join!(reading, join_all(commits));
+    read.sort_by_key(|event| event.id);
+    assert_eq!(read, events);
 }
 
 pub(super) async fn events_are_committed_with_what_they_tell_of_or_not_at_all(world: World) {

@@ -90,8 +90,10 @@ pub(super) async fn a_crash_fails_running_imports_and_no_others(world: World) {
         world.store.put_import(&import, &[]).await.unwrap();
         ended.push(import);
     }
-    let failed = world.store.fail_running_imports("stopped", world.at(5)).await.unwrap();
-    assert_eq!(failed, 1);
+    let fail = |before, now| world.store.fail_running_imports("stopped", before, now);
+    let moving = fail(running.updated_at, world.at(4)).await.unwrap();
+    assert_eq!(moving, 0, "it moves on another node");
+    assert_eq!(fail(world.at(5), world.at(5)).await.unwrap(), 1);
     let now = world.store.import(&scope, running.id).await.unwrap();
     assert_eq!(
         (now.state, now.message.as_deref()),
@@ -101,8 +103,5 @@ pub(super) async fn a_crash_fails_running_imports_and_no_others(world: World) {
     for import in ended {
         assert_eq!(world.store.import(&scope, import.id).await.unwrap(), import);
     }
-    assert_eq!(
-        world.store.fail_running_imports("stopped", world.at(6)).await.unwrap(),
-        0
-    );
+    assert_eq!(fail(world.at(6), world.at(6)).await.unwrap(), 0);
 }

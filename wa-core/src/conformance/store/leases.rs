@@ -85,6 +85,29 @@ pub(super) async fn a_node_claims_free_devices_up_to_its_limit_and_their_epochs_
     assert_eq!(node_of(&world, node).await.unwrap().device_count, 3);
 }
 
+pub(super) async fn devices_that_nobody_owns_and_nobody_deleted_are_counted(world: World) {
+    let user = world.user().await;
+    assert_eq!(world.store.unowned().await.unwrap(), 0);
+    let devices = [
+        world.device(user).await,
+        world.device(user).await,
+        world.device(user).await,
+    ];
+    assert_eq!(world.store.unowned().await.unwrap(), 3);
+    let deleted = crate::store::Change::DeleteDevice {
+        user_id: user,
+        device_id: devices[0],
+    };
+    world.commit(deleted).await;
+    assert_eq!(world.store.unowned().await.unwrap(), 2);
+    let node = world.node().await;
+    let claimed = world.store.claim(node, 1, world.now()).await.unwrap();
+    assert_eq!(world.store.unowned().await.unwrap(), 1);
+    let back = [(claimed[0].device.id, claimed[0].epoch)];
+    world.store.release(node, &back, world.now()).await.unwrap();
+    assert_eq!(world.store.unowned().await.unwrap(), 2);
+}
+
 async fn epochs(world: &World, devices: &[DeviceId]) -> BTreeMap<DeviceId, Epoch> {
     let owned = world.store.owned(devices).await.unwrap();
     owned.into_iter().map(|owned| (owned.device.id, owned.epoch)).collect()

@@ -402,6 +402,7 @@ case_table! { $
         a_deleted_device_is_not_claimed_and_stays_with_its_owner,
         claimers_at_once_share_devices_without_owning_one_twice,
         an_epoch_grows_with_every_change_of_owner,
+        devices_that_nobody_owns_and_nobody_deleted_are_counted,
         a_device_is_given_back_at_its_epoch_and_by_its_owner_alone,
         a_device_that_sends_is_not_given_back,
         a_takeover_frees_devices_and_puts_what_was_being_sent_in_doubt,
@@ -481,6 +482,8 @@ case_table! { $
     }
     events {
         events_are_read_after_one_in_order_and_up_to_a_limit,
+        who_reads_on_misses_no_event_that_is_committed_later_whatever_its_id,
+        who_reads_on_while_many_commit_at_once_misses_nothing,
         events_are_committed_with_what_they_tell_of_or_not_at_all,
         old_events_are_removed_and_younger_ones_stay,
         a_node_sees_the_waiting_requests_to_its_devices_oldest_first,

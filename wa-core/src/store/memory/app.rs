@@ -185,11 +185,11 @@ impl ImportStore for MemoryStore {
         Ok(refusals.take(limit as usize).cloned().collect())
     }
 
-    async fn fail_running_imports(&self, message: &str, now: Timestamp) -> Result<u64, StoreError> {
+    async fn fail_running_imports(&self, message: &str, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
         let mut state = self.lock();
         let mut failed = 0;
         for import in state.imports.values_mut() {
-            if import.state == ImportState::Running {
+            if import.state == ImportState::Running && import.updated_at < before {
                 import.state = ImportState::Failed;
                 import.message = Some(message.to_owned());
                 import.updated_at = now;

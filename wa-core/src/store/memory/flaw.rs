@@ -44,6 +44,8 @@ flaws! {
     CursorPassesPause,
     /// Events are not kept with the commit.
     EventsAreLost,
+    /// Events are read in the order of their ids, so that one is missed which is committed later.
+    EventsAreReadById,
     /// An opt-out moves no open messages.
     OptOutMovesNothing,
     /// An opt-out is a list at which nobody looks: neither open messages nor `begin` obey it.
@@ -140,6 +142,8 @@ flaws! {
     LiveNodesAreForgotten,
     /// A takeover leaves the planner lease.
     FenceKeepsPlanner,
+    /// Devices without an owner count although they were deleted.
+    UnownedCountsDeleted,
     /// Claims take devices that another node owns.
     ClaimTakesOwned,
     /// A device that is sending is given back.

@@ -154,6 +154,16 @@ impl State {
         })
     }
 
+    fn unowned_count(&self) -> u64 {
+        let deleted = if self.flawed(Flaw::UnownedCountsDeleted) {
+            let all = self.devices.values();
+            all.filter(|row| row.owner.is_none() && !row.is_live()).count()
+        } else {
+            0
+        };
+        (self.unowned.len() + deleted) as u64
+    }
+
     fn claim(&mut self, incarnation: Incarnation, limit: u32) -> Result<Vec<OwnedDevice>, StoreError> {
         self.check_node(incarnation, "claim")?;
         let owned_too = if self.flawed(Flaw::ClaimTakesOwned) {
@@ -259,6 +269,10 @@ impl LeaseStore for MemoryStore {
 
     async fn fence_the_dead(&self, by: Incarnation, now: Timestamp) -> Result<Vec<TakenOver>, StoreError> {
         self.lock().fence_the_dead(by, now)
+    }
+
+    async fn unowned(&self) -> Result<u64, StoreError> {
+        Ok(self.lock().unowned_count())
     }
 
     async fn claim(

@@ -303,9 +303,16 @@ impl EventStore for MemoryStore {
     async fn events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Result<Vec<Event>, StoreError> {
         let state = self.lock();
         let user = scope.user_id;
-        let after = (std::ops::Bound::Excluded((user, after)), std::ops::Bound::Unbounded);
-        let events = state.events.range(after).take_while(|((of, _), _)| *of == user);
+        let place = state.event_places.get(&(user, after)).copied().unwrap_or(0);
+        let events = state.events.range((user, place + 1)..);
+        let mut events: Vec<_> = events.take_while(|((of, _), _)| *of == user).collect();
+        if state.flawed(Flaw::EventsAreReadById) {
+            let all = state.events.range((user, 0)..).take_while(|((of, _), _)| *of == user);
+            events = all.filter(|(_, event)| event.id > after).collect();
+            events.sort_by_key(|(_, event)| event.id);
+        }
         Ok(events
+            .into_iter()
             .map(|(_, event)| event)
             .filter(|event| state.visible_event(scope, event))
             .take(limit as usize)

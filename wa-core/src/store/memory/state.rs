@@ -147,7 +147,10 @@ pub(super) struct State {
     pub(super) commands: BTreeMap<CommandId, Box<DeviceCommand>>,
     pub(super) commands_waiting: BTreeSet<(Timestamp, CommandId)>,
     pub(super) commands_expiring: BTreeSet<(Timestamp, CommandId)>,
-    pub(super) events: BTreeMap<(UserId, EventId), Event>,
+    /// By their places in the order of commits.
+    pub(super) events: BTreeMap<(UserId, u64), Event>,
+    pub(super) event_places: BTreeMap<(UserId, EventId), u64>,
+    event_count: u64,
     pub(super) events_at: BTreeSet<(Timestamp, UserId, EventId)>,
 
     pub(super) users: BTreeMap<UserId, User>,
@@ -551,15 +554,18 @@ impl State {
     /// Adds an event; one that is there already stays.
     pub(super) fn add_event(&mut self, event: Event) {
         let key = (event.user_id, event.id);
-        if let std::collections::btree_map::Entry::Vacant(place) = self.events.entry(key) {
+        if let std::collections::btree_map::Entry::Vacant(place) = self.event_places.entry(key) {
+            self.event_count += 1;
+            place.insert(self.event_count);
             self.events_at.insert((event.at, key.0, key.1));
-            place.insert(event);
+            self.events.insert((key.0, self.event_count), event);
             self.note(Undo::Event(key.0, key.1));
         }
     }
 
     pub(super) fn remove_event(&mut self, user: UserId, id: EventId) -> Option<Event> {
-        let event = self.events.remove(&(user, id))?;
+        let place = self.event_places.remove(&(user, id))?;
+        let event = self.events.remove(&(user, place))?;
         self.events_at.remove(&(event.at, user, id));
         Some(event)
     }

@@ -64,6 +64,10 @@ impl EventBus for Heard {
     async fn publish(&self, events: &[Event]) {
         self.0.lock().unwrap().extend_from_slice(events);
     }
+
+    fn listen(&self) -> crate::event::Listener {
+        crate::event::NoBus.listen()
+    }
 }
 
 impl Heard {

@@ -1,0 +1,3 @@
+DROP INDEX events_user;
+ALTER TABLE events DROP COLUMN seq;
+CREATE INDEX events_user ON events (user_id, id);
