@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_millis(1_500);
 /// How long gateways take at most to answer, which a lane that is handed over waits for.
 const SEND_MAX: Duration = Duration::from_millis(500);
 /// How long a campaign may take to its end.
-const END_MAX: Duration = Duration::from_secs(240);
+const END_MAX: Duration = Duration::from_secs(480);
 
 /// How nodes are set.
 struct Scale {
@@ -251,7 +251,7 @@ async fn nodes_that_are_killed_and_come_back_lose_nothing_and_double_nothing() {
     let nodes = Nodes::set(Scale {
         devices: 200,
         leads: if full { 20_000 } else { 3_000 },
-        delay: if full { (20, 40) } else { (18, 36) },
+        delay: if full { (14, 28) } else { (18, 36) },
     })
     .await;
     let mut moments = Seed::from_number(number("SEED", 1)).rng(b"nodes", "kills of nodes");
