@@ -125,10 +125,10 @@ impl Account {
             return false;
         }
         self.sent_order.push_back(id.to_owned());
-        if self.sent_order.len() > max {
-            if let Some(oldest) = self.sent_order.pop_front() {
-                self.sent_ids.remove(&oldest);
-            }
+        if self.sent_order.len() > max
+            && let Some(oldest) = self.sent_order.pop_front()
+        {
+            self.sent_ids.remove(&oldest);
         }
         true
     }

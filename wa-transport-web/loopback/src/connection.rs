@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::rngs::ChaCha8Rng;
 use tokio::sync::mpsc;
+use whatsapp_rust::async_channel;
 use whatsapp_rust::bytes::{Bytes, BytesMut};
 use whatsapp_rust::transport::TransportEvent;
 use whatsapp_rust::wacore::framing::{FrameDecoder, encode_frame};
@@ -22,8 +23,6 @@ pub(crate) struct Wire {
     pub(crate) from_client: async_channel::Receiver<Bytes>,
     pub(crate) to_client: async_channel::Sender<TransportEvent>,
 }
-
-use whatsapp_rust::async_channel;
 
 /// The first bytes of a connection: routing information that may come first, then what every client begins with.
 const ROUTING: &[u8] = b"ED\0\x01";

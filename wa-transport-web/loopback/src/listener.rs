@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State as FromState};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::routing::get;
 use futures::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -133,11 +133,7 @@ async fn upload(
     answer(shared.with(|state| state.upload(&path, resume, body.to_vec())))
 }
 
-async fn download(
-    FromState(shared): FromState<Arc<Shared>>,
-    Path(path): Path<String>,
-    _headers: HeaderMap,
-) -> (StatusCode, Vec<u8>) {
+async fn download(FromState(shared): FromState<Arc<Shared>>, Path(path): Path<String>) -> (StatusCode, Vec<u8>) {
     answer(shared.with(|state| state.download(&format!("/{path}"))))
 }
 

@@ -3,7 +3,9 @@
 use whatsapp_rust::buffa::{Message, MessageField};
 use whatsapp_rust::wacore::handshake::{NoiseCipher, NoiseHandshake};
 use whatsapp_rust::wacore::libsignal::protocol::KeyPair;
-use whatsapp_rust::wacore_binary::consts::{NOISE_PATTERN_IK, NOISE_PATTERN_XX, WA_CONN_HEADER};
+use whatsapp_rust::wacore_binary::consts::{
+    NOISE_PATTERN_IK, NOISE_PATTERN_XX, NOISE_PATTERN_XXFALLBACK, WA_CONN_HEADER,
+};
 use whatsapp_rust::waproto::whatsapp::{self as wa, handshake_message};
 
 use crate::keys::public_bytes;
@@ -12,7 +14,7 @@ use crate::keys::public_bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Handshake {
-    /// Three messages: the client did not know the server's key.
+    /// Three messages: the client did not know the server's key, or remembered another one.
     Xx,
     /// Two messages: the client remembered the server's key.
     Ik,
@@ -83,59 +85,75 @@ pub(crate) fn hello(
         .ok_or(HandshakeFailed("no client hello"))?;
     let client_ephemeral = array(hello.ephemeral, "no client ephemeral")?;
     let crypto = |_| HandshakeFailed("cryptography of the first message");
-    match (hello.r#static, hello.payload) {
-        (Some(client_static), Some(client_payload)) => {
-            let mut noise = NoiseHandshake::new(NOISE_PATTERN_IK, &WA_CONN_HEADER).map_err(crypto)?;
-            noise.authenticate(&public_bytes(server));
-            noise.authenticate(&client_ephemeral);
-            noise
-                .mix_shared_secret(server.private_key.serialize(), &client_ephemeral)
-                .map_err(crypto)?;
-            let client_static = array(noise.decrypt(&client_static).ok(), "client key for another server")?;
-            noise
-                .mix_shared_secret(server.private_key.serialize(), &client_static)
-                .map_err(crypto)?;
-            let payload = payload(&noise.decrypt(&client_payload).map_err(crypto)?)?;
+    if let (Some(client_static), Some(client_payload)) = (hello.r#static, hello.payload) {
+        let mut noise = NoiseHandshake::new(NOISE_PATTERN_IK, &WA_CONN_HEADER).map_err(crypto)?;
+        noise.authenticate(&public_bytes(server));
+        noise.authenticate(&client_ephemeral);
+        noise
+            .mix_shared_secret(server.private_key.serialize(), &client_ephemeral)
+            .map_err(crypto)?;
+        let Ok(client_static) = noise.decrypt(&client_static) else {
+            // The client remembers another key: it is told this one.
+            return tell_key(
+                NOISE_PATTERN_XXFALLBACK,
+                server,
+                cert_chain,
+                ephemeral,
+                &client_ephemeral,
+            );
+        };
+        let client_static = array(Some(client_static), "client key")?;
+        noise
+            .mix_shared_secret(server.private_key.serialize(), &client_static)
+            .map_err(crypto)?;
+        let payload = payload(&noise.decrypt(&client_payload).map_err(crypto)?)?;
 
-            noise.authenticate(&public_bytes(&ephemeral));
-            noise
-                .mix_shared_secret(ephemeral.private_key.serialize(), &client_ephemeral)
-                .map_err(crypto)?;
-            noise
-                .mix_shared_secret(ephemeral.private_key.serialize(), &client_static)
-                .map_err(crypto)?;
-            let certificates = noise.encrypt(cert_chain).map_err(crypto)?;
-            let (reading, writing) = noise.finish().map_err(crypto)?;
-            let handshake = Handshake::Ik;
-            Ok(Hello::Done(
-                server_hello(&ephemeral, None, certificates),
-                Box::new(Established {
-                    reading,
-                    writing,
-                    client_static,
-                    payload,
-                    handshake,
-                }),
-            ))
-        }
-        _ => {
-            let mut noise = NoiseHandshake::new(NOISE_PATTERN_XX, &WA_CONN_HEADER).map_err(crypto)?;
-            noise.authenticate(&client_ephemeral);
-            noise.authenticate(&public_bytes(&ephemeral));
-            noise
-                .mix_shared_secret(ephemeral.private_key.serialize(), &client_ephemeral)
-                .map_err(crypto)?;
-            let key = noise.encrypt(&public_bytes(server)).map_err(crypto)?;
-            noise
-                .mix_shared_secret(server.private_key.serialize(), &client_ephemeral)
-                .map_err(crypto)?;
-            let certificates = noise.encrypt(cert_chain).map_err(crypto)?;
-            Ok(Hello::Finish(
-                server_hello(&ephemeral, Some(key), certificates),
-                Box::new(AwaitFinish { noise, ephemeral }),
-            ))
-        }
+        noise.authenticate(&public_bytes(&ephemeral));
+        noise
+            .mix_shared_secret(ephemeral.private_key.serialize(), &client_ephemeral)
+            .map_err(crypto)?;
+        noise
+            .mix_shared_secret(ephemeral.private_key.serialize(), &client_static)
+            .map_err(crypto)?;
+        let certificates = noise.encrypt(cert_chain).map_err(crypto)?;
+        let (reading, writing) = noise.finish().map_err(crypto)?;
+        let handshake = Handshake::Ik;
+        return Ok(Hello::Done(
+            server_hello(&ephemeral, None, certificates),
+            Box::new(Established {
+                reading,
+                writing,
+                client_static,
+                payload,
+                handshake,
+            }),
+        ));
     }
+    tell_key(NOISE_PATTERN_XX, server, cert_chain, ephemeral, &client_ephemeral)
+}
+
+/// Answers a first message with the server's key and certificates.
+fn tell_key(
+    pattern: &str,
+    server: &KeyPair,
+    cert_chain: &[u8],
+    ephemeral: KeyPair,
+    client_ephemeral: &[u8; 32],
+) -> Result<Hello, HandshakeFailed> {
+    let crypto = |_| HandshakeFailed("cryptography of the first message");
+    let mut noise = NoiseHandshake::new(pattern, &WA_CONN_HEADER).map_err(crypto)?;
+    noise.authenticate(client_ephemeral);
+    noise.authenticate(&public_bytes(&ephemeral));
+    noise
+        .mix_shared_secret(ephemeral.private_key.serialize(), client_ephemeral)
+        .map_err(crypto)?;
+    let key = noise.encrypt(&public_bytes(server)).map_err(crypto)?;
+    noise
+        .mix_shared_secret(server.private_key.serialize(), client_ephemeral)
+        .map_err(crypto)?;
+    let certificates = noise.encrypt(cert_chain).map_err(crypto)?;
+    let answer = server_hello(&ephemeral, Some(key), certificates);
+    Ok(Hello::Finish(answer, Box::new(AwaitFinish { noise, ephemeral })))
 }
 
 impl AwaitFinish {

@@ -13,7 +13,8 @@ pub struct Options {
     pub journal_max: usize,
     /// Stanzas kept for one device that is offline or has not acknowledged them; older ones are dropped. Default 100,000.
     pub offline_max: usize,
-    /// Stanzas waiting to be written to one connection; a client that reads no faster is disconnected. Default 10,000.
+    /// Stanzas waiting to be written to one connection; a client that reads no faster is disconnected. More than
+    /// `offline_max`, because a backlog is written at once. Default 200,000.
     pub outbound_max: usize,
     /// Files kept by the media server, all together, in bytes; the oldest are dropped. Default 256 MiB.
     pub media_max_bytes: usize,
@@ -37,7 +38,7 @@ impl Options {
             seed: 1,
             journal_max: 1_000_000,
             offline_max: 100_000,
-            outbound_max: 10_000,
+            outbound_max: 200_000,
             media_max_bytes: 256 << 20,
             drop_repeated: true,
             lid_migrated: false,

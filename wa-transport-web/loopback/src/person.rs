@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::rngs::ChaCha8Rng;
 use tokio::sync::watch;
 use whatsapp_rust::bot::{Bot, BotHandle};
 use whatsapp_rust::client::Client;
@@ -136,16 +137,10 @@ pub struct Person {
 }
 
 impl Person {
-    pub(crate) async fn new(
-        server: Loopback,
-        phone: &str,
-        name: &str,
-        mut device: Device,
-    ) -> Result<Self, PersonError> {
+    pub(crate) async fn new(server: Loopback, phone: &str, device: &Device) -> Result<Self, PersonError> {
         use whatsapp_rust::traits::DeviceStore as _;
-        device.push_name = name.to_owned();
         let backend = Arc::new(InMemoryBackend::new());
-        backend.save(&device).await.map_err(client_error)?;
+        backend.save(device).await.map_err(client_error)?;
         let (bell, _) = watch::channel(0);
         Ok(Self {
             server,
@@ -316,15 +311,33 @@ impl Person {
     /// # Errors
     /// When the client cannot be linked.
     pub async fn scan(&self, qr: &str) -> Result<Jid, PairingError> {
-        self.server.scan(&self.phone, qr).await
+        let device = self.server.scan(&self.phone, qr).await?;
+        self.welcome(&device).await;
+        Ok(device)
     }
 
-    /// Types the pairing code of a client, which is linked to this person's account; gives its address.
+    /// Types the pairing code of a client, which is linked to this person's account; gives its address. A connected
+    /// phone shares its keys as in [`Person::scan`].
     ///
     /// # Errors
     /// When the client cannot be linked.
     pub async fn enter_code(&self, code: &str) -> Result<Jid, PairingError> {
-        self.server.enter_code(&self.phone, code).await
+        let device = self.server.enter_code(&self.phone, code).await?;
+        self.welcome(&device).await;
+        Ok(device)
+    }
+
+    /// A phone that is there gives a new device its keys.
+    async fn welcome(&self, device: &Jid) {
+        if let Err(error) = self.share_keys(device).await
+            && !matches!(error, PersonError::Offline)
+        {
+            tracing::warn!(%error, "a phone could not share its keys with a new device");
+        }
+    }
+
+    pub(crate) fn rng(&self, purpose: &str) -> ChaCha8Rng {
+        self.server.shared.with(|state| state.keys.rng(purpose, &self.phone))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inbox> {
@@ -354,6 +367,6 @@ impl Person {
     }
 }
 
-fn client_error(error: impl std::fmt::Display) -> PersonError {
+pub(crate) fn client_error(error: impl std::fmt::Display) -> PersonError {
     PersonError::Client(error.to_string())
 }

@@ -5,14 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use whatsapp_rust::Jid;
-use whatsapp_rust::NodeBuilder;
 use whatsapp_rust::traits::Backend;
 use whatsapp_rust::wacore::libsignal::protocol::KeyPair;
 use whatsapp_rust::wacore::pair_code::PairCodeUtils;
 use whatsapp_rust::wacore::store::device::Device;
 use whatsapp_rust::wacore::store::error::StoreError;
-use whatsapp_rust::wacore_binary::Node;
+use whatsapp_rust::{Jid, NodeBuilder, Server};
 
 use crate::account::{DeviceRecord, QueryLimit};
 use crate::error::{PairingError, PersonError, TooLate};
@@ -20,7 +18,6 @@ use crate::fault::{Rule, RuleId, StreamFault};
 use crate::http::LoopbackHttp;
 use crate::journal::{Answer, DeliveredMessage, Record, Seen, SentMessage};
 use crate::listener::Listener;
-use crate::node::SERVER;
 use crate::options::Options;
 use crate::person::Person;
 use crate::restriction::{NewChatCap, Timelock, cap_json, timelock_json};
@@ -31,7 +28,7 @@ use crate::transport::InProcess;
 /// How long a client may take to accept that it is linked.
 const LINKING_FOR: Duration = Duration::from_secs(60);
 
-/// The server's memory, and a bell that rings when there is something new in the journal.
+/// The server's memory, and a bell that rings when something has happened that somebody may wait for.
 pub(crate) struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<u64>,
@@ -41,15 +38,15 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Does something with the memory; whoever waits for the journal is woken if there is something new in it.
+    /// Does something with the memory, and rings the bell if something has happened.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self
             .state
             .lock()
             .expect("nobody panics while holding the server's memory");
-        let before = state.journal.next();
+        let before = state.changes;
         let result = act(&mut state);
-        let after = state.journal.next();
+        let after = state.changes;
         drop(state);
         if after != before {
             self.changed.send_replace(after);
@@ -125,9 +122,13 @@ impl Loopback {
     /// # Errors
     /// When the phone's store cannot be filled.
     pub async fn person(&self, phone: &str, name: &str) -> Result<Person, PersonError> {
-        self.shared.with(|state| state.ensure_phone(phone, name, false));
-        let device = self.shared.with(|state| state.keys.device(phone, 0));
-        Person::new(self.clone(), phone, name, device).await
+        let device = self.shared.with(|state| {
+            state.ensure_phone(phone, name, false);
+            let mut device = with_name(state.keys.device(phone, 0), name.to_owned());
+            device.lid_migrated = state.accounts[phone].lid_migrated;
+            device
+        });
+        Person::new(self.clone(), phone, &device).await
     }
 
     /// Puts into `backend` what a client would have kept that was linked to `phone` and had logged in before, and tells
@@ -139,12 +140,14 @@ impl Loopback {
     pub async fn seed_device(&self, phone: &str, backend: &dyn Backend) -> Result<Jid, StoreError> {
         let (device, number) = self.shared.with(|state| {
             state.ensure_phone(phone, "", true);
-            let number = state.ensure_account(phone, "").next_device;
-            let device = state.keys.device(phone, number);
+            let account = state.ensure_account(phone, "");
+            let (number, name, lid_migrated) = (account.next_device, account.name.clone(), account.lid_migrated);
+            let mut device = with_name(state.keys.device(phone, number), name);
+            device.lid_migrated = lid_migrated;
             state.add_device(phone, number, DeviceRecord::of(&device, false));
+            state.tell_of_device(phone, number, "add");
             (device, number)
         });
-        let device = with_name(device, self.shared.with(|state| state.accounts[phone].name.clone()));
         backend.create().await?;
         backend.save(&device).await?;
         Ok(Jid::pn_device(phone, number))
@@ -305,22 +308,20 @@ impl Loopback {
     }
 
     async fn linked(&self, from: u64, phone: &str, number: Option<u16>) -> Result<Jid, PairingError> {
-        let outcome = self
-            .wait_from(
-                from,
-                LINKING_FOR,
-                "a client to accept that it is linked",
-                |record| match &record.seen {
-                    Seen::Linked { device } => {
-                        let ours = device.user == phone && number.is_none_or(|number| number == device.device);
-                        ours.then(|| Ok(device.clone()))
-                    }
-                    Seen::PairingFailed { phone: failed } => (failed == phone).then_some(Err(PairingError::Refused)),
-                    _ => None,
-                },
-            )
-            .await?;
-        outcome
+        self.wait_from(
+            from,
+            LINKING_FOR,
+            "a client to accept that it is linked",
+            |record| match &record.seen {
+                Seen::Linked { device } => {
+                    let ours = device.user == phone && number.is_none_or(|number| number == device.device);
+                    ours.then(|| Ok(device.clone()))
+                }
+                Seen::PairingFailed { phone: failed } => (failed == phone).then_some(Err(PairingError::Refused)),
+                _ => None,
+            },
+        )
+        .await?
     }
 
     /// All that is in the journal.
@@ -365,17 +366,38 @@ impl Loopback {
         what: &str,
         mut find: impl FnMut(&Record) -> Option<T>,
     ) -> Result<T, TooLate> {
-        let mut changed = self.shared.changed.subscribe();
         let mut next = index;
+        self.until(limit, what, |state| {
+            let found = state.journal.since(next).find_map(&mut find);
+            next = next.max(state.journal.next());
+            found
+        })
+        .await
+    }
+
+    /// Waits until a device has acknowledged everything that was sent to it.
+    ///
+    /// # Errors
+    /// When something is not acknowledged after `limit`.
+    pub async fn wait_acknowledged(&self, limit: Duration, device: &Jid) -> Result<(), TooLate> {
+        self.until(limit, "a device to acknowledge what it got", |state| {
+            let device = state.device(device.user.as_str(), device.device)?;
+            device.waiting.is_empty().then_some(())
+        })
+        .await
+    }
+
+    async fn until<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut find: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<T, TooLate> {
+        let mut changed = self.shared.changed.subscribe();
         let search = async {
             loop {
                 changed.borrow_and_update();
-                let found = self.shared.with(|state| {
-                    let found = state.journal.since(next).find_map(&mut find);
-                    next = next.max(state.journal.next());
-                    found
-                });
-                if let Some(found) = found {
+                if let Some(found) = self.shared.with(&mut find) {
                     return found;
                 }
                 changed.changed().await.expect("the server lives as long as its handle");
@@ -467,11 +489,9 @@ fn with_name(mut device: Device, name: String) -> Device {
 }
 
 fn tell_mex(state: &mut State, phone: &str, operation: &'static str, json: &serde_json::Value) {
-    let update: Node = NodeBuilder::new("update")
+    let update = NodeBuilder::new("update")
         .attr("op_name", operation)
         .bytes(json.to_string().into_bytes())
         .build();
-    let server: Jid = Jid::new("", whatsapp_rust::Server::Pn);
-    debug_assert_eq!(server.to_string().trim_start_matches('@'), SERVER);
-    state.notify_all(phone, None, "mex", &server, &update);
+    state.notify_all(phone, None, "mex", &Jid::new("", Server::Pn), &update);
 }

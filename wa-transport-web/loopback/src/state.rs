@@ -47,6 +47,8 @@ pub(crate) struct State {
     pub(crate) script: Script,
     pub(crate) journal: Journal,
     pub(crate) media: MediaStore,
+    /// Goes up whenever something happens that somebody may wait for.
+    pub(crate) changes: u64,
     next: u64,
 }
 
@@ -73,6 +75,7 @@ impl State {
             script: Script::default(),
             journal: Journal::new(options.journal_max),
             media: MediaStore::new(options.media_max_bytes),
+            changes: 0,
             next: 0,
             keys,
             options,
@@ -86,6 +89,7 @@ impl State {
     }
 
     pub(crate) fn record(&mut self, seen: Seen) {
+        self.changes += 1;
         self.journal.push(now_ms(), seen);
     }
 
@@ -225,6 +229,7 @@ impl State {
                 .position(|queued| queued.class == class && queued.id == id)
         {
             device.waiting.remove(place);
+            self.changes += 1;
         }
     }
 

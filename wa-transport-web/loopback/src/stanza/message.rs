@@ -173,12 +173,14 @@ fn encs(message: &Node) -> impl Iterator<Item = (Option<Jid>, &Node)> {
     direct.chain(fanned)
 }
 
-/// Changes the last byte of a ciphertext, which is part of its authentication.
+/// Changes a byte that is part of what a ciphertext authenticates, so that it can be read but not decrypted. Behind the
+/// sealed part of a first message there are two numbers, ten bytes at most.
 fn spoil(enc: &mut Node) {
+    const FROM_END: usize = 14;
     if let Some(NodeContent::Bytes(bytes)) = &mut enc.content
-        && let Some(last) = bytes.last_mut()
+        && let Some(place) = bytes.len().checked_sub(FROM_END)
     {
-        *last ^= 0xff;
+        bytes[place] ^= 0xff;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Queries (`iq` stanzas) by their namespace.
 
 use serde_json::{Value, json};
+use whatsapp_rust::wacore::iq::abprops;
 use whatsapp_rust::wacore::iq::mex_operations::fetch_reachout_timelock;
 use whatsapp_rust::wacore_binary::Node;
 use whatsapp_rust::{Jid, NodeBuilder};
@@ -107,15 +108,7 @@ impl State {
             "privacy" => node::result(query, [privacy()]),
             "w:sync:app:state" => node::result(query, [app_state(query)]),
             "blocklist" => node::result(query, [empty("list")]),
-            "abt" => {
-                let props = NodeBuilder::new("props")
-                    .attr("protocol", "1")
-                    .attr("hash", "1")
-                    .attr("refresh", "86400")
-                    .attr("refresh_id", "1")
-                    .build();
-                node::result(query, [props])
-            }
+            "abt" => node::result(query, [props()]),
             _ => node::result(query, []),
         })
     }
@@ -238,6 +231,27 @@ fn what(query: &Node) -> String {
         },
         users => format!("{tag} {users}"),
     }
+}
+
+/// The switches of WhatsApp Web that matter here: messages carry tokens of trust.
+fn props() -> Node {
+    let on = |prop: &abprops::AbProp| {
+        NodeBuilder::new("prop")
+            .attr("config_code", prop.code.to_string())
+            .attr("config_value", "true")
+            .build()
+    };
+    let switches = [
+        &abprops::web::PRIVACY_TOKEN_SENDING_ON_ALL_1_ON_1_MESSAGES,
+        &abprops::web::WA_NCT_TOKEN_SEND_ENABLED,
+    ];
+    NodeBuilder::new("props")
+        .attr("protocol", "1")
+        .attr("hash", "1")
+        .attr("refresh", "86400")
+        .attr("refresh_id", "1")
+        .children(switches.map(on))
+        .build()
 }
 
 fn media_conn() -> Node {

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-use wa_loopback::{Answer, Handshake, Seen};
+use wa_loopback::{Answer, Handshake, Loopback, Options, Seen};
+use whatsapp_rust::types::events::Event;
 use whatsapp_rust::wacore::store::InMemoryBackend;
+use whatsapp_rust::waproto::whatsapp as wa;
+use whatsapp_rust::{Jid, SendOptions};
 
 use crate::support::{LIMIT, Watched, linked, server};
 
@@ -77,13 +80,14 @@ async fn receipts_and_replies_wait_for_a_device_that_restarts_from_its_store() {
     let received = person.next_message(LIMIT).await.unwrap();
     person.mark_read(&received).await.unwrap();
     person.reply(&received, "ya?").await.unwrap();
-    server
+    let online = server
         .wait(LIMIT, "the reply to be put down", |record| match &record.seen {
-            Seen::Delivered(message) if message.to == jid => Some(assert!(!message.online)),
+            Seen::Delivered(message) if message.to == jid => Some(message.online),
             _ => None,
         })
         .await
         .unwrap();
+    assert!(!online);
 
     let device = Watched::start(&server, backend).await;
     device.connected().await;
@@ -106,7 +110,7 @@ async fn a_number_that_is_not_on_whatsapp_is_told_apart() {
     let server = server();
     server.add_account("60133333333", "Nobody");
     let device = linked(&server, "60122222222").await;
-    let numbers = ["60133333333", "60144444444"].map(whatsapp_rust::Jid::pn);
+    let numbers = ["60133333333", "60144444444"].map(Jid::pn);
     let answers = device.client.contacts().is_on_whatsapp(&numbers).await.unwrap();
     let known: Vec<(String, bool)> = answers
         .iter()
@@ -139,4 +143,119 @@ async fn a_message_that_comes_again_is_acknowledged_and_not_delivered_again() {
         .await
         .unwrap();
     assert_eq!(server.delivered_to("60111111111").len(), 1);
+}
+
+#[tokio::test]
+async fn accounts_that_address_by_lid_are_written_to_and_answer() {
+    let mut options = Options::new();
+    options.lid_migrated = true;
+    let server = Loopback::start(options);
+    let person = server.person("60111111111", "Aminah").await.unwrap();
+    person.connect().await.unwrap();
+    let device = linked(&server, "60122222222").await;
+    let lid = server.lid("60111111111");
+    let message = wa::Message {
+        conversation: Some("dengan LID".to_owned()),
+        ..Default::default()
+    };
+    let sent = device
+        .client
+        .send_message_with_options(lid, message, SendOptions::default())
+        .await
+        .unwrap();
+    let received = person.next_message(LIMIT).await.unwrap();
+    assert_eq!(received.text(), Some("dengan LID"));
+    device.receipt(&sent.message_id, "Delivered").await;
+    person.reply(&received, "ya").await.unwrap();
+    device.hears("ya").await;
+}
+
+#[tokio::test]
+async fn all_devices_of_an_account_get_a_message_and_the_own_phone_gets_a_copy() {
+    let server = server();
+    let owner = server.person("60122222222", "Kedai").await.unwrap();
+    owner.connect().await.unwrap();
+    let person = server.person("60111111111", "Aminah").await.unwrap();
+    person.connect().await.unwrap();
+    let companion = linked(&server, "60111111111").await;
+    let device = linked(&server, "60122222222").await;
+
+    let id = device.send("60111111111", "semua").await;
+    assert_eq!(person.next_message(LIMIT).await.unwrap().id, id);
+    assert_eq!(companion.hears("semua").await.id, id);
+    let copy = owner.next_message(LIMIT).await.unwrap();
+    assert!(copy.from_me);
+    assert_eq!((copy.text(), copy.chat.user.as_str()), (Some("semua"), "60111111111"));
+
+    for jid in [person.jid(), Jid::pn_device("60111111111", 1), owner.jid()] {
+        server.wait_acknowledged(LIMIT, &jid).await.unwrap();
+    }
+    let by_hand = owner.send_text("60111111111", "saya ambil alih").await.unwrap();
+    let seen = device.hears("saya ambil alih").await;
+    assert!(seen.source.is_from_me);
+    assert_eq!(seen.id, by_hand);
+}
+
+#[tokio::test]
+async fn typing_is_shown_to_the_other_side() {
+    let server = server();
+    let person = server.person("60111111111", "Aminah").await.unwrap();
+    person.connect().await.unwrap();
+    let device = linked(&server, "60122222222").await;
+    let typist = person.client().await.unwrap();
+    typist
+        .chatstate()
+        .send_composing(&Jid::pn("60122222222"))
+        .await
+        .unwrap();
+    device
+        .wait("typing", |event| matches!(event, Event::ChatPresence(_)).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_device_of_another_process_is_let_in_if_its_keys_follow_from_the_seed() {
+    let elsewhere = Loopback::start(Options::new());
+    let backend = Arc::new(InMemoryBackend::new());
+    let jid = elsewhere.seed_device("60122222222", &*backend).await.unwrap();
+    let mut options = Options::new();
+    options.admit_seeded = true;
+    let here = Loopback::start(options);
+    let device = Watched::start(&here, backend).await;
+    device.connected().await;
+    assert!(here.is_active(&jid));
+}
+
+#[tokio::test]
+async fn many_clients_write_to_one_another_at_once() {
+    let server = server();
+    let phones: Vec<String> = (0..8).map(|number| format!("601500000{number:02}")).collect();
+    let mut people = Vec::new();
+    for phone in &phones {
+        let person = server.person(phone, "Ramai").await.unwrap();
+        person.connect().await.unwrap();
+        people.push(person);
+    }
+    for person in &people {
+        for phone in phones.iter().filter(|phone| *phone != person.phone()) {
+            person
+                .send_text(phone, &format!("dari {}", person.phone()))
+                .await
+                .unwrap();
+        }
+    }
+    for person in &people {
+        let mut senders = Vec::new();
+        for _ in 1..phones.len() {
+            senders.push(person.next_message(LIMIT).await.unwrap().text().unwrap().to_owned());
+        }
+        senders.sort();
+        let mut expected: Vec<String> = phones
+            .iter()
+            .filter(|phone| *phone != person.phone())
+            .map(|phone| format!("dari {phone}"))
+            .collect();
+        expected.sort();
+        assert_eq!(senders, expected);
+    }
 }
