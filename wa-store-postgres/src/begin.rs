@@ -33,7 +33,8 @@ pub(crate) const MESSAGES: &str =
 /// `begin`: the gate, the write-ahead mark and the attempt at once, for new attempts that nothing at all stands against.
 /// Message, device, campaign, enrolment, sequence and suppression by their unique indexes; what else the device is
 /// sending by `messages_sending`, steps that are sent again by `messages_resent`. The nought keeps Postgres from looking for
-/// the message in the indexes of its state.
+/// the message in the indexes of its state. What has to be true is asked for as a value where it could be an EXISTS under an OR:
+/// Postgres may read everything that would satisfy such a one into a hash table.
 pub(crate) const BEGIN: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[],
@@ -50,23 +51,22 @@ pub(crate) const BEGIN: &str = "
             AND NOT EXISTS (SELECT 1 FROM messages s WHERE s.device_id = i.device_id AND s.state = 3)
             AND (
                 m.campaign_id IS NULL
-                OR EXISTS (SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.status = 3)
+                OR (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id) = 3
             )
             AND (
                 m.enrolment_id IS NULL
-                OR EXISTS (SELECT 1 FROM enrolments e WHERE e.id = m.enrolment_id AND e.state = 1)
-                AND EXISTS (SELECT 1 FROM sequences q WHERE q.id = m.scope_id AND q.status = 2 AND q.deleted_at IS NULL)
+                OR (SELECT e.state FROM enrolments e WHERE e.id = m.enrolment_id) = 1
+                AND (SELECT q.status = 2 AND q.deleted_at IS NULL FROM sequences q WHERE q.id = m.scope_id)
                 AND NOT EXISTS (
                     SELECT 1 FROM messages r
                     WHERE r.enrolment_id = m.enrolment_id AND r.state < 5 AND r.scope_kind = 2 AND r.round > 0 AND r.id <> m.id
                 )
             )
             AND NOT EXISTS (SELECT 1 FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person)
-        RETURNING m.id
+        RETURNING m.id, i.attempt_id, i.device_id, i.epoch, i.ours, i.text, i.greeting, i.attempted_at
     ), logged AS (
         INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)
-        SELECT i.attempt_id, i.message_id, i.device_id, i.epoch, i.ours, i.text, i.greeting, i.attempted_at
-        FROM i JOIN begun b ON b.id = i.message_id
+        SELECT b.attempt_id, b.id, b.device_id, b.epoch, b.ours, b.text, b.greeting, b.attempted_at FROM begun b
     )
     SELECT id FROM begun";
 

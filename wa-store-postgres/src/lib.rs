@@ -43,6 +43,7 @@ mod devices;
 mod enrolments;
 mod error;
 mod flows;
+mod growth;
 mod insert;
 mod leads;
 mod leases;
@@ -83,6 +84,7 @@ use wa_core::store::{ChangeSet, Committed, Store, StoreError, StoreErrorKind, Wr
 use wa_core::time::Timestamp;
 
 use self::error::{Done, Fail};
+use self::growth::Growth;
 use self::insert::query;
 use self::lock::{Mode, Space};
 use self::name::NameLock;
@@ -108,6 +110,7 @@ struct Inner {
     space: Space,
     schema: String,
     notifier: Option<Arc<Notifier>>,
+    growth: Arc<Growth>,
     connect: PgConnectOptions,
     name: Arc<NameLock>,
 }
@@ -163,6 +166,7 @@ impl PostgresStore {
                 schema: options.schema.clone(),
                 notifier,
                 name: NameLock::new(connect.clone(), space),
+                growth: Arc::default(),
                 connect,
             }),
         })
@@ -283,6 +287,11 @@ impl PostgresStore {
         }
     }
 
+    /// Notes rows that were written, so that the statistics keep up with them.
+    fn wrote(&self, rows: u64) {
+        self.inner.growth.note(&self.inner.pool, &self.inner.schema, rows);
+    }
+
     /// Runs a write transaction in a task of its own, so that a caller that is dropped leaves all of it or nothing; again, where
     /// others stood in its way.
     async fn write<T, W>(&self, op: Op, work: W) -> Result<T, StoreError>
@@ -382,6 +391,7 @@ impl Store for PostgresStore {
             })
             .await?;
         self.tell(&done.wake);
+        self.wrote(done.messages_inserted + row::count(done.leads.len()));
         Ok(done)
     }
 

@@ -136,8 +136,9 @@ impl PostgresOptions {
 
     /// How connections of the store are opened.
     ///
-    /// Plans never depend on a value, and a table is walked from end to end only where there is no other way: the statements are
-    /// written for indexes, and statistics that lag behind a table which grew fast must not talk the planner out of them.
+    /// Plans never depend on a value, tables are joined in the order in which a statement names them, and one is walked from end to
+    /// end only where there is no other way: the statements are written for indexes, and statistics that lag behind a table which
+    /// grew fast must not talk the planner out of them.
     pub(crate) fn connect_options(&self) -> Done<PgConnectOptions> {
         let options = self.plain_options()?;
         Ok(options.options([
@@ -151,6 +152,7 @@ impl PostgresOptions {
             ("enable_seqscan", "off".to_owned()),
             ("enable_hashjoin", "off".to_owned()),
             ("enable_mergejoin", "off".to_owned()),
+            ("join_collapse_limit", "1".to_owned()),
             ("jit", "off".to_owned()),
         ]))
     }

@@ -560,11 +560,15 @@ impl OutboxStore for PostgresStore {
 
     async fn begin(&self, begin: &Begin) -> Result<Vec<Begun>, StoreError> {
         let (space, begin) = (self.space(), Arc::new(begin.clone()));
-        self.write_shared(op(WriteClass::Begin, "begin"), Mode::Shared, move |connection, mode| {
-            let begin = begin.clone();
-            Box::pin(async move { begin::begin(connection, space, &begin, mode).await })
-        })
-        .await
+        let attempts = crate::row::count(begin.items.len());
+        let begun = self
+            .write_shared(op(WriteClass::Begin, "begin"), Mode::Shared, move |connection, mode| {
+                let begin = begin.clone();
+                Box::pin(async move { begin::begin(connection, space, &begin, mode).await })
+            })
+            .await?;
+        self.wrote(attempts);
+        Ok(begun)
     }
 
     async fn settle(&self, settle: &Settle) -> Result<Vec<Settled>, StoreError> {

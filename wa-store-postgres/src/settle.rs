@@ -38,8 +38,8 @@ pub(crate) const SENT: &str = "
         FROM i
         WHERE m.id = i.message_id AND m.state + 0 = 3 AND m.attempt_id = i.attempt_id AND m.user_id = i.user_id
             AND m.device_id = i.device_id AND NOT m.superseded AND m.enrolment_id IS NULL
-            AND NOT (m.from_pool AND EXISTS (
-                SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
+            AND NOT (m.from_pool AND coalesce(
+                (SELECT c.device_limit IS NOT NULL FROM campaigns c WHERE c.id = m.campaign_id), false
             ))
             AND m.delivery IS NULL AND m.held_at IS NULL AND m.doubt_since_at IS NULL
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
@@ -47,7 +47,7 @@ pub(crate) const SENT: &str = "
                 SELECT 1 FROM devices d
                 WHERE d.id = i.device_id AND d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1
             )
-        RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id
+        RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id, i.attempt_id, i.provider_id
     ), counted AS (
         UPDATE tallies t SET done = t.done + n.n, remaining = t.remaining - n.n
         FROM (
@@ -56,8 +56,7 @@ pub(crate) const SENT: &str = "
         ) AS n
         WHERE t.user_id = n.user_id AND t.scope_kind = n.scope_kind AND t.scope_id = n.scope_id AND t.device_id = n.device_id
     ), known AS (
-        UPDATE attempts a SET provider_id = i.provider_id
-        FROM i JOIN sent s ON s.id = i.message_id WHERE a.id = i.attempt_id AND i.provider_id IS NOT NULL
+        UPDATE attempts a SET provider_id = s.provider_id FROM sent s WHERE a.id = s.attempt_id AND s.provider_id IS NOT NULL
     )
     SELECT id FROM sent";
 

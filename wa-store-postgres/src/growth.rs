@@ -1,0 +1,60 @@
+//! Statistics that keep up with tables that grow fast.
+//!
+//! A plan is as good as what Postgres knows of its tables. Autovacuum finds out once a minute, and an import fills an empty table with
+//! a hundred thousand rows in less: until then a statement could go through all leads of a user to find one. So
+//! what a store has written makes it look, now and then, for tables that doubled since they were last analysed, and analyse them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgPool;
+
+use crate::error::Done;
+use crate::insert::query;
+use crate::row::read_all;
+
+/// Rows that are written between two looks.
+const LOOK_EVERY: u64 = 1_000;
+
+/// The tables of a schema that changed more than they were large when they were last analysed. Catalogues alone.
+pub(crate) const GROWN: &str = "
+    SELECT s.relname::text FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+    WHERE s.schemaname = $1 AND s.n_mod_since_analyze > 500 + greatest(c.reltuples, 0) ORDER BY s.relname";
+
+/// What was written, and whether somebody looks.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    rows: AtomicU64,
+    looking: AtomicBool,
+}
+
+impl Growth {
+    /// Notes rows that were written, and looks, in a task of its own, where there were enough of them.
+    pub(crate) fn note(self: &Arc<Self>, pool: &PgPool, schema: &str, rows: u64) {
+        let before = self.rows.fetch_add(rows, Ordering::Relaxed);
+        if before / LOOK_EVERY == (before + rows) / LOOK_EVERY || self.looking.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let (growth, pool, schema) = (self.clone(), pool.clone(), schema.to_owned());
+        tokio::spawn(async move {
+            if let Err(fail) = analyse_grown(&pool, &schema).await {
+                tracing::debug!(?fail, "statistics stay as they are");
+            }
+            growth.looking.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// Analyses the tables that doubled. It stands in nobody's way: no statement waits for it but another of its kind.
+pub(crate) async fn analyse_grown(pool: &PgPool, schema: &str) -> Done<Vec<String>> {
+    let mut connection = pool.acquire().await?;
+    let rows = query(GROWN).bind(schema.to_owned()).fetch_all(&mut connection).await?;
+    let tables = read_all(&rows, |c| c.text())?;
+    for table in &tables {
+        // The schema and the tables are the store's own, whose names need no quotes.
+        let analyse = AssertSqlSafe(format!("ANALYZE {schema}.{table}"));
+        query(analyse).execute(&mut connection).await?;
+    }
+    Ok(tables)
+}
