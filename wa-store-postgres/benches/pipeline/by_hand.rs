@@ -1,11 +1,13 @@
 //! The same work in SQL written for this one purpose: no gate, no events, no locks, no idempotency beyond the schema's own, rows
 //! ready in memory; the store's schema, settings and durability, one connection, statements prepared once.
 
+use futures::TryStreamExt;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Row};
 use uuid::Uuid;
 use wa_core::domain::message::Message;
 use wa_core::id::AttemptId;
+use wa_store_postgres::PostgresOptions;
 
 use crate::stage::Stage;
 
@@ -17,11 +19,12 @@ pub async fn connect(stage: &Stage) -> PgConnection {
     let options: PgConnectOptions = stage.url().parse().expect("an address");
     options
         .options([
-            ("search_path", stage.schema()),
+            ("search_path", PostgresOptions::SCHEMA),
             ("plan_cache_mode", "force_generic_plan"),
             ("enable_seqscan", "off"),
             ("enable_hashjoin", "off"),
             ("enable_mergejoin", "off"),
+            ("join_collapse_limit", "1"),
             ("jit", "off"),
         ])
         .disable_statement_logging()
@@ -30,11 +33,13 @@ pub async fn connect(stage: &Stage) -> PgConnection {
         .expect("the database opens")
 }
 
-async fn run(connection: &mut PgConnection, sql: &'static str) {
+/// Runs a statement without parameters.
+pub async fn run(connection: &mut PgConnection, sql: &'static str) {
     sqlx::query(sql).execute(connection).await.expect("the statement runs");
 }
 
-fn uuid(bytes: &[u8; 16]) -> Uuid {
+/// An id as a parameter.
+pub fn uuid(bytes: &[u8; 16]) -> Uuid {
     Uuid::from_bytes(*bytes)
 }
 
@@ -86,6 +91,54 @@ pub async fn enqueue(connection: &mut PgConnection, stage: &Stage, messages: &[M
         run(connection, "COMMIT").await;
     }
 }
+
+/// The columns of messages that are written: all but those that are made of others.
+const COLUMNS: &str = "
+    SELECT string_agg(column_name, ', ' ORDER BY ordinal_position)::text FROM information_schema.columns
+    WHERE table_schema = current_schema() AND table_name = $1 AND is_generated = 'NEVER'";
+
+/// What an expansion writes.
+const EXPANDED: [&str; 2] = ["messages", "tallies"];
+
+async fn columns(connection: &mut PgConnection, table: &str) -> String {
+    let columns = sqlx::query_scalar(COLUMNS).bind(table).fetch_one(connection).await;
+    columns.expect("the table has columns")
+}
+
+/// The rows of an expansion, per table, in the binary format of COPY.
+pub async fn copy_out(connection: &mut PgConnection) -> Vec<Vec<u8>> {
+    let mut tables = Vec::new();
+    for table in EXPANDED {
+        let sql = format!(
+            "COPY {table} ({}) TO STDOUT (FORMAT binary)",
+            columns(connection, table).await
+        );
+        let rows = connection.copy_out_raw(&sql).await.expect("the rows are read");
+        let parts: Vec<_> = rows.try_collect().await.expect("the rows are read");
+        tables.push(parts.concat());
+    }
+    tables
+}
+
+/// Writes such rows, all in one transaction.
+pub async fn copy_in(connection: &mut PgConnection, tables: Vec<Vec<u8>>) {
+    run(connection, "BEGIN").await;
+    for (table, rows) in EXPANDED.into_iter().zip(tables) {
+        let sql = format!(
+            "COPY {table} ({}) FROM STDIN (FORMAT binary)",
+            columns(connection, table).await
+        );
+        let mut copy = connection.copy_in_raw(&sql).await.expect("the rows are taken");
+        for part in rows.chunks(COPY_PART) {
+            copy.send(part).await.expect("the rows are taken");
+        }
+        copy.finish().await.expect("the rows are written");
+    }
+    run(connection, "COMMIT").await;
+}
+
+/// Bytes that are sent at a time.
+const COPY_PART: usize = 1 << 20;
 
 /// The head of each lane, with the name that its text needs.
 const HEADS: &str = "

@@ -63,6 +63,11 @@ impl Rig {
         }
     }
 
+    /// Plans until there is nothing more to do at once.
+    pub async fn plan(&self) {
+        while self.engine.plan().await.expect("a round of planning").more {}
+    }
+
     /// Runs until everything is sent and settled; gives what it took up to the last settlement.
     pub async fn drain(self, stage: &Stage) -> Cost {
         let started = Cost::so_far(stage);

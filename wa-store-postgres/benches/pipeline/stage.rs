@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::PgPool;
 use wa_core::domain::audience::AudienceCursor;
 use wa_core::domain::campaign::{Campaign, CampaignStatus};
 use wa_core::domain::content::Content;
@@ -21,30 +23,47 @@ use crate::server::Server;
 /// Rows per change set, as the engine commits them.
 pub const PAGE: usize = 500;
 
-/// A schema for one run, and what is in it.
+/// A database for one run, and what is in it.
+#[derive(Clone)]
 pub struct Stage {
     pub clock: Arc<SystemClock>,
-    pub ids: IdSource,
+    pub ids: Arc<IdSource>,
     pub now: Timestamp,
     pub user: UserId,
     pub campaign: CampaignId,
-    pub devices: Vec<DeviceId>,
-    pub messages: Vec<Message>,
-    url: String,
-    schema: String,
+    pub devices: Arc<Vec<DeviceId>>,
+    pub messages: Arc<Vec<Message>>,
+    base: String,
+    database: String,
 }
 
 impl Stage {
-    /// Devices, leads spread over them, and a running campaign for all of them, whose messages are queued where `queued`.
-    pub async fn build(server: &Server, schema: &str, devices: usize, leads: usize, queued: bool) -> Self {
+    /// Devices, leads spread over them, and a running campaign for all of them; where `expanded`, its cursor has passed them.
+    pub async fn build(server: &Server, database: &str, devices: usize, leads: usize, expanded: bool) -> Self {
         let clock = Arc::new(SystemClock::new());
         let ids = IdSource::seeded([7; 32]);
         let now = clock.wall();
         let user = UserId::new(&ids, now);
-        let (url, schema) = (server.url(), schema.to_owned());
-        let store = open(&url, &schema).await;
+        create(server, database, "template1").await;
+        let base = server.url();
+        let mut stage = Self {
+            clock,
+            ids: Arc::new(ids),
+            now,
+            user,
+            campaign: CampaignId::MIN,
+            devices: Arc::default(),
+            messages: Arc::default(),
+            base: base
+                .strip_suffix("/postgres")
+                .expect("the address names its database")
+                .to_owned(),
+            database: database.to_owned(),
+        };
+        let ids = &*stage.ids;
+        let store = stage.open().await;
         let seed = store.seed(&Seed::from_number(1)).await.expect("the seed is kept");
-        let devices: Vec<_> = (0..devices).map(|_| DeviceId::new(&ids, now)).collect();
+        let devices: Vec<_> = (0..devices).map(|_| DeviceId::new(ids, now)).collect();
         for (page, chunk) in devices.chunks(PAGE).enumerate() {
             let changes = chunk.iter().enumerate().map(|(at, id)| {
                 let name = format!("device {}", page * PAGE + at);
@@ -52,7 +71,7 @@ impl Stage {
             });
             commit(&store, changes.collect(), now).await;
         }
-        let campaign = CampaignId::new(&ids, now);
+        let campaign = CampaignId::new(ids, now);
         let mut draft = Campaign::draft(
             campaign,
             user,
@@ -62,7 +81,9 @@ impl Stage {
         );
         draft.status = CampaignStatus::Triggered;
         draft.started_at = Some(now);
-        draft.cursor = AudienceCursor::Done;
+        if expanded {
+            draft.cursor = AudienceCursor::Done;
+        }
         let expires_at = now + draft.expires_after;
         commit(&store, vec![Change::InsertCampaign(Box::new(draft))], now).await;
         let mut messages = Vec::with_capacity(leads);
@@ -72,10 +93,10 @@ impl Stage {
             for number in chunk {
                 let device = devices[number % devices.len()];
                 let phone = Phone::from_e164(&format!("+6012{number:07}")).expect("the number is well formed");
-                let mut lead = Lead::new(LeadId::new(&ids, now), user, Some(device), phone, now);
+                let mut lead = Lead::new(LeadId::new(ids, now), user, Some(device), phone, now);
                 lead.name = format!("Ali bin Abu {number}");
                 let person = PersonKey::of(&seed, user, &phone);
-                messages.push(message(&ids, now, expires_at, &lead, person, campaign));
+                messages.push(message(ids, now, expires_at, &lead, person, campaign));
                 changes.push(Change::InsertLead {
                     lead: Box::new(lead),
                     on_duplicate: OnDuplicate::Refuse,
@@ -83,46 +104,57 @@ impl Stage {
             }
             commit(&store, changes, now).await;
         }
-        if queued {
-            for page in messages.chunks(PAGE) {
-                commit(&store, vec![Change::InsertMessages(page.to_vec())], now).await;
-            }
-        }
         store.close().await;
-        let mut connection = server.connect().await;
-        // As autovacuum has it after a while, and nothing left to be written that a run would pay for.
-        for sql in ["ANALYZE", "CHECKPOINT"] {
-            sqlx::query(sql)
-                .execute(&mut connection)
-                .await
-                .expect("the stage is set");
-        }
+        stage.campaign = campaign;
+        stage.devices = Arc::new(devices);
+        stage.messages = Arc::new(messages);
+        stage.settle_down().await;
+        stage
+    }
+
+    /// As [`settle_down`].
+    pub async fn settle_down(&self) {
+        let pool = PgPool::connect(&self.url()).await.expect("the database opens");
+        settle_down(&pool).await;
+        pool.close().await;
+    }
+
+    /// A database with nothing in it, for other queues.
+    #[allow(dead_code, reason = "the benchmark of other queues needs it")]
+    pub async fn empty(server: &Server, like: &Self, database: &str) -> Self {
+        create(server, database, "template1").await;
         Self {
-            clock,
-            ids,
-            now,
-            user,
-            campaign,
-            devices,
-            messages,
-            url,
-            schema,
+            database: database.to_owned(),
+            ..like.clone()
         }
+    }
+
+    /// The same in a database of its own. Nobody may use this one meanwhile.
+    pub async fn copy(&self, server: &Server, database: &str) -> Self {
+        create(server, database, &self.database).await;
+        Self {
+            database: database.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Removes its database.
+    pub async fn drop(self, server: &Server) {
+        let sql = AssertSqlSafe(format!("DROP DATABASE {} WITH (FORCE)", self.database));
+        let mut connection = server.connect().await;
+        let dropped = sqlx::query(sql).execute(&mut connection).await;
+        dropped.expect("the database goes");
     }
 
     /// The store, as a program that embeds the engine opens it.
     pub async fn open(&self) -> PostgresStore {
-        open(&self.url, &self.schema).await
+        let options = PostgresOptions::url(self.url());
+        PostgresStore::open(options).await.expect("the database opens")
     }
 
     /// The address of the database.
-    pub fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// The schema of the run.
-    pub fn schema(&self) -> &str {
-        &self.schema
+    pub fn url(&self) -> String {
+        format!("{}/{}", self.base, self.database)
     }
 
     /// Seconds since the clock's start.
@@ -131,9 +163,20 @@ impl Stage {
     }
 }
 
-async fn open(url: &str, schema: &str) -> PostgresStore {
-    let options = PostgresOptions::url(url).schema(schema);
-    PostgresStore::open(options).await.expect("the database opens")
+/// Analyses everything, as autovacuum has it after a while, and writes to the disk what a run would have to pay for otherwise.
+pub async fn settle_down(pool: &PgPool) {
+    for sql in ["VACUUM ANALYZE", "CHECKPOINT"] {
+        let done = sqlx::query(sql).execute(pool).await;
+        done.expect("the stage is set");
+    }
+}
+
+async fn create(server: &Server, database: &str, template: &str) {
+    let mut connection = server.connect().await;
+    // As a file copy it ends with a checkpoint, so that every run starts from the same state of the disk.
+    let sql = format!("CREATE DATABASE {database} TEMPLATE {template} STRATEGY file_copy");
+    let created = sqlx::query(AssertSqlSafe(sql)).execute(&mut connection).await;
+    created.expect("the database is made");
 }
 
 /// Commits what a measurement starts from.
