@@ -4,8 +4,14 @@
 
 #[path = "postgres/contest.rs"]
 mod contest;
+#[path = "postgres/large.rs"]
+mod large;
+#[path = "postgres/migrations.rs"]
+mod migrations;
 #[path = "postgres/own.rs"]
 mod own;
+#[path = "postgres/scale.rs"]
+mod scale;
 #[path = "postgres/server.rs"]
 #[allow(dead_code, reason = "the benchmark needs more of it")]
 mod server;

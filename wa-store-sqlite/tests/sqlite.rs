@@ -4,6 +4,8 @@
 
 #[path = "sqlite/folder.rs"]
 mod folder;
+#[path = "sqlite/migrations.rs"]
+mod migrations;
 #[path = "sqlite/own.rs"]
 mod own;
 #[path = "sqlite/simulation.rs"]

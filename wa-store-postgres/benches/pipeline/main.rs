@@ -12,6 +12,8 @@
 
 mod by_hand;
 mod engine;
+#[path = "../../tests/postgres/large.rs"]
+mod large;
 mod report;
 mod scale;
 #[path = "../../tests/postgres/server.rs"]
@@ -19,7 +21,7 @@ mod scale;
 mod server;
 mod stage;
 
-use wa_store_postgres::PostgresOptions;
+use wa_store_postgres::{PostgresOptions, PostgresStore};
 
 use self::engine::Rig;
 use self::report::{Compared, Cost};

@@ -1,0 +1,159 @@
+//! Databases of every earlier schema, with what was in them, come up to date and are read as before.
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection};
+use wa_core::conformance::fixtures::Fixtures;
+use wa_core::domain::access::RequestScope;
+use wa_core::domain::message::MessageScope;
+use wa_core::id::{CampaignId, UserId};
+use wa_core::store::{
+    CampaignFilter, CampaignStore, Change, ChangeSet, DeviceStore, LeadFilter, LeadStore, LeaseStore, MessageFilter,
+    OnDuplicate, OutboxStore, PageRequest, Store, WriteClass,
+};
+use wa_store_postgres::PostgresStore;
+
+use crate::server::{Schema, Server};
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The version with which messages came.
+const MESSAGES: i64 = 3;
+
+/// What a database tells of its user, as text; messages only where there are any.
+async fn told(store: &PostgresStore, user: UserId, campaign: Option<CampaignId>) -> Vec<String> {
+    let scope = RequestScope::user(user);
+    let devices = store.devices(&scope, &PageRequest::first(100)).await.unwrap().rows;
+    let leads = store
+        .leads(&scope, &LeadFilter::default(), &PageRequest::first(100))
+        .await
+        .unwrap();
+    let campaigns = store
+        .campaigns(&scope, &CampaignFilter::default(), &PageRequest::first(100))
+        .await
+        .unwrap();
+    let mut told = vec![
+        format!("{devices:?}"),
+        format!("{:?}", leads.rows),
+        format!("{:?}", campaigns.rows),
+    ];
+    if let Some(campaign) = campaign {
+        let messages = store
+            .messages(&scope, &MessageFilter::default(), &PageRequest::first(100))
+            .await
+            .unwrap();
+        for message in &messages.rows {
+            told.push(format!("{:?}", store.attempts(&scope, message.id).await.unwrap()));
+        }
+        told.push(format!("{:?}", messages.rows));
+        let numbers = store.numbers(&scope, MessageScope::Campaign(campaign)).await.unwrap();
+        assert_eq!(
+            numbers,
+            store.count(&scope, MessageScope::Campaign(campaign)).await.unwrap()
+        );
+        told.push(format!("{numbers:?}"));
+    }
+    told
+}
+
+/// The columns that a table has in both schemas, as a list; `None` where one of them has no such table.
+async fn common_columns(connection: &mut PgConnection, table: &str, schemas: [&str; 2]) -> Option<String> {
+    let sql = "
+        SELECT string_agg(quote_ident(a.column_name), ', ' ORDER BY a.ordinal_position) FROM information_schema.columns a
+        JOIN information_schema.columns b USING (table_name, column_name)
+        WHERE a.table_schema = $1 AND b.table_schema = $2 AND table_name = $3 AND a.is_generated = 'NEVER'";
+    let columns = sqlx::query_scalar(sql)
+        .bind(schemas[0])
+        .bind(schemas[1])
+        .bind(table)
+        .fetch_one(connection)
+        .await;
+    columns.unwrap()
+}
+
+#[tokio::test]
+async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
+    let full = Schema::new();
+    let store = PostgresStore::open(full.options()).await.unwrap();
+    let rows = Fixtures::new(1);
+    let (now, user) = (rows.start(), rows.user().id);
+    let device = rows.device(user);
+    let campaign = rows.campaign(user);
+    let leads: Vec<_> = (0..3).map(|_| rows.lead(user, Some(device.id))).collect();
+    let mut set = ChangeSet::one(Change::InsertDevice(Box::new(device.clone())));
+    set = set.and(Change::InsertCampaign(Box::new(campaign.clone())));
+    for lead in &leads {
+        set = set.and(Change::InsertLead {
+            lead: Box::new(lead.clone()),
+            on_duplicate: OnDuplicate::Refuse,
+        });
+    }
+    set = set.and(Change::Suppress(rows.suppression(user, rows.fresh_phone())));
+    store.commit(set, WriteClass::Api, now).await.unwrap();
+    let of_campaign = |_| rows.campaign_message(user, campaign.id, Some(device.id), rows.fresh_phone());
+    let mut messages: Vec<_> = (0..3).map(of_campaign).collect();
+    messages.push(rows.direct_message(user, Some(device.id), rows.fresh_phone()));
+    let direct = messages[3].id;
+    store
+        .commit(ChangeSet::one(Change::InsertMessages(messages)), WriteClass::Api, now)
+        .await
+        .unwrap();
+    let node = rows.incarnation();
+    store.join(node, "node", now).await.unwrap();
+    let epoch = store.claim(node, 1, now).await.unwrap()[0].epoch;
+    let begin = wa_core::store::Begin {
+        incarnation: node,
+        items: vec![rows.begin_item(user, direct, device.id, epoch)],
+        now,
+    };
+    assert_eq!(store.begin(&begin).await.unwrap(), [wa_core::store::Begun::Yes]);
+    let expected = told(&store, user, Some(campaign.id)).await;
+
+    let mut connection = Server::shared().connect().await;
+    let tables =
+        "SELECT tablename::text FROM pg_tables WHERE schemaname = $1 AND tablename <> '_sqlx_migrations' ORDER BY 1";
+    let tables: Vec<String> = sqlx::query_scalar(tables)
+        .bind(full.name())
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let versions = MIGRATIONS
+        .iter()
+        .filter(|migration| migration.migration_type.is_up_migration());
+    for version in versions.map(|migration| migration.version) {
+        let old = Schema::new();
+        let name = old.name();
+        for sql in [
+            format!("CREATE SCHEMA {name}"),
+            format!("SET search_path = {name}"),
+            // Tables are filled in the order of their names.
+            "SET session_replication_role = replica".to_owned(),
+        ] {
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
+        MIGRATIONS.run_to(version, &mut connection).await.unwrap();
+        for table in &tables {
+            if let Some(columns) = common_columns(&mut connection, table, [full.name(), name]).await {
+                let full = full.name();
+                let sql = format!("INSERT INTO {name}.{table} ({columns}) SELECT {columns} FROM {full}.{table}");
+                sqlx::raw_sql(AssertSqlSafe(sql))
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+            }
+        }
+        let store = PostgresStore::open(old.options()).await.unwrap();
+        store.ready().await.unwrap();
+        let with_messages = (version >= MESSAGES).then_some(campaign.id);
+        let found = told(&store, user, with_messages).await;
+        assert_eq!(found, expected[..found.len()], "from version {version}");
+        let more = rows.direct_message(user, Some(device.id), rows.fresh_phone());
+        let set = ChangeSet::one(Change::InsertMessages(vec![more]));
+        store.commit(set, WriteClass::Api, now).await.unwrap();
+        store.close().await;
+    }
+    connection.close().await.unwrap();
+}
