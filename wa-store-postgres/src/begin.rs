@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use sqlx::postgres::PgConnection;
 use wa_core::domain::device::Epoch;
 use wa_core::domain::message::{MessageState, Reason};
-use wa_core::id::{DeviceId, Incarnation, MessageId, UserId};
+use wa_core::id::{AttemptId, DeviceId, Incarnation, MessageId, UserId};
 use wa_core::plan::ScopeGate;
 use wa_core::store::{Begin, BeginItem, Begun, Decline};
 use wa_core::time::Timestamp;
@@ -30,7 +30,7 @@ pub(crate) const DEVICES: &str = "
 pub(crate) const MESSAGES: &str =
     live!(", j.key FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.id = j.value");
 
-/// `begin`: the gate, the write-ahead mark and the attempt at once, for new attempts that nothing at all stands against.
+/// `begin`: the gate, the write-ahead mark and the attempt at once, for first attempts that nothing at all stands against.
 /// Message, device, campaign, enrolment, sequence and suppression by their unique indexes; what else the device is
 /// sending by `messages_sending`, steps that are sent again by `messages_resent`. The nought keeps Postgres from looking for
 /// the message in the indexes of its state. What has to be true is asked for as a value where it could be an EXISTS under an OR:
@@ -42,7 +42,8 @@ pub(crate) const BEGIN: &str = "
     ), begun AS (
         UPDATE messages m SET state = 3, attempt_id = i.attempt_id, epoch = i.epoch, reason = NULL, detail = NULL
         FROM i
-        WHERE m.id = i.message_id AND m.state + 0 = 1 AND m.user_id = i.user_id AND m.device_id = i.device_id
+        WHERE m.id = i.message_id AND m.state + 0 = 1 AND m.attempt_id IS NULL AND m.user_id = i.user_id
+            AND m.device_id = i.device_id
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
             AND EXISTS (
                 SELECT 1 FROM devices d WHERE d.id = i.device_id AND d.user_id = i.user_id AND d.epoch = i.epoch
@@ -81,8 +82,8 @@ pub(crate) const AGAIN: &str = "
 /// `begin`: the attempts.
 pub(crate) static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     insert(
-        "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)",
-        "uuuittti",
+        "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at, earlier_id)",
+        "uuuitttiu",
         "",
     )
 });
@@ -233,7 +234,8 @@ async fn begin_plain(connection: &mut PgConnection, begin: &Begin) -> Done<HashS
 struct Gate<'a> {
     sending: HashSet<DeviceId>,
     seen: HashSet<MessageId>,
-    attempts: Vec<&'a BeginItem>,
+    /// With the attempt before of the same message.
+    attempts: Vec<(&'a BeginItem, Option<AttemptId>)>,
     again: Vec<&'a BeginItem>,
     moved: Batch,
 }
@@ -278,6 +280,7 @@ impl<'a> Gate<'a> {
             self.moved.change(live, |live| live.go(&to, begin.now))?;
             return Ok(Begun::Stray(to.state, to.reason));
         }
+        let earlier = live.attempt_id;
         self.moved.change(live, |live| {
             live.place(MessageState::Sending, None, begin.now);
             live.detail = None;
@@ -285,7 +288,7 @@ impl<'a> Gate<'a> {
             live.epoch = Some(item.epoch);
         })?;
         self.sending.insert(item.device_id);
-        self.attempts.push(item);
+        self.attempts.push((item, earlier));
         Ok(Begun::Yes)
     }
 
@@ -315,7 +318,7 @@ impl<'a> Gate<'a> {
         let mut tallies = Tallies::default();
         self.moved.write(connection, &mut tallies).await?;
         tallies.write(connection).await?;
-        run_over(connection, ATTEMPTS.as_str(), &self.attempts, |row, item| {
+        run_over(connection, ATTEMPTS.as_str(), &self.attempts, |row, (item, earlier)| {
             row.bind(&item.attempt_id)
                 .bind(&item.message_id)
                 .bind(&item.device_id)
@@ -324,6 +327,7 @@ impl<'a> Gate<'a> {
                 .bind(item.text.clone())
                 .bind(item.greeting.clone())
                 .bind(item.attempted_at.as_millis())
+                .bind(earlier.as_ref())
         })
         .await?;
         run_over(connection, AGAIN, &self.again, |row, item| {

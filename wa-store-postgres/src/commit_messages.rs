@@ -82,10 +82,15 @@ pub(crate) const OPEN_TO: &str = live!("FROM messages m WHERE m.person = $1 AND 
 pub(crate) const ERASE: &str = "
     UPDATE messages SET phone = NULL, name = '', custom = NULL, content = NULL, detail = NULL
     WHERE person = $1 AND user_id = $2";
-/// `ErasePerson`: by `messages_person` and `attempts_message`.
+/// `ErasePerson`: by `messages_person` and the primary key, each attempt names the one before it.
 pub(crate) const ERASE_ATTEMPTS: &str = "
-    UPDATE attempts a SET text = '' FROM messages m
-    WHERE a.message_id = m.id AND m.person = $1 AND m.user_id = $2";
+    WITH RECURSIVE theirs AS (
+        SELECT newest.id, newest.earlier_id FROM messages m JOIN attempts newest ON newest.id = m.attempt_id
+        WHERE m.person = $1 AND m.user_id = $2
+        UNION ALL
+        SELECT earlier.id, earlier.earlier_id FROM theirs JOIN attempts earlier ON earlier.id = theirs.earlier_id
+    )
+    UPDATE attempts SET text = '' FROM theirs WHERE attempts.id = theirs.id";
 /// `Receipt` by our id where that is the attempt's own, by the unique index of attempts.
 pub(crate) const BY_ATTEMPT: &str = live!(
     "FROM attempts a JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id

@@ -171,10 +171,15 @@ pub(crate) const NEWEST_OF_LEADS: &str = message!(
     JOIN messages m ON m.id = x.id
     LEFT JOIN attempts a ON a.id = m.attempt_id ORDER BY i.id"
 );
-/// `attempts`, by `attempts_message`, oldest first.
+/// `attempts`, by the primary keys: each names the one before it. Oldest first.
 pub(crate) const ATTEMPTS: &str = "
+    WITH RECURSIVE a AS (
+        SELECT newest.* FROM messages m JOIN attempts newest ON newest.id = m.attempt_id WHERE m.id = $1
+        UNION ALL
+        SELECT earlier.* FROM a JOIN attempts earlier ON earlier.id = a.earlier_id
+    )
     SELECT a.id, a.transport_message_id, a.provider_id, a.device_id, a.epoch, a.text, a.greeting, a.attempted_at
-    FROM attempts a WHERE a.message_id = $1 ORDER BY a.attempted_at, a.id";
+    FROM a ORDER BY a.attempted_at, a.id";
 /// `numbers`, by the primary key of tallies; the pool comes first.
 pub(crate) const NUMBERS: &str = "
     SELECT device_id, done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied

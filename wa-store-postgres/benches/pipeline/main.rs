@@ -1,7 +1,7 @@
 //! Enqueue, audience expansion and drain on a private server with durable settings, each beside the same work written by hand in SQL
 //! and in the same run, interleaved; and begins over a large history and backlog beside those over a small one.
 //!
-//! `cargo bench -p wa-store-postgres --bench pipeline [-- quick | full] [enqueue] [drain] [expand] [scale]`
+//! `cargo bench -p wa-store-postgres --bench pipeline [-- quick | full] [enqueue] [drain] [expand] [wal] [scale]`
 
 #![allow(
     missing_docs,
@@ -20,6 +20,7 @@ mod scale;
 #[allow(dead_code, reason = "the tests need more of it")]
 mod server;
 mod stage;
+mod wal;
 
 use wa_store_postgres::{PostgresOptions, PostgresStore};
 
@@ -94,6 +95,9 @@ async fn main() {
     }
     if wanted("expand") {
         expand(&server, size).await;
+    }
+    if wanted("wal") {
+        wal::measure(&server, size.devices).await;
     }
     if wanted("scale") {
         scale::compare(&server, size).await;

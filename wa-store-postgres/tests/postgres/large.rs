@@ -47,6 +47,10 @@ pub struct Sender {
     devices: Vec<OwnedDevice>,
     ids: IdSource,
     now: Timestamp,
+    /// What it sends.
+    pub text: String,
+    /// Whether the vendor gives each message an id of its own.
+    pub tells_ids: bool,
 }
 
 impl Sender {
@@ -61,6 +65,8 @@ impl Sender {
             devices,
             ids,
             now,
+            text: "Hi Ali bin Abu, buy it today".to_owned(),
+            tells_ids: false,
         }
     }
 
@@ -96,7 +102,7 @@ impl Sender {
                 message_id: lane.heads.first().expect("every lane has a backlog").id,
                 attempt_id,
                 transport_message_id: TransportMessageId::from_attempt(attempt_id),
-                text: "Hi Ali bin Abu, buy it today".to_owned(),
+                text: self.text.clone(),
                 greeting: None,
                 attempted_at: self.now,
                 again: false,
@@ -121,7 +127,7 @@ impl Sender {
             message_id: item.message_id,
             attempt_id: item.attempt_id,
             verdict: Verdict::Sent {
-                provider_id: None,
+                provider_id: self.tells_ids.then(|| item.transport_message_id.clone()),
                 delivery: None,
             },
             detail: None,
