@@ -138,7 +138,9 @@ async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
         for table in &tables {
             if let Some(columns) = common_columns(&mut connection, table, [full.name(), name]).await {
                 let full = full.name();
-                let sql = format!("INSERT INTO {name}.{table} ({columns}) SELECT {columns} FROM {full}.{table}");
+                let sql = format!(
+                    "INSERT INTO {name}.{table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {full}.{table}"
+                );
                 sqlx::raw_sql(AssertSqlSafe(sql))
                     .execute(&mut connection)
                     .await
