@@ -20,7 +20,7 @@ SELECT attempt_id, id, device_id, 1, 'Hi Ali bin Abu, buy it today', settled_at 
 
 INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, device_id, from_pool,
     override_suppression, due_at, expires_at, state, created_at)
-SELECT id_at(:now, n), user_id, 1, scope_id, 2, gen_random_uuid(), 0, gen_random_uuid(), '+6013' || lpad((n % 10000000)::text, 7, '0'),
+SELECT id_at(:now, n + 1000000000), user_id, 1, scope_id, 2, gen_random_uuid(), 0, gen_random_uuid(), '+6013' || lpad((n % 10000000)::text, 7, '0'),
     md5('person' || n % 1000000)::uuid, '', device_id, false, false, :now, :now + 604800000, 1, :now
 FROM (
     SELECT n, d.user_id, ':campaign'::uuid AS scope_id, d.ids[1 + (n + n / cardinality(d.ids)) % cardinality(d.ids)] AS device_id
