@@ -33,8 +33,9 @@ pub(crate) const MESSAGES: &str =
 /// `begin`: the gate, the write-ahead mark and the attempt at once, for first attempts that nothing at all stands against.
 /// Message, device, campaign, enrolment, sequence and suppression by their unique indexes; what else the device is
 /// sending by `messages_sending`, steps that are sent again by `messages_resent`. The nought keeps Postgres from looking for
-/// the message in the indexes of its state. What has to be true is asked for as a value where it could be an EXISTS under an OR:
-/// Postgres may read everything that would satisfy such a one into a hash table.
+/// the message in the indexes of its state. What has to be true is asked for as a value and not by EXISTS: Postgres may
+/// read everything that would satisfy such a one into a hash table, or join it from end to end to every message because it
+/// was hardly there when Postgres looked last.
 pub(crate) const BEGIN: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[],
@@ -45,11 +46,12 @@ pub(crate) const BEGIN: &str = "
         WHERE m.id = i.message_id AND m.state + 0 = 1 AND m.attempt_id IS NULL AND m.user_id = i.user_id
             AND m.device_id = i.device_id
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
-            AND EXISTS (
-                SELECT 1 FROM devices d WHERE d.id = i.device_id AND d.user_id = i.user_id AND d.epoch = i.epoch
-                    AND d.owner = $1 AND d.deleted_at IS NULL AND d.hold_reason IS NULL
+            AND (
+                SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 AND d.deleted_at IS NULL
+                    AND d.hold_reason IS NULL
+                FROM devices d WHERE d.id = i.device_id
             )
-            AND NOT EXISTS (SELECT 1 FROM messages s WHERE s.device_id = i.device_id AND s.state = 3)
+            AND (SELECT s.id FROM messages s WHERE s.device_id = i.device_id AND s.state = 3) IS NULL
             AND (
                 m.campaign_id IS NULL
                 OR (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id) = 3
@@ -63,7 +65,7 @@ pub(crate) const BEGIN: &str = "
                     WHERE r.enrolment_id = m.enrolment_id AND r.state < 5 AND r.scope_kind = 2 AND r.round > 0 AND r.id <> m.id
                 )
             )
-            AND NOT EXISTS (SELECT 1 FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person)
+            AND (SELECT l.reason FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person) IS NULL
         RETURNING m.id, i.attempt_id, i.device_id, i.epoch, i.ours, i.text, i.greeting, i.attempted_at
     ), logged AS (
         INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)

@@ -66,10 +66,12 @@ pub(crate) const LATER_BEGUN: &str = "
 pub(crate) const MARK: &str = "
     UPDATE enrolments SET marked_at = v.at FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS v (id, step_id, at)
     WHERE enrolments.id = v.id AND enrolments.step_id = v.step_id AND enrolments.state = 1";
-/// The messages of enrolments that wait, by `messages_held_flows`.
+/// The messages of enrolments that wait, by `messages_held_flows`; OFFSET makes Postgres look for each enrolment.
 pub(crate) const HELD: &str = live!(
-    "FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.enrolment_id = j.value
-    WHERE m.state = 2 AND m.scope_kind = 2 ORDER BY m.id"
+    "FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
+    CROSS JOIN LATERAL (
+        SELECT x.* FROM messages x WHERE x.enrolment_id = j.value AND x.state = 2 AND x.scope_kind = 2 OFFSET 0
+    ) AS m ORDER BY m.id"
 );
 /// The messages of enrolments that end with them, by `messages_flow`.
 pub(crate) const STOPPED: &str = live!(

@@ -61,7 +61,7 @@ pub(crate) const USERS_OF: &str = "SELECT DISTINCT user_id FROM devices WHERE id
 pub(crate) const RELEASABLE: &str = "
     SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
     WHERE d.owner = $3 AND d.epoch = j.epoch
-        AND NOT EXISTS (SELECT 1 FROM messages m WHERE m.device_id = d.id AND m.state = 3)
+        AND (SELECT m.id FROM messages m WHERE m.device_id = d.id AND m.state = 3) IS NULL
     ORDER BY j.key";
 /// `plan_lease`: the first one stays. By the primary key.
 pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, $1) ON CONFLICT DO NOTHING";

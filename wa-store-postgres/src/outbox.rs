@@ -65,17 +65,20 @@ pub(crate) const CHOSEN: &str = "
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.id = j.value
         LEFT JOIN leads l ON l.id = m.lead_id AND l.user_id = m.user_id
     WHERE m.state = 1";
-/// `sending`: by `devices_owner` and `messages_sending`.
+/// `sending`: by `devices_owner` and `messages_sending`; OFFSET makes Postgres look for each device, where it would else go through
+/// all that was being sent for each, as long as it knows of little.
 pub(crate) const SENDING: &str = "
     SELECT m.user_id, m.device_id, m.epoch, m.id, m.attempt_id
     FROM devices d
-    JOIN messages m ON m.device_id = d.id AND m.state = 3
+    CROSS JOIN LATERAL (SELECT x.* FROM messages x WHERE x.device_id = d.id AND x.state = 3 OFFSET 0) AS m
     WHERE d.owner = $1 ORDER BY m.id LIMIT 10000";
 /// `doubts`: by `devices_owner` and `messages_doubt`; those of paused scopes wait.
 pub(crate) const DOUBTS: &str = concat!(
     message!(
         "FROM devices d
-        JOIN messages m ON m.device_id = d.id AND m.state = 4 AND m.next_check_at <= $2
+        CROSS JOIN LATERAL (
+            SELECT x.* FROM messages x WHERE x.device_id = d.id AND x.state = 4 AND x.next_check_at <= $2 OFFSET 0
+        ) AS m
         LEFT JOIN attempts a ON a.id = m.attempt_id
         WHERE d.owner = $1
             AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), true)

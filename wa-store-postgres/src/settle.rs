@@ -43,9 +43,8 @@ pub(crate) const SENT: &str = "
             ))
             AND m.delivery IS NULL AND m.held_at IS NULL AND m.doubt_since_at IS NULL
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
-            AND EXISTS (
-                SELECT 1 FROM devices d
-                WHERE d.id = i.device_id AND d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1
+            AND (
+                SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 FROM devices d WHERE d.id = i.device_id
             )
         RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id, i.attempt_id, i.provider_id
     ), counted AS (
@@ -65,10 +64,11 @@ pub(crate) const PROVIDER_IDS: &str = "
     UPDATE attempts SET provider_id = CASE WHEN v.learn THEN coalesce(attempts.provider_id, v.provider_id) ELSE v.provider_id END
     FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS v (id, provider_id, learn) WHERE attempts.id = v.id";
 
-/// `fence`, `leave`: what devices are sending, by `messages_sending`.
+/// `fence`, `leave`: what devices are sending, by `messages_sending`; OFFSET makes Postgres look for each device.
 pub(crate) const SENDING_ON: &str = live!(
     ", (SELECT a.attempted_at FROM attempts a WHERE a.id = m.attempt_id)
-    FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.device_id = j.value AND m.state = 3"
+    FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
+    CROSS JOIN LATERAL (SELECT x.* FROM messages x WHERE x.device_id = j.value AND x.state = 3 OFFSET 0) AS m"
 );
 
 /// How a settlement has its users: what moves a sequence on has them alone.
