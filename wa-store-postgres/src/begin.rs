@@ -81,6 +81,16 @@ pub(crate) const AGAIN: &str = "
     UPDATE attempts SET epoch = v.epoch, attempted_at = v.at
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS v (id, epoch, at) WHERE attempts.id = v.id";
 
+/// `begin`: the vendor's ids of attempts that are not the newest any more go with them. By the primary keys.
+pub(crate) const SET_ASIDE: &str = "
+    WITH v AS MATERIALIZED (
+        SELECT m.id, m.provider_id, m.attempt_id FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.id = j.value
+        WHERE m.provider_id IS NOT NULL
+    ), kept AS (
+        UPDATE attempts SET provider_id = v.provider_id FROM v WHERE attempts.id = v.attempt_id
+    )
+    UPDATE messages SET provider_id = NULL FROM v WHERE messages.id = v.id";
+
 /// `begin`: the attempts.
 pub(crate) static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     insert(
@@ -317,6 +327,11 @@ impl<'a> Gate<'a> {
     }
 
     async fn write(self, connection: &mut PgConnection) -> Done<()> {
+        let tried = self.attempts.iter().filter(|(_, earlier)| earlier.is_some());
+        run_over(connection, SET_ASIDE, tried, |row, (item, _)| {
+            row.bind(&item.message_id)
+        })
+        .await?;
         let mut tallies = Tallies::default();
         self.moved.write(connection, &mut tallies).await?;
         tallies.write(connection).await?;

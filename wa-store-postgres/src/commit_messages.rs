@@ -50,8 +50,9 @@ pub(crate) static INSERT: LazyLock<String> = LazyLock::new(|| {
         "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, supersedes, superseded, lead_id,
             phone, person, name, custom, device_id, from_pool, content, override_suppression, due_at, delay, expires_at,
             held_at, state, reason, detail, refusal_count, delivery, delivery_at, settled_at, created_at, attempt_id, epoch,
-            doubt_since_at, doubt_cause, next_check_at, not_found_count, resend_count, enrolment_id, step_id, steps_version)",
-        "uuiuiuiubututtubtbitiiiitiiiiiuiitiiiuui",
+            doubt_since_at, doubt_cause, next_check_at, not_found_count, resend_count, enrolment_id, step_id, steps_version,
+            provider_id)",
+        "uuiuiuiubututtubtbitiiiitiiiiiuiitiiiuuit",
         "",
     )
 });
@@ -68,9 +69,8 @@ static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
 /// `InsertMessages`: the attempts of those that come with one, as when rows move from another store.
 static INSERT_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     insert(
-        "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, provider_id, text, greeting,
-            attempted_at)",
-        "uuuitttti",
+        "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)",
+        "uuuittti",
         "",
     )
 });
@@ -103,11 +103,11 @@ pub(crate) const BY_OURS: &str = live!(
     WHERE a.transport_message_id = $1 AND a.device_id = $2 AND a.transport_message_id IS NOT NULL
     ORDER BY m.id DESC LIMIT 1"
 );
-/// `Receipt` by the vendor's id, by `attempts_provider`.
+/// `Receipt` by the vendor's id, by `messages_provider`.
 pub(crate) const BY_PROVIDER: &str = live!(
-    "FROM attempts a
-    JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
-    WHERE a.provider_id = $1 AND a.device_id = $2 AND a.provider_id IS NOT NULL ORDER BY m.id DESC LIMIT 1"
+    "FROM messages m
+    JOIN attempts a ON a.id = m.attempt_id AND a.device_id = $2
+    WHERE m.provider_id = $1 ORDER BY m.id DESC LIMIT 1"
 );
 /// `Receipt` by recipient, `Replied`: the newest sent message of a device to a number, by `messages_sent_to`.
 pub(crate) const SENT_TO: &str = live!(
@@ -426,6 +426,12 @@ fn bind(row: Gathered, m: &Message) -> Gathered {
         .bind(m.flow.as_ref().map(|flow| &flow.enrolment_id))
         .bind(m.flow.as_ref().map(|flow| &flow.step_id))
         .bind(m.flow.as_ref().map(|flow| flow.steps_version))
+        .bind(
+            m.attempt
+                .as_ref()
+                .and_then(|attempt| attempt.provider_id.as_ref())
+                .map(|id| id.as_str().to_owned()),
+        )
 }
 
 fn counted(m: &Message) -> Counted {
@@ -462,7 +468,6 @@ async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) ->
                 .bind(&attempt.device_id)
                 .bind(attempt.epoch.0)
                 .bind(kept_ours(attempt.id, &attempt.transport_message_id))
-                .bind(attempt.provider_id.as_ref().map(|id| id.as_str().to_owned()))
                 .bind(attempt.text.clone())
                 .bind(attempt.greeting.clone())
                 .bind(attempt.attempted_at.as_millis())

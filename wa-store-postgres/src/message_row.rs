@@ -19,7 +19,7 @@ macro_rules! message {
             "SELECT m.id, m.user_id, m.scope_kind, m.scope_id, m.key, m.round, m.supersedes, m.superseded, m.lead_id,
                 m.phone, m.person, m.name, m.custom, m.device_id, m.from_pool, m.content, m.override_suppression,
                 m.due_at, m.delay, m.expires_at, m.held_at, m.state, m.reason, m.detail, m.refusal_count,
-                a.id, a.transport_message_id, a.provider_id, a.device_id, a.epoch, a.text, a.greeting, a.attempted_at,
+                a.id, a.transport_message_id, m.provider_id, a.device_id, a.epoch, a.text, a.greeting, a.attempted_at,
                 m.doubt_since_at, m.doubt_cause, m.next_check_at, m.not_found_count, m.resend_count,
                 m.delivery, m.delivery_at, m.settled_at, m.created_at, m.enrolment_id, m.step_id, m.steps_version ",
             $from

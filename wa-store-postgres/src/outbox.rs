@@ -177,12 +177,16 @@ pub(crate) const NEWEST_OF_LEADS: &str = message!(
 /// `attempts`, by the primary keys: each names the one before it. Oldest first.
 pub(crate) const ATTEMPTS: &str = "
     WITH RECURSIVE a AS (
-        SELECT newest.* FROM messages m JOIN attempts newest ON newest.id = m.attempt_id WHERE m.id = $1
+        SELECT newest.id, newest.transport_message_id, m.provider_id, newest.device_id, newest.epoch, newest.text,
+            newest.greeting, newest.attempted_at, newest.earlier_id
+        FROM messages m JOIN attempts newest ON newest.id = m.attempt_id WHERE m.id = $1
         UNION ALL
-        SELECT earlier.* FROM a JOIN attempts earlier ON earlier.id = a.earlier_id
+        SELECT earlier.id, earlier.transport_message_id, earlier.provider_id, earlier.device_id, earlier.epoch, earlier.text,
+            earlier.greeting, earlier.attempted_at, earlier.earlier_id
+        FROM a JOIN attempts earlier ON earlier.id = a.earlier_id
     )
-    SELECT a.id, a.transport_message_id, a.provider_id, a.device_id, a.epoch, a.text, a.greeting, a.attempted_at
-    FROM a ORDER BY a.attempted_at, a.id";
+    SELECT id, transport_message_id, provider_id, device_id, epoch, text, greeting, attempted_at
+    FROM a ORDER BY attempted_at, id";
 /// `numbers`, by the primary key of tallies; the pool comes first.
 pub(crate) const NUMBERS: &str = "
     SELECT device_id, done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied

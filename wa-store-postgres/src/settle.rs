@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::postgres::PgConnection;
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::message::{InDoubt, Message, MessageState, Reason};
-use wa_core::id::{AttemptId, DeviceId, MessageId};
+use wa_core::id::{DeviceId, MessageId};
 use wa_core::store::{Advance, Outcome, Settle, Settled, Verdict};
 use wa_core::time::Timestamp;
 use wa_core::transport::TransportMessageId;
@@ -27,14 +27,15 @@ pub(crate) const MESSAGES: &str = live!(
 );
 
 /// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule, with their numbers and the
-/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices, tallies and attempts by their primary keys; the nought keeps Postgres from looking for the message
+/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices and tallies by their primary keys; the nought keeps Postgres from looking for the message
 /// in the index of its state.
 pub(crate) const SENT: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
             AS i (message_id, attempt_id, user_id, device_id, epoch, detail, provider_id)
     ), sent AS (
-        UPDATE messages m SET state = 5, settled_at = $2, reason = NULL, detail = i.detail
+        UPDATE messages m SET state = 5, settled_at = $2, reason = NULL, detail = i.detail,
+            provider_id = coalesce(i.provider_id, m.provider_id)
         FROM i
         WHERE m.id = i.message_id AND m.state + 0 = 3 AND m.attempt_id = i.attempt_id AND m.user_id = i.user_id
             AND m.device_id = i.device_id AND NOT m.superseded AND m.enrolment_id IS NULL
@@ -46,7 +47,7 @@ pub(crate) const SENT: &str = "
             AND (
                 SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 FROM devices d WHERE d.id = i.device_id
             )
-        RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id, i.attempt_id, i.provider_id
+        RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id
     ), counted AS (
         UPDATE tallies t SET done = t.done + n.n, remaining = t.remaining - n.n
         FROM (
@@ -54,15 +55,13 @@ pub(crate) const SENT: &str = "
             GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
         ) AS n
         WHERE t.user_id = n.user_id AND t.scope_kind = n.scope_kind AND t.scope_id = n.scope_id AND t.device_id = n.device_id
-    ), known AS (
-        UPDATE attempts a SET provider_id = s.provider_id FROM sent s WHERE a.id = s.attempt_id AND s.provider_id IS NOT NULL
     )
     SELECT id FROM sent";
 
-/// `settle`: the vendor's ids of attempts; a first one stays where the outcome was recorded before. By the primary key.
+/// `settle`: the vendor's ids of messages; a first one stays where the outcome was recorded before. By the primary key.
 pub(crate) const PROVIDER_IDS: &str = "
-    UPDATE attempts SET provider_id = CASE WHEN v.learn THEN coalesce(attempts.provider_id, v.provider_id) ELSE v.provider_id END
-    FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS v (id, provider_id, learn) WHERE attempts.id = v.id";
+    UPDATE messages SET provider_id = CASE WHEN v.learn THEN coalesce(messages.provider_id, v.provider_id) ELSE v.provider_id END
+    FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS v (id, provider_id, learn) WHERE messages.id = v.id";
 
 /// `fence`, `leave`: what devices are sending, by `messages_sending`; OFFSET makes Postgres look for each device.
 pub(crate) const SENDING_ON: &str = live!(
@@ -206,7 +205,7 @@ fn follows(live: &Live, advance: &Advance) -> bool {
 struct Facts {
     moved: Batch,
     /// Whether each is only taken where none is known.
-    provider_ids: Vec<(AttemptId, TransportMessageId, bool)>,
+    provider_ids: Vec<(MessageId, TransportMessageId, bool)>,
 }
 
 impl Facts {
@@ -241,7 +240,7 @@ impl Facts {
             provider_id: Some(id), ..
         } = &outcome.verdict
         {
-            self.provider_ids.push((outcome.attempt_id, id.clone(), false));
+            self.provider_ids.push((outcome.message_id, id.clone(), false));
         }
     }
 
@@ -305,7 +304,7 @@ impl Facts {
             return Ok(());
         };
         if let Some(id) = provider_id {
-            self.provider_ids.push((outcome.attempt_id, id.clone(), true));
+            self.provider_ids.push((outcome.message_id, id.clone(), true));
         }
         if delivery.is_some_and(|next| Delivery::advances(live.delivery, next)) {
             self.moved.change(live, |live| deliver(live, *delivery, now))?;
@@ -318,7 +317,7 @@ impl Facts {
             connection,
             PROVIDER_IDS,
             &self.provider_ids,
-            |row, (attempt, id, learn)| row.bind(attempt).bind(id.as_str().to_owned()).bind(*learn),
+            |row, (message, id, learn)| row.bind(message).bind(id.as_str().to_owned()).bind(*learn),
         )
         .await?;
         let mut tallies = Tallies::default();

@@ -14,7 +14,7 @@ const MESSAGES: usize = 1_000;
 
 /// Bytes per message: enqueue, begin with a text of 200 bytes, settle with the vendor's id, all indexes included and images of
 /// whole pages left out.
-const WAL_MAX: i64 = 4_600;
+const WAL_MAX: i64 = 4_200;
 
 async fn written(connection: &mut sqlx::PgConnection) -> i64 {
     let sql = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint";
