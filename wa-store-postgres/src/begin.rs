@@ -81,11 +81,12 @@ pub(crate) const AGAIN: &str = "
     UPDATE attempts SET epoch = v.epoch, attempted_at = v.at
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS v (id, epoch, at) WHERE attempts.id = v.id";
 
-/// `begin`: the vendor's ids of attempts that are not the newest any more go with them. By the primary keys.
+/// `begin`: the vendor's ids of attempts that are not the newest any more go with them. By the primary keys; coalesce keeps Postgres
+/// from going through all messages that have such an id.
 pub(crate) const SET_ASIDE: &str = "
     WITH v AS MATERIALIZED (
         SELECT m.id, m.provider_id, m.attempt_id FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.id = j.value
-        WHERE m.provider_id IS NOT NULL
+        WHERE coalesce(m.provider_id, '') <> ''
     ), kept AS (
         UPDATE attempts SET provider_id = v.provider_id FROM v WHERE attempts.id = v.attempt_id
     )
