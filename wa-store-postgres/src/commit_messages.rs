@@ -30,9 +30,11 @@ use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
 use crate::{enrolments, flows};
 
-/// `InsertMessages`: keys that are known, by the unique index of keys.
+/// `InsertMessages`: keys that are known, by the unique index of keys; OFFSET makes Postgres look for each key, where it would else
+/// go through all messages for each as long as it thinks that there are none.
 pub(crate) const KNOWN: &str = "
-    SELECT m.key, m.id, m.user_id FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.key = j.value";
+    SELECT m.key, m.id, m.user_id FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
+    CROSS JOIN LATERAL (SELECT x.key, x.id, x.user_id FROM messages x WHERE x.key = j.value OFFSET 0) AS m";
 /// `InsertMessages`: campaigns with their users, by their ids.
 pub(crate) const CAMPAIGNS: &str = "
     SELECT c.id, c.user_id, c.status FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN campaigns c ON c.id = j.value";
