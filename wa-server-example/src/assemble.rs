@@ -101,16 +101,18 @@ impl Ports {
         if let Some(shared) = &shared {
             clock = SharedClock::start(shared.clone(), clock).await?;
         }
+        let mut transports = transports(settings)?;
+        transports.push(crate::web::transport(&settings.web, store.clone(), Arc::clone(&clock))?);
         Ok(Self {
             store,
             shared,
             clock,
-            transports: transports(settings)?,
+            transports,
         })
     }
 }
 
-/// The transports that there are.
+/// The transports that need no store: those of the gateways.
 ///
 /// # Errors
 /// A setting cannot be used.

@@ -16,6 +16,7 @@ pub mod layers;
 pub mod lead_webhook;
 pub mod leads;
 pub mod limit;
+pub mod linking;
 pub mod messages;
 pub mod metrics;
 pub mod openapi;

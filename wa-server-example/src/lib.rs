@@ -19,3 +19,4 @@ mod metered;
 pub mod password;
 pub mod settings;
 pub mod tls;
+mod web;

@@ -21,6 +21,8 @@ use wa_core::simulation::forecast::ForecastOptions;
 pub use args::SettingArgs;
 pub use source::Source;
 
+pub use crate::web::WebSettings;
+
 /// A database on Postgres.
 #[derive(Clone, Debug)]
 pub struct PostgresDatabase {
@@ -136,6 +138,8 @@ pub struct Settings {
     pub stop_timeout: Duration,
     /// `CLOCK_OFFSET_S`
     pub clock_offset_s: i64,
+    /// What is set of WhatsApp Web.
+    pub web: WebSettings,
     /// What the engine is configured with.
     pub engine: EngineConfig,
     /// Settings that are set and that nothing uses yet.
@@ -249,6 +253,18 @@ impl Settings {
             forecast_recipients_max: read.number("FORECAST_RECIPIENTS_MAX", 1..=ForecastOptions::RECIPIENTS_LIMIT),
             forecast_timeout: read.duration("FORECAST_TIMEOUT"),
             stop_timeout: read.duration("STOP_TIMEOUT"),
+            web: WebSettings {
+                session_key: read.optional("WHATSAPP_SESSION_KEY").map(SecretString::from),
+                version: read.optional("WHATSAPP_WEB_VERSION").and_then(|text| {
+                    let version = crate::web::version(&text);
+                    if version.is_none() {
+                        read.problem("WHATSAPP_WEB_VERSION must be three numbers, such as 2.3000.1020304050");
+                    }
+                    version
+                }),
+                system: read.text("APP_OS"),
+                check_numbers: read.flag("WHATSAPP_ACCOUNT_VALIDATION"),
+            },
             engine,
             unused: table::NOT_YET_USED
                 .into_iter()

@@ -41,6 +41,11 @@ impl Transports {
         self.0.get(platform)
     }
 
+    /// All of them, by platform.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&Platform, &Arc<dyn Transport>)> {
+        self.0.iter()
+    }
+
     /// The platforms that can be used.
     pub fn platforms(&self) -> impl Iterator<Item = &Platform> {
         self.0.keys()

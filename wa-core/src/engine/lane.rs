@@ -47,6 +47,8 @@ pub(crate) struct Lane {
     /// Which sends share a limit: platform and gateway host.
     pub(crate) host: Arc<str>,
     pub(crate) may_send: bool,
+    /// Deleted: only what is left of it is wound up.
+    pub(crate) deleted: bool,
     pub(crate) on_doubt: OnDoubt,
     pub(crate) delay: Option<DelayRange>,
     pub(crate) caps: Option<Caps>,
@@ -102,6 +104,7 @@ impl Lane {
             self.host = host;
         }
         self.may_send = can_carry && device.may_send();
+        self.deleted = device.deleted_at.is_some();
         self.on_doubt = device.on_doubt;
         self.delay = device.delay;
         self.caps = device.caps;

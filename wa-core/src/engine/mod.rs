@@ -8,6 +8,8 @@ mod early_receipts;
 mod enrolling;
 mod flow;
 pub mod handle;
+#[cfg(test)]
+mod hosting_tests;
 mod lane;
 mod node;
 mod planning;

@@ -14,6 +14,7 @@ use super::askable::Askable;
 use super::core::Core;
 use super::dispatch::{Dispatch, Finished, GRACE, Ticket};
 use super::flow::{FlowSource, StepsCache};
+use super::handle::Inlet;
 use super::lane::{Again, Lane, LanePhase, LaneStatus, host_of};
 use super::render::{ContentCache, ParsedCampaign, Ready, RenderContext, ready};
 use super::timers::LaneTimers;
@@ -35,7 +36,8 @@ use crate::store::{
 };
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::{
-    MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportMessageId,
+    HostedDevice, MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportDevice,
+    TransportMessageId,
 };
 
 /// How long the history of a lane reaches back: a day and one bucket of it.
@@ -245,6 +247,11 @@ impl Engine {
             .join(incarnation, &engine.core.config.node_name, now)
             .await?;
         engine.extend_lease(started);
+        for (_, transport) in engine.core.transports.all() {
+            if let Some(linkable) = transport.as_linkable() {
+                linkable.deliver_to(Arc::new(Inlet::of(&engine.core)));
+            }
+        }
         match engine.core.store.fence_the_dead(incarnation, now).await {
             Ok(_) => {}
             Err(error) if error.kind == StoreErrorKind::Unsupported => {}
@@ -286,6 +293,41 @@ impl Engine {
         state.lanes.clear();
         state.leaving.clear();
         state.timers = LaneTimers::new();
+        drop(state);
+        self.tell_hosts();
+    }
+
+    /// Tells the transports that keep connections which devices this node owns.
+    fn tell_hosts(&self) {
+        for (platform, transport) in self.core.transports.all() {
+            let Some(linkable) = transport.as_linkable() else {
+                continue;
+            };
+            let state = self.state();
+            let lanes = state.lanes.values();
+            let hosted = lanes
+                .filter(|lane| lane.device.platform == *platform)
+                .map(|lane| HostedDevice {
+                    device: Arc::clone(&lane.device),
+                    epoch: lane.epoch,
+                    deleted: lane.deleted,
+                })
+                .collect();
+            drop(state);
+            linkable.host(self.incarnation, hosted);
+        }
+    }
+
+    /// Closes the connections of devices that are about to be given back, so that the next owner finds their sessions whole.
+    async fn close_connections(&self, devices: Vec<Arc<TransportDevice>>) {
+        let timeout = self.core.config.send_timeout;
+        let closing = devices.into_iter().map(|device| async move {
+            let transport = self.core.transports.get(&device.platform);
+            if let Some(linkable) = transport.and_then(|transport| transport.as_linkable()) {
+                linkable.close(&SendContext { device, timeout }).await;
+            }
+        });
+        self.core.within(timeout, futures::future::join_all(closing)).await;
     }
 
     /// Whether this node lost its lease and must start anew.
@@ -441,7 +483,7 @@ impl Engine {
     /// # Errors
     /// The store did not answer: what it did not take is read again with the settings of all devices.
     pub(crate) async fn let_go(&self) -> Result<usize, StoreError> {
-        let drained: Vec<_> = {
+        let (drained, devices): (Vec<_>, Vec<_>) = {
             let mut state = self.state();
             let State {
                 lanes, leaving, timers, ..
@@ -449,18 +491,19 @@ impl Engine {
             let drained = leaving.iter().filter_map(|id| Some((*id, lanes.get(id)?)));
             let drained: Vec<_> = drained
                 .filter(|(_, lane)| lane.phase == LanePhase::Idle)
-                .map(|(id, lane)| (id, lane.epoch))
+                .map(|(id, lane)| ((id, lane.epoch), Arc::clone(&lane.device)))
                 .collect();
-            for (id, _) in &drained {
+            for ((id, _), _) in &drained {
                 leaving.remove(id);
                 lanes.remove(id);
                 timers.remove(*id);
             }
-            drained
+            drained.into_iter().unzip()
         };
         if drained.is_empty() {
             return Ok(0);
         }
+        self.close_connections(devices).await;
         let released = self
             .core
             .store
@@ -485,6 +528,7 @@ impl Engine {
             // By value: what a chunk leaves free is there for the lanes of the next.
             let chunk: Vec<OwnedDevice> = devices.by_ref().take(1_000).collect();
             if chunk.is_empty() {
+                self.tell_hosts();
                 return Ok(());
             }
             let ids: Vec<_> = chunk.iter().map(|owned| owned.device.id).collect();
@@ -514,6 +558,7 @@ impl Engine {
                     version: device.version,
                     host,
                     may_send: self.can_carry(device) && device.may_send(),
+                    deleted: device.deleted_at.is_some(),
                     on_doubt: device.on_doubt,
                     delay: device.delay,
                     caps: device.caps,
@@ -1476,6 +1521,13 @@ impl Engine {
     /// The store did not answer; other nodes take over when the lease ends.
     pub async fn leave(&self) -> Result<(), StoreError> {
         self.lease_until.store(0, Ordering::Release);
+        let devices = self
+            .state()
+            .lanes
+            .values()
+            .map(|lane| Arc::clone(&lane.device))
+            .collect();
+        self.close_connections(devices).await;
         self.core.store.leave(self.incarnation, self.core.now()).await?;
         self.fall();
         Ok(())

@@ -1,14 +1,16 @@
 //! Optional abilities of a transport, found through its `as_…` methods.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::error::SendError;
-use super::event::TransportEvent;
+use super::event::{TransportEvent, TransportSink};
 use super::message::{SendContext, TransportDevice, TransportMessageId};
 use crate::domain::delivery::Delivery;
-use crate::domain::device::LinkState;
+use crate::domain::device::{Epoch, LinkState};
 use crate::domain::phone::Phone;
-use crate::id::AttemptId;
+use crate::id::{AttemptId, Incarnation};
 use crate::time::Timestamp;
 
 /// Which attempt is asked about.
@@ -81,9 +83,30 @@ pub enum LinkStep {
     State(LinkState),
 }
 
-/// Links, refreshes and logs out devices.
+/// A device that this node owns, for a transport that keeps connections.
+#[derive(Debug, Clone)]
+pub struct HostedDevice {
+    /// The device.
+    pub device: Arc<TransportDevice>,
+    /// Its epoch: what names it in every write of the owner.
+    pub epoch: Epoch,
+    /// It was deleted: its link is removed and its session wiped.
+    pub deleted: bool,
+}
+
+/// Links, refreshes and logs out devices, and keeps them connected while this node owns them.
 #[async_trait]
 pub trait Linkable: Send + Sync {
+    /// Says which devices of the platform this node owns now, all of them. It is said again after every change and from time
+    /// to time; without devices when the node has lost its lease.
+    ///
+    /// To ensure correctness: returns at once. The connection of a device that is not named any more, or at another epoch, is
+    /// cut at once and writes nothing more. A device that has a session is connected.
+    fn host(&self, node: Incarnation, devices: Vec<HostedDevice>);
+
+    /// Says where its events go; the engine does when it starts, before it names devices. Only the first call counts.
+    fn deliver_to(&self, sink: Arc<dyn TransportSink>);
+
     /// Starts to link the device; with a phone number by pair code, else by QR. Further steps arrive as events.
     ///
     /// # Errors

@@ -29,8 +29,8 @@ pub use self::capabilities::{Capabilities, DoubtPolicy, MediaLimit};
 pub use self::error::{Doubt, MaybeSentCause, NotSentKind, Refusal, RestrictionScope, SendError};
 pub use self::event::{InboundMessage, MessageRef, TransportEvent, TransportSink};
 pub use self::faces::{
-    LinkStep, Linkable, NumberCheck, NumberChecker, Probe, ProbeReport, Reconcilable, ReconcileQuery, Reconciled,
-    Webhook, WebhookError, WebhookRequest,
+    HostedDevice, LinkStep, Linkable, NumberCheck, NumberChecker, Probe, ProbeReport, Reconcilable, ReconcileQuery,
+    Reconciled, Webhook, WebhookError, WebhookRequest,
 };
 pub use self::message::{
     OutgoingMedia, OutgoingMessage, SendContext, SendReceipt, TransportDevice, TransportMessageId,

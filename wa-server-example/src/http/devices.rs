@@ -430,7 +430,7 @@ impl CommandView {
 }
 
 /// Asks, and waits a little for the answer.
-async fn ask(caller: &Caller, id: DeviceId, request: DeviceRequest) -> ApiResult<CommandView> {
+pub(super) async fn ask(caller: &Caller, id: DeviceId, request: DeviceRequest) -> ApiResult<CommandView> {
     let mut command = caller.handle.ask_device(&caller.scope, id, &request).await?;
     let until = caller.clock.monotonic() + ANSWER_WAIT;
     while command.answer == DeviceAnswer::Waiting && caller.clock.monotonic() < until {

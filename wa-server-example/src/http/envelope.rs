@@ -74,6 +74,16 @@ impl<T: Serialize> Reply<T> {
         }
     }
 
+    /// The same with other results.
+    pub fn map<U: Serialize>(self, results: impl FnOnce(T) -> U) -> Reply<U> {
+        Reply {
+            status: self.status,
+            code: self.code,
+            message: self.message,
+            results: results(self.results),
+        }
+    }
+
     /// The same with another code.
     #[must_use]
     pub fn code(self, code: &'static str) -> Self {

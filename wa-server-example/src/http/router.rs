@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::extract::Locked;
 use super::{
-    auth, campaigns, devices, forecasts, gateway_hooks, health, history, imports, layers, lead_webhook, leads,
+    auth, campaigns, devices, forecasts, gateway_hooks, health, history, imports, layers, lead_webhook, leads, linking,
     messages, metrics, openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
 };
 use crate::app::App;
@@ -22,6 +22,7 @@ pub(super) fn table() -> OpenApiRouter<Locked> {
         .merge(auth::routes())
         .merge(users::routes())
         .merge(devices::routes())
+        .merge(linking::routes())
         .merge(leads::routes())
         .merge(history::routes())
         .merge(imports::routes())

@@ -59,10 +59,8 @@ pub(super) fn flag(name: &str) -> String {
 }
 
 /// Settings that are accepted because installations have them, and that nothing uses yet.
-pub const NOT_YET_USED: [&str; 5] = [
-    "APP_OS",
+pub const NOT_YET_USED: [&str; 3] = [
     "WHATSAPP_CHAT_STORAGE",
-    "WHATSAPP_ACCOUNT_VALIDATION",
     "WHATSAPP_AUTO_REPLY",
     "WHATSAPP_WEBHOOK",
 ];
@@ -117,9 +115,11 @@ pub const TABLE: &[Entry] = &[
     entry("ERROR_RATE_PERCENT", "20", "Share of failed and unknown messages from which a campaign or device pauses itself, in percent; 0 for never."),
     entry("ERROR_RATE_WINDOW", "50", "How many of the newest settled messages the error rate looks at."),
     entry("EVENTS_KEPT_FOR", "7d", "How long events are kept."),
-    entry("APP_OS", "", "Accepted, not used yet: name that a linked phone shows for this client."),
+    entry("WHATSAPP_SESSION_KEY", "", "Key by which sessions of WhatsApp Web are encrypted in the database: 32 bytes in base64; they are kept as they are when it is not set.").secret(),
+    entry("WHATSAPP_WEB_VERSION", "", "Version of WhatsApp Web as which devices connect, such as 2.3000.1020304050; WhatsApp is asked for it once a day when it is not set."),
+    entry("APP_OS", "Windows", "System that a linked phone shows for this client; a real one, else pair codes are refused."),
     entry("WHATSAPP_CHAT_STORAGE", "", "Accepted, not used yet: whether chats are kept."),
-    entry("WHATSAPP_ACCOUNT_VALIDATION", "", "Accepted, not used yet: whether numbers are checked before the first message."),
+    entry("WHATSAPP_ACCOUNT_VALIDATION", "true", "Whether devices of WhatsApp Web check a number before the first message to it."),
     entry("WHATSAPP_AUTO_REPLY", "", "Accepted, not used yet: text that answers messages."),
     entry("WHATSAPP_WEBHOOK", "", "Accepted, not used yet: address that events are sent to."),
     entry("WHATSAPP_WEBHOOK_SECRET", "", "Accepted, not used yet: secret that signs them.").secret(),

@@ -42,7 +42,7 @@ fn the_names_in_use_today_are_accepted_and_an_empty_variable_counts_for_nothing(
         "APP_PORT" => Some("8080".to_owned()),
         "PORT" => Some(String::new()),
         "TZ" => Some("Asia/Jakarta".to_owned()),
-        "APP_OS" => Some("Chrome".to_owned()),
+        "WHATSAPP_WEBHOOK" => Some("https://example.com".to_owned()),
         "DASHBOARD_USERNAME" => Some("Boss".to_owned()),
         _ => None,
     };
@@ -50,7 +50,7 @@ fn the_names_in_use_today_are_accepted_and_an_empty_variable_counts_for_nothing(
     let settings = Settings::read(&source).unwrap();
     assert!(matches!(&settings.database, Database::File(path) if path.ends_with("/tmp/x.db")));
     assert_eq!((settings.port, settings.time_zone.name()), (8080, "Asia/Jakarta"));
-    assert_eq!(settings.unused, ["APP_OS"]);
+    assert_eq!(settings.unused, ["WHATSAPP_WEBHOOK"]);
     assert_eq!(settings.first_admin.name, "boss");
 }
 

@@ -1,9 +1,12 @@
 //! Takes what transports report by themselves.
 
+use std::sync::{Arc, Weak};
+
 use async_trait::async_trait;
 
 use super::{Handle, HandleError};
 use crate::domain::access::RequestScope;
+use crate::engine::core::Core;
 use crate::id::{DeviceId, UserId};
 use crate::plan::inbound::{InboundContext, inbound, opting_out};
 use crate::store::{Change, StoreError, StoreErrorKind, WriteClass};
@@ -63,6 +66,24 @@ impl TransportSink for Handle {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes events for an engine as long as there is one: transports outlive engines, and must not keep them alive.
+pub(crate) struct Inlet(pub(crate) Weak<Core>);
+
+impl Inlet {
+    pub(crate) fn of(core: &Arc<Core>) -> Self {
+        Self(Arc::downgrade(core))
+    }
+}
+
+#[async_trait]
+impl TransportSink for Inlet {
+    async fn accept(&self, user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError> {
+        let gone = StoreError::new(StoreErrorKind::Unavailable, "accept", "engine");
+        let core = self.0.upgrade().ok_or(gone)?;
+        Handle::new(core).accept(user, device, events).await
     }
 }
 

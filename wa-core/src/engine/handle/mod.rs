@@ -34,6 +34,7 @@ pub use self::devices::{DeviceReport, DeviceRequest, PlatformDraft};
 pub use self::direct::DirectSent;
 pub use self::enrolments::{CONTACTS_MAX, Contact, ContactFilter, EnrolBy, Enrolled, ResendStep, StepResent};
 pub use self::error::HandleError;
+pub(crate) use self::inbound::Inlet;
 pub use self::leads::{LeadCreated, LeadRow, LeadRowChange};
 pub use self::recipients::{MarkAs, RecipientFilter, Resend, Resent};
 pub use self::sequence_numbers::{

@@ -1,0 +1,294 @@
+//! A connection as those who send on it see it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use wa_core::domain::phone::Phone;
+use wa_core::time::{Clock, Timestamp};
+use wa_core::transport::{MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendError, SendReceipt};
+use whatsapp_rust::download::MediaType;
+use whatsapp_rust::media::{ImageOptions, image_message};
+use whatsapp_rust::prelude::{MessageBuilderExt, wa};
+use whatsapp_rust::upload::{UploadOptions, UploadResponse};
+use whatsapp_rust::{Client, SendOptions};
+
+use crate::acks::{Acks, Answer};
+use crate::backend::Backend;
+use crate::options::WebOptions;
+use crate::{error, jid, picture};
+
+/// Most pictures whose uploads one connection remembers.
+const UPLOADS_MAX: usize = 64;
+
+/// Most numbers whose checks one connection remembers without asking the store.
+const NUMBERS_MAX: usize = 10_000;
+
+/// A picture that was uploaded.
+#[derive(Clone)]
+struct Uploaded {
+    upload: UploadResponse,
+    preview: Vec<u8>,
+    size: (u32, u32),
+    at: Timestamp,
+}
+
+/// One connection.
+pub(crate) struct Live {
+    pub(crate) client: Arc<Client>,
+    pub(crate) acks: Arc<Acks>,
+    pub(crate) backend: Backend,
+    pub(crate) options: Arc<WebOptions>,
+    pub(crate) clock: Arc<dyn Clock>,
+    uploads: Mutex<HashMap<[u8; 32], Uploaded>>,
+    /// One upload at a time, so that the messages of a campaign share it.
+    uploading: tokio::sync::Mutex<()>,
+    numbers: Mutex<HashMap<Phone, bool>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Live {
+    pub(crate) fn new(
+        client: Arc<Client>,
+        acks: Arc<Acks>,
+        backend: Backend,
+        options: Arc<WebOptions>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            client,
+            acks,
+            backend,
+            options,
+            clock,
+            uploads: Mutex::default(),
+            uploading: tokio::sync::Mutex::new(()),
+            numbers: Mutex::default(),
+        }
+    }
+
+    /// Whether messages can go.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.client.is_connected() && self.client.is_logged_in()
+    }
+
+    /// The device's own number.
+    pub(crate) fn phone(&self) -> Option<Phone> {
+        jid::phone(&self.client.pn()?.to_non_ad())
+    }
+
+    /// Whether an address is one of the device's own account.
+    pub(crate) fn is_own(&self, other: &whatsapp_rust::Jid) -> bool {
+        let own = [self.client.pn(), self.client.lid()];
+        own.into_iter()
+            .flatten()
+            .any(|own| own.user == other.user && own.is_pn() == other.is_pn())
+    }
+
+    fn check(&self, to: &Phone) -> Result<(), SendError> {
+        if !self.is_ready() {
+            return Err(error::offline("the device is not connected to WhatsApp"));
+        }
+        if self.phone().as_ref() == Some(to) {
+            let own = "a device cannot write to its own number";
+            return Err(SendError::not_sent(NotSentKind::InvalidRecipient, own));
+        }
+        Ok(())
+    }
+
+    /// What is slow and harmless: the check of the number, the upload of the picture.
+    pub(crate) async fn prepare(&self, message: &OutgoingMessage) -> Result<(), SendError> {
+        self.check(&message.to)?;
+        if self.options.check_numbers && !self.numbers_of(std::slice::from_ref(&message.to)).await?[0] {
+            let absent = "the number has no WhatsApp account";
+            return Err(SendError::not_sent(NotSentKind::NotOnWhatsApp, absent));
+        }
+        if let Some(media) = &message.media {
+            self.uploaded(media).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether numbers are on WhatsApp: what is known, and for the others one question.
+    pub(crate) async fn numbers_of(&self, phones: &[Phone]) -> Result<Vec<bool>, SendError> {
+        let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be read");
+        let mut known: HashMap<Phone, bool> = {
+            let numbers = lock(&self.numbers);
+            phones
+                .iter()
+                .filter_map(|phone| Some((*phone, *numbers.get(phone)?)))
+                .collect()
+        };
+        let missing: Vec<Phone> = phones
+            .iter()
+            .filter(|phone| !known.contains_key(phone))
+            .copied()
+            .collect();
+        for (phone, stored) in missing
+            .iter()
+            .zip(self.backend.numbers(&missing).await.map_err(unstored)?)
+        {
+            if let Some(there) = stored {
+                known.insert(*phone, there);
+            }
+        }
+        let mut missing: Vec<Phone> = missing.into_iter().filter(|phone| !known.contains_key(phone)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        if !missing.is_empty() {
+            let jids: Vec<whatsapp_rust::Jid> = missing.iter().map(jid::of).collect();
+            let told = self.client.contacts().is_on_whatsapp(&jids).await;
+            let told = told.map_err(|error| match &error {
+                whatsapp_rust::ContactError::Iq(error) => error::unanswered(error),
+                _ => SendError::not_sent(NotSentKind::Unavailable, "WhatsApp could not be asked for a number"),
+            })?;
+            let mut learned = Vec::with_capacity(missing.len());
+            for phone in &missing {
+                let of = |jid: &whatsapp_rust::Jid| jid.is_pn() && jid.user == phone.digits();
+                let answer = told
+                    .iter()
+                    .find(|one| of(&one.jid) || one.pn_jid.as_ref().is_some_and(of));
+                let Some(answer) = answer else {
+                    let silent = "WhatsApp did not answer for every number";
+                    return Err(SendError::not_sent(NotSentKind::Unavailable, silent));
+                };
+                learned.push((*phone, answer.is_registered));
+            }
+            self.backend
+                .remember_numbers(&learned, self.options.numbers_kept_for)
+                .await
+                .map_err(unstored)?;
+            known.extend(learned);
+        }
+        let mut numbers = lock(&self.numbers);
+        if numbers.len() + known.len() > NUMBERS_MAX {
+            numbers.clear();
+        }
+        numbers.extend(
+            known
+                .iter()
+                .filter(|(_, there)| **there)
+                .map(|(phone, there)| (*phone, *there)),
+        );
+        Ok(phones.iter().map(|phone| known[phone]).collect())
+    }
+
+    /// A picture as WhatsApp keeps it: uploaded once, used again as long as the link lives.
+    async fn uploaded(&self, media: &OutgoingMedia) -> Result<Uploaded, SendError> {
+        let Some(bytes) = &media.bytes else {
+            let missing = "the picture is not there as bytes";
+            return Err(SendError::not_sent(NotSentKind::Unsupported, missing));
+        };
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let _one = self.uploading.lock().await;
+        let now = self.clock.wall();
+        let kept_for = self.options.uploads_kept_for;
+        lock(&self.uploads).retain(|_, upload| now.since(upload.at) < kept_for);
+        if let Some(known) = lock(&self.uploads).get(&digest) {
+            return Ok(known.clone());
+        }
+        let source = Arc::clone(bytes);
+        let picture = tokio::task::spawn_blocking(move || picture::prepare(&source)).await;
+        let picture = picture
+            .map_err(|_| SendError::not_sent(NotSentKind::Rejected, "the picture cannot be read"))?
+            .map_err(|why| SendError::not_sent(NotSentKind::Rejected, why))?;
+        let upload = self
+            .client
+            .upload(picture.jpeg, MediaType::Image, UploadOptions::new())
+            .await;
+        let upload = upload.map_err(|_| {
+            SendError::not_sent(
+                NotSentKind::Unavailable,
+                "the picture could not be uploaded to WhatsApp",
+            )
+        })?;
+        let uploaded = Uploaded {
+            upload,
+            preview: picture.preview,
+            size: (picture.width, picture.height),
+            at: now,
+        };
+        let mut uploads = lock(&self.uploads);
+        if uploads.len() >= UPLOADS_MAX
+            && let Some(oldest) = uploads
+                .iter()
+                .min_by_key(|(_, upload)| upload.at)
+                .map(|(digest, _)| *digest)
+        {
+            uploads.remove(&oldest);
+        }
+        uploads.insert(digest, uploaded.clone());
+        Ok(uploaded)
+    }
+
+    async fn content(&self, message: &OutgoingMessage) -> Result<wa::Message, SendError> {
+        let Some(media) = &message.media else {
+            return Ok(wa::Message::text(message.text.clone()));
+        };
+        let uploaded = self.uploaded(media).await?;
+        let options = ImageOptions {
+            caption: (!message.text.is_empty()).then(|| message.text.clone()),
+            jpeg_thumbnail: Some(uploaded.preview),
+            ..ImageOptions::default()
+        };
+        let mut content = image_message(uploaded.upload, options);
+        if let Some(image) = content.image_message.as_option_mut() {
+            (image.width, image.height) = (Some(uploaded.size.0), Some(uploaded.size.1));
+        }
+        Ok(content)
+    }
+
+    /// Sends a message once and waits for the server's answer.
+    pub(crate) async fn send(&self, message: &OutgoingMessage, timeout: Duration) -> Result<SendReceipt, SendError> {
+        let until = Instant::now() + timeout;
+        self.check(&message.to)?;
+        let content = match tokio::time::timeout_at(until, self.content(message)).await {
+            Ok(content) => content?,
+            Err(_) => {
+                return Err(SendError::not_sent(
+                    NotSentKind::Unavailable,
+                    "the picture was not uploaded in time",
+                ));
+            }
+        };
+        let to = jid::of(&message.to);
+        if let Some(typing_for) = self.options.typing_for {
+            // A courtesy: what becomes of it makes no difference to the message.
+            let _ = self.client.chatstate().send_composing(&to).await;
+            tokio::time::sleep(typing_for.min(timeout / 4)).await;
+            self.check(&message.to)?;
+        }
+        let id = message.transport_message_id.as_str();
+        // Before the message: the answer may be there before the call returns.
+        let mut waiting = self.acks.wait_for(id);
+        let options = SendOptions::default().with_message_id(id);
+        let answer = async {
+            let sent = self.client.send_message_with_options(to, content, options).await;
+            match sent {
+                Ok(_) => Ok(waiting.answer().await),
+                Err(error) => waiting.came().map(Some).ok_or_else(|| error::not_written(&error)),
+            }
+        };
+        match tokio::time::timeout_at(until, answer).await {
+            Ok(Ok(Some(Answer::Taken(accepted_at)))) => Ok(SendReceipt {
+                provider_id: None,
+                accepted_at,
+            }),
+            Ok(Ok(Some(Answer::Refused(code)))) => Err(error::refused(&code)),
+            Ok(Ok(None)) => {
+                let lost = "the connection to WhatsApp was lost before it answered";
+                Err(SendError::maybe_sent(MaybeSentCause::ConnectionLost, lost))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(SendError::maybe_sent(
+                MaybeSentCause::Timeout,
+                "WhatsApp did not answer in time",
+            )),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What a connection tells, made small and put in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use wa_core::domain::delivery::Delivery;
+use wa_core::time::Timestamp;
+use whatsapp_rust::Jid;
+use whatsapp_rust::types::events::{ConnectFailureReason, Event, EventHandler, EventInterest, EventKind};
+use whatsapp_rust::types::presence::ReceiptType;
+
+use crate::acks::{Acks, Answer};
+
+/// Most news of one connection that wait to be worked off; receipts beyond are dropped and counted.
+pub(crate) const NEWS_MAX: usize = 4_096;
+
+/// Why a link ended or does not come about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Removed on the phone or here.
+    LoggedOut,
+    /// WhatsApp has locked the account.
+    Locked,
+    /// Another connection uses the session.
+    Replaced,
+    /// WhatsApp asks for a newer client.
+    Outdated,
+    /// WhatsApp asks for a passkey.
+    Passkey,
+    /// The phone did not accept the link.
+    PairRefused,
+    /// No code was used in time.
+    CodesUsedUp,
+    /// WhatsApp refuses the connection, with this code.
+    Refused(i32),
+}
+
+/// One piece of news.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// A code to be scanned, for so long.
+    Qr(String, Duration),
+    /// A code to be typed, for so long.
+    PairCode(String, Duration),
+    /// Linked, logged in, and what was missed is read.
+    Connected,
+    /// The connection ended; the client opens another.
+    Disconnected,
+    /// The account is banned for so long.
+    Banned(Duration, String),
+    /// The client has stopped for good.
+    Ended(End),
+    /// Something became known of messages that were sent.
+    Receipt {
+        from: Jid,
+        ids: Vec<String>,
+        delivery: Delivery,
+        at: Timestamp,
+    },
+    /// WhatsApp pushed the state of a restriction.
+    RestrictionChanged,
+}
+
+/// Listens to one connection. Its work is done in line with that of the connection, so it only passes on.
+pub(crate) struct Ear {
+    pub(crate) news: mpsc::Sender<News>,
+    pub(crate) acks: Arc<Acks>,
+    pub(crate) dropped: Arc<AtomicU64>,
+}
+
+/// Push that says that a restriction of the account changed.
+const RESTRICTION_PUSHES: [&str; 2] = [
+    "NotificationUserReachoutTimelockUpdate",
+    "MessageCappingInfoNotification",
+];
+
+/// What a receipt says of delivery; `None` for those between devices.
+pub(crate) fn delivery_of(receipt: &ReceiptType) -> Option<Delivery> {
+    match receipt {
+        ReceiptType::Delivered | ReceiptType::Inactive => Some(Delivery::Delivered),
+        ReceiptType::Read | ReceiptType::Played => Some(Delivery::Read),
+        ReceiptType::Sent => Some(Delivery::Undelivered),
+        _ => None,
+    }
+}
+
+fn news_of(event: &Event) -> Option<News> {
+    Some(match event {
+        Event::PairingQrCode(qr) => News::Qr(qr.code.clone(), qr.timeout),
+        Event::PairingCode(code) => News::PairCode(code.code.clone(), code.timeout),
+        Event::PairingQrCodesExhausted(end) if end.disconnected => News::Ended(End::CodesUsedUp),
+        Event::PairError(_) => News::Ended(End::PairRefused),
+        Event::PairPasskeyRequest(_) | Event::PairPasskeyConfirmation(_) | Event::PairPasskeyError(_) => {
+            News::Ended(End::Passkey)
+        }
+        Event::Connected(_) => News::Connected,
+        Event::Disconnected(_) => News::Disconnected,
+        Event::LoggedOut(out) => News::Ended(match out.reason {
+            ConnectFailureReason::AccountLocked => End::Locked,
+            _ => End::LoggedOut,
+        }),
+        Event::StreamReplaced(_) => News::Ended(End::Replaced),
+        Event::ClientOutdated(_) => News::Ended(End::Outdated),
+        Event::TemporaryBan(ban) => News::Banned(ban.expire.to_std().unwrap_or_default(), ban.code.to_string()),
+        Event::ConnectFailure(failure) => match failure.reason {
+            ConnectFailureReason::InternalServerError | ConnectFailureReason::ServiceUnavailable => News::Disconnected,
+            _ => News::Ended(End::Refused(failure.reason.code())),
+        },
+        Event::Receipt(receipt) if !receipt.source.is_group => News::Receipt {
+            from: receipt.source.sender.clone(),
+            ids: receipt.message_ids.iter().map(|id| id.to_string()).collect(),
+            delivery: delivery_of(&receipt.r#type)?,
+            at: Timestamp::from_chrono(receipt.timestamp),
+        },
+        Event::MexNotification(push) if RESTRICTION_PUSHES.contains(&push.op_name.as_str()) => News::RestrictionChanged,
+        _ => return None,
+    })
+}
+
+impl EventHandler for Ear {
+    fn handle_event(&self, event: Arc<Event>) {
+        if let Event::ServerAck(ack) = &*event {
+            if ack.class.as_deref() == Some("message") {
+                let at = ack.timestamp.map(Timestamp::from_chrono);
+                let answer = ack.error.clone().map_or(Answer::Taken(at), Answer::Refused);
+                self.acks.tell(&ack.id, answer);
+            }
+            return;
+        }
+        let Some(news) = news_of(&event) else { return };
+        if matches!(news, News::Disconnected | News::Ended(_) | News::Banned(..)) {
+            self.acks.connection_lost();
+        }
+        if self.news.try_send(news).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn interest(&self) -> EventInterest {
+        EventInterest::of(&[
+            EventKind::PairingQrCode,
+            EventKind::PairingCode,
+            EventKind::PairingQrCodesExhausted,
+            EventKind::PairError,
+            EventKind::PairPasskeyRequest,
+            EventKind::PairPasskeyConfirmation,
+            EventKind::PairPasskeyError,
+            EventKind::Connected,
+            EventKind::Disconnected,
+            EventKind::LoggedOut,
+            EventKind::StreamReplaced,
+            EventKind::ClientOutdated,
+            EventKind::TemporaryBan,
+            EventKind::ConnectFailure,
+            EventKind::Receipt,
+            EventKind::ServerAck,
+            EventKind::MexNotification,
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receipts_between_devices_say_nothing_of_delivery() {
+        assert_eq!(delivery_of(&ReceiptType::Inactive), Some(Delivery::Delivered));
+        assert_eq!(delivery_of(&ReceiptType::Played), Some(Delivery::Read));
+        for between in [
+            ReceiptType::Retry,
+            ReceiptType::Sender,
+            ReceiptType::PeerMsg,
+            ReceiptType::ReadSelf,
+        ] {
+            assert_eq!(delivery_of(&between), None, "{between:?}");
+        }
+    }
+}

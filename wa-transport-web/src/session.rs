@@ -1,0 +1,765 @@
+//! One linked device: its connection from the first code to the last word.
+//!
+//! Each device has one task. It alone opens and ends the connection, so that two attempts to link never meet; who sends takes
+//! the connection from [`Slot`] and does not wait for it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use wa_core::domain::device::LinkState;
+use wa_core::domain::phone::Phone;
+use wa_core::id::DeviceId;
+use wa_core::time::Timestamp;
+use wa_core::transport::{
+    LinkStep, MessageRef, NotSentKind, SendError, TransportDevice, TransportEvent, TransportMessageId,
+};
+use whatsapp_rust::bot::{Bot, BotHandle};
+use whatsapp_rust::pair_code::{PairCodeOptions, PairError};
+use whatsapp_rust::traits::DeviceStore;
+use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
+use whatsapp_rust::{Client, TokioRuntime};
+
+use crate::acks::Acks;
+use crate::backend::Backend;
+use crate::error;
+use crate::inbound::Inbox;
+use crate::live::Live;
+use crate::news::{Ear, End, NEWS_MAX, News};
+use crate::transport::Shared;
+
+/// Most events that wait to be stored while the store does not answer; older receipts are dropped beyond.
+const UNSTORED_MAX: usize = 10_000;
+
+/// Most events that are stored together.
+const BATCH_MAX: usize = 256;
+
+/// How long a store that did not take events is left alone.
+const STORE_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long after a failed start it is tried again, where nobody is to blame.
+const START_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long a graceful end may take.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long an orderly link, refresh or logout may take before the person is told that it takes longer.
+const ORDER_WITHIN: Duration = Duration::from_secs(25);
+
+/// Longest wait after a ban whose end WhatsApp puts far away.
+const BAN_MAX: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// Where the connection of a device is found by those who send.
+#[derive(Default)]
+pub(crate) struct Slot(Mutex<Option<Arc<Live>>>);
+
+impl Slot {
+    pub(crate) fn live(&self) -> Option<Arc<Live>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set(&self, live: Option<Arc<Live>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = live;
+    }
+}
+
+type Step = Result<LinkStep, SendError>;
+
+/// What a device is told to do.
+pub(crate) enum Order {
+    /// Link it, by pair code where a number is given.
+    Link(Option<Phone>, oneshot::Sender<Step>),
+    /// Connect again.
+    Refresh(oneshot::Sender<Step>),
+    /// Remove the link and wipe the session.
+    Logout(oneshot::Sender<Result<(), SendError>>),
+    /// Close the connection and keep the session; the task ends.
+    Close(oneshot::Sender<()>),
+}
+
+/// A connection while it lasts.
+struct Run {
+    handle: BotHandle,
+    client: Arc<Client>,
+    live: Arc<Live>,
+    news: mpsc::Receiver<News>,
+    acks: Arc<Acks>,
+    dropped: Arc<AtomicU64>,
+    linking: bool,
+    qr: Option<(String, Timestamp)>,
+    code: Option<(Phone, String, Timestamp)>,
+    /// Who waits for the first code.
+    want_qr: Vec<oneshot::Sender<Step>>,
+    /// Who waits for the connection.
+    want_online: Vec<oneshot::Sender<Step>>,
+    /// Since when the connection is away.
+    away_since: Option<Instant>,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.client.signal_shutdown_sync();
+        self.handle.abort();
+        self.acks.connection_lost();
+    }
+}
+
+/// The task of one device.
+pub(crate) struct Session {
+    shared: Arc<Shared>,
+    device: Arc<TransportDevice>,
+    backend: Backend,
+    slot: Arc<Slot>,
+    orders: mpsc::Receiver<Order>,
+    run: Option<Run>,
+    /// When the connection is tried again.
+    try_at: Option<Instant>,
+    unstored: VecDeque<TransportEvent>,
+    store_at: Option<Instant>,
+    told: Option<(LinkState, Option<String>)>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.slot.set(None);
+    }
+}
+
+/// What a person reads of how a link ended.
+fn words(end: End) -> (LinkState, String) {
+    match end {
+        End::LoggedOut => (
+            LinkState::LoggedOut,
+            "The link was removed on the phone. Link the device again.".to_owned(),
+        ),
+        End::Locked => (
+            LinkState::LoggedOut,
+            "WhatsApp has locked the account. Open WhatsApp on the phone to see why, then link the device again.".to_owned(),
+        ),
+        End::Replaced => (
+            LinkState::Error,
+            "The session is in use somewhere else. If that is not wanted, log the device out and link it again.".to_owned(),
+        ),
+        End::Outdated => (
+            LinkState::Error,
+            "WhatsApp asks for a newer version of its web client. The current one is asked for at the next try; if one is set, set a newer one.".to_owned(),
+        ),
+        End::Passkey => (
+            LinkState::Error,
+            "WhatsApp asks for a passkey to link this account, which cannot be given here. Link it from the phone without one, or turn the passkey off there.".to_owned(),
+        ),
+        End::PairRefused => (
+            LinkState::Error,
+            "The phone and this device did not come to terms. Link the device again.".to_owned(),
+        ),
+        End::CodesUsedUp => (
+            LinkState::Initializing,
+            "No code was used in time. Ask for a new one.".to_owned(),
+        ),
+        End::Refused(code) => (
+            LinkState::Error,
+            format!("WhatsApp refuses the connection (code {code}). It is tried again from time to time."),
+        ),
+    }
+}
+
+impl Session {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        device: Arc<TransportDevice>,
+        backend: Backend,
+        slot: Arc<Slot>,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            shared,
+            device,
+            backend,
+            slot,
+            orders,
+            run: None,
+            try_at: None,
+            unstored: VecDeque::new(),
+            store_at: None,
+            told: None,
+        }
+    }
+
+    fn id(&self) -> DeviceId {
+        self.device.id
+    }
+
+    /// Works until it is told to close, or until the device belongs to somebody else.
+    pub(crate) async fn work(mut self, deleted: bool) {
+        if deleted {
+            self.wind_up().await;
+            return;
+        }
+        self.begin().await;
+        let backend = self.backend.clone();
+        loop {
+            let wake_at = self.wake_at();
+            tokio::select! {
+                () = backend.lost() => {
+                    tracing::warn!(device = %self.id(), "the device belongs to another node: its connection is cut");
+                    return;
+                }
+                order = self.orders.recv() => {
+                    let Some(order) = order else { return };
+                    if let Order::Close(done) = order {
+                        self.close().await;
+                        self.store().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    self.obey(order).await;
+                }
+                news = hear(&mut self.run) => match news {
+                    Some(news) => self.learn(news).await,
+                    None => self.ran_out(),
+                },
+                () = sleep_until(wake_at) => self.look().await,
+            }
+            if self.store_at.is_none_or(|at| at <= Instant::now()) {
+                self.store().await;
+            }
+        }
+    }
+
+    /// A device that was deleted: its link is removed, as far as WhatsApp can be reached, and its session wiped.
+    async fn wind_up(&mut self) {
+        if matches!(self.has_session().await, Ok(true)) && self.start(false).await.is_ok() {
+            if let Some(run) = &self.run {
+                let _ = run.client.wait_for_connected(ORDER_WITHIN).await;
+                run.client.logout().await;
+            }
+            self.stop();
+        }
+        if let Err(error) = self.backend.wipe().await {
+            tracing::warn!(device = %self.id(), %error, "the session of a deleted device could not be wiped");
+        }
+    }
+
+    async fn has_session(&self) -> Result<bool, String> {
+        match self.backend.load().await {
+            Ok(device) => Ok(device.is_some_and(|device| device.pn.is_some())),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+                Err(format!("The session cannot be read: {cause}."))
+            }
+        }
+    }
+
+    /// Connects a device that has a session.
+    async fn begin(&mut self) {
+        match self.has_session().await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.tell(LinkState::Disconnected, Some("Connecting.".to_owned()), None);
+                self.connect().await;
+            }
+            Err(why) => {
+                self.tell(LinkState::Error, Some(why), None);
+                self.try_at = Some(Instant::now() + START_AGAIN);
+            }
+        }
+    }
+
+    /// Starts a connection with the session that there is; tried again where that fails.
+    async fn connect(&mut self) {
+        self.try_at = None;
+        if let Err(error) = self.start(false).await {
+            self.tell(LinkState::Disconnected, Some(error.to_string()), None);
+            self.try_at = Some(Instant::now() + START_AGAIN);
+        }
+    }
+
+    async fn start(&mut self, linking: bool) -> Result<(), SendError> {
+        self.stop();
+        let unavailable = |why: &str| SendError::not_sent(NotSentKind::Unavailable, why);
+        let version = self.shared.versions.current().await.map_err(unavailable)?;
+        let (tell, news) = mpsc::channel(NEWS_MAX);
+        let (acks, dropped) = (Arc::new(Acks::default()), Arc::new(AtomicU64::new(0)));
+        self.shared.gate.turn().await;
+        let options = &self.shared.options;
+        let inbox = Inbox {
+            user_id: self.device.user_id,
+            device_id: self.device.id,
+            sink: Arc::clone(&self.shared.sink),
+        };
+        let props = whatsapp_rust::wacore::store::DevicePropsOverride::new()
+            .with_os(options.system.clone())
+            .with_platform_type(PlatformType::CHROME);
+        let bot = Bot::builder()
+            .with_backend_arc(Arc::new(self.backend.clone()))
+            .with_transport_factory(self.shared.factory(AtomicBool::new(true)))
+            .with_http_client(crate::http::SharedHttp(Arc::clone(&self.shared.http)))
+            .with_runtime(TokioRuntime)
+            .with_version(version)
+            .with_device_props(props)
+            .with_wanted_pre_key_count(options.prekeys)
+            .with_inbound_durability_hook(inbox)
+            .with_event_handler(Ear {
+                news: tell,
+                acks: Arc::clone(&acks),
+                dropped: Arc::clone(&dropped),
+            })
+            .build()
+            .await
+            .map_err(|_| unavailable("the session could not be opened"))?;
+        let client = bot.client();
+        let live = Arc::new(Live::new(
+            Arc::clone(&client),
+            Arc::clone(&acks),
+            self.backend.clone(),
+            Arc::clone(options),
+            Arc::clone(&self.shared.clock),
+        ));
+        self.slot.set(Some(Arc::clone(&live)));
+        self.run = Some(Run {
+            handle: bot.spawn(),
+            client,
+            live,
+            news,
+            acks,
+            dropped,
+            linking,
+            qr: None,
+            code: None,
+            want_qr: Vec::new(),
+            want_online: Vec::new(),
+            away_since: None,
+        });
+        Ok(())
+    }
+
+    /// Ends the connection at once.
+    fn stop(&mut self) {
+        self.slot.set(None);
+        if let Some(mut run) = self.run.take() {
+            let gone = || Err(error::offline("the connection was closed"));
+            for waiting in run.want_qr.drain(..).chain(std::mem::take(&mut run.want_online)) {
+                let _ = waiting.send(gone());
+            }
+        }
+    }
+
+    /// Ends the connection so that nothing is left half written.
+    async fn close(&mut self) {
+        if let Some(run) = &self.run {
+            let client = Arc::clone(&run.client);
+            if tokio::time::timeout(CLOSE_WITHIN, client.disconnect()).await.is_err() {
+                tracing::warn!(device = %self.id(), "a connection did not end in time");
+            }
+        }
+        self.stop();
+    }
+
+    fn tell(&mut self, state: LinkState, reason: Option<String>, phone: Option<Phone>) {
+        if self.told.as_ref() == Some(&(state, reason.clone())) && phone.is_none() {
+            return;
+        }
+        self.told = Some((state, reason.clone()));
+        self.unstored.push_back(TransportEvent::Link { state, reason, phone });
+        self.store_at = None;
+    }
+
+    /// Stores what waits.
+    async fn store(&mut self) {
+        while !self.unstored.is_empty() {
+            let Some(sink) = self.shared.sink.get() else {
+                self.store_at = Some(Instant::now() + STORE_AGAIN);
+                return;
+            };
+            let batch: Vec<TransportEvent> = self.unstored.iter().take(BATCH_MAX).cloned().collect();
+            let count = batch.len();
+            match sink.accept(self.device.user_id, self.device.id, batch).await {
+                Ok(()) => drop(self.unstored.drain(..count)),
+                Err(error) => {
+                    tracing::warn!(device = %self.id(), %error, "events could not be stored; they are tried again");
+                    self.store_at = Some(Instant::now() + STORE_AGAIN);
+                    return;
+                }
+            }
+        }
+        self.store_at = None;
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let offline_after = self.shared.options.offline_after;
+        let away = self
+            .run
+            .as_ref()
+            .and_then(|run| run.away_since)
+            .map(|since| since + offline_after);
+        let store_at = (!self.unstored.is_empty()).then_some(self.store_at).flatten();
+        [self.try_at, away, store_at].into_iter().flatten().min()
+    }
+
+    /// Does what time has come for.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        if self.try_at.is_some_and(|at| at <= now) {
+            self.try_at = None;
+            if self.run.is_none() {
+                match self.has_session().await {
+                    Ok(true) => self.connect().await,
+                    Ok(false) => {}
+                    Err(why) => {
+                        self.tell(LinkState::Error, Some(why), None);
+                        self.try_at = Some(now + self.shared.options.retry_every);
+                    }
+                }
+            }
+        }
+        let offline_after = self.shared.options.offline_after;
+        let away = self.run.as_mut().is_some_and(|run| {
+            let away = run.away_since.is_some_and(|since| since + offline_after <= now);
+            if away {
+                run.away_since = None;
+            }
+            away
+        });
+        if away {
+            self.tell(
+                LinkState::Disconnected,
+                Some("The connection to WhatsApp is lost. It is opened again as soon as that works.".to_owned()),
+                None,
+            );
+        }
+    }
+
+    /// The client has stopped without saying why.
+    fn ran_out(&mut self) {
+        if self.run.is_none() {
+            return;
+        }
+        self.stop();
+        self.tell(
+            LinkState::Disconnected,
+            Some("The connection to WhatsApp has ended. It is tried again from time to time.".to_owned()),
+            None,
+        );
+        self.try_at
+            .get_or_insert(Instant::now() + self.shared.options.retry_every);
+    }
+
+    async fn learn(&mut self, news: News) {
+        let now = self.shared.clock.wall();
+        let Some(run) = &mut self.run else { return };
+        let dropped = run.dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            tracing::warn!(device = %self.device.id, dropped, "receipts came faster than they could be stored");
+        }
+        match news {
+            News::Qr(payload, valid_for) => {
+                let expires_at = now + valid_for;
+                run.qr = Some((payload.clone(), expires_at));
+                for waiting in run.want_qr.drain(..) {
+                    let payload = payload.clone();
+                    let _ = waiting.send(Ok(LinkStep::Qr { payload, expires_at }));
+                }
+                self.tell(LinkState::QrReady, None, None);
+            }
+            News::PairCode(code, valid_for) => {
+                if let Some(known) = &mut run.code {
+                    (known.1, known.2) = (code, now + valid_for);
+                }
+                self.tell(LinkState::QrReady, None, None);
+            }
+            News::Connected => {
+                run.linking = false;
+                (run.qr, run.code, run.away_since) = (None, None, None);
+                for waiting in run.want_online.drain(..).chain(run.want_qr.drain(..)) {
+                    let _ = waiting.send(Ok(LinkStep::State(LinkState::Ready)));
+                }
+                let phone = run.live.phone();
+                self.try_at = None;
+                self.told = None;
+                self.tell(LinkState::Ready, None, phone);
+            }
+            News::Disconnected => {
+                run.away_since.get_or_insert(Instant::now());
+            }
+            News::Banned(span, why) => {
+                self.stop();
+                let until = now + span.min(BAN_MAX);
+                let reason = format!("WhatsApp has banned the account until {until}: {why}.");
+                self.tell(LinkState::Restricted, Some(reason), None);
+                self.try_at = Some(Instant::now() + span.min(BAN_MAX));
+            }
+            News::Ended(end) => self.ended(end).await,
+            News::Receipt {
+                from,
+                ids,
+                delivery,
+                at,
+            } => {
+                // Our own phone gets a copy of everything.
+                if run.live.is_own(&from) {
+                    return;
+                }
+                for id in ids {
+                    let Some(id) = TransportMessageId::new(id) else {
+                        continue;
+                    };
+                    if self.unstored.len() >= UNSTORED_MAX {
+                        self.unstored.pop_front();
+                    }
+                    self.unstored.push_back(TransportEvent::Receipt {
+                        message: MessageRef::Ours(id),
+                        delivery,
+                        at: Some(at),
+                        note: None,
+                    });
+                }
+            }
+            News::RestrictionChanged => {
+                tracing::info!(device = %self.device.id, "WhatsApp says that a restriction of the account has changed");
+            }
+        }
+    }
+
+    async fn ended(&mut self, end: End) {
+        let (state, reason) = words(end);
+        let waiting = self.run.as_mut().map(|run| {
+            let mut waiting = std::mem::take(&mut run.want_qr);
+            waiting.append(&mut run.want_online);
+            waiting
+        });
+        for waiting in waiting.into_iter().flatten() {
+            let _ = waiting.send(Err(error::offline(&reason)));
+        }
+        self.stop();
+        match end {
+            // What is left of the session opens nothing any more.
+            End::LoggedOut | End::Locked | End::CodesUsedUp | End::PairRefused | End::Passkey => {
+                if let Err(error) = self.backend.wipe().await {
+                    tracing::warn!(device = %self.id(), %error, "the session of a device that is logged out could not be wiped");
+                }
+            }
+            End::Outdated => {
+                self.shared.versions.forget().await;
+                self.try_at = Some(Instant::now() + self.shared.options.retry_every);
+            }
+            End::Replaced | End::Refused(_) => {
+                self.try_at = Some(Instant::now() + self.shared.options.retry_every);
+            }
+        }
+        self.tell(state, Some(reason), None);
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Link(phone, answer) => self.link(phone, answer).await,
+            Order::Refresh(answer) => self.refresh(answer).await,
+            Order::Logout(answer) => {
+                let _ = answer.send(self.logout().await);
+            }
+            Order::Close(_) => {}
+        }
+    }
+
+    async fn link(&mut self, phone: Option<Phone>, answer: oneshot::Sender<Step>) {
+        if self.run.as_ref().is_some_and(|run| !run.linking && run.live.is_ready()) {
+            let _ = answer.send(Ok(LinkStep::State(LinkState::Ready)));
+            return;
+        }
+        let linking = self.run.as_ref().is_some_and(|run| run.linking);
+        if !linking {
+            self.stop();
+            self.try_at = None;
+            // A session that does not open any more must not be mixed with the new one.
+            if let Err(error) = self.backend.wipe().await {
+                let why = format!("the old session could not be wiped: {error}");
+                let _ = answer.send(Err(SendError::not_sent(NotSentKind::Unavailable, why)));
+                return;
+            }
+            if let Err(error) = self.start(true).await {
+                let _ = answer.send(Err(error));
+                return;
+            }
+        }
+        let Some(run) = &mut self.run else { return };
+        match phone {
+            None => match &run.qr {
+                Some((payload, expires_at)) if *expires_at > self.shared.clock.wall() => {
+                    let payload = payload.clone();
+                    let expires_at = *expires_at;
+                    let _ = answer.send(Ok(LinkStep::Qr { payload, expires_at }));
+                }
+                _ => run.want_qr.push(answer),
+            },
+            Some(phone) => {
+                let code = self.pair_code(phone).await;
+                let _ = answer.send(code);
+            }
+        }
+    }
+
+    async fn pair_code(&mut self, phone: Phone) -> Step {
+        let now = self.shared.clock.wall();
+        let Some(run) = &mut self.run else {
+            return Err(error::offline("the connection was closed"));
+        };
+        if let Some((of, code, expires_at)) = &run.code {
+            if *of == phone && *expires_at > now {
+                let (code, expires_at) = (code.clone(), *expires_at);
+                return Ok(LinkStep::PairCode { code, expires_at });
+            }
+            run.client.cancel_pair_code().await;
+        }
+        let client = Arc::clone(&run.client);
+        let asked = async {
+            client
+                .wait_for_socket(ORDER_WITHIN)
+                .await
+                .map_err(|_| error::offline("WhatsApp could not be reached"))?;
+            let options = PairCodeOptions {
+                phone_number: phone.digits().to_owned(),
+                ..PairCodeOptions::default()
+            };
+            client
+                .pair_with_code(options)
+                .await
+                .map_err(|error| code_refused(&error))
+        };
+        let code = match tokio::time::timeout(ORDER_WITHIN, asked).await {
+            Ok(code) => code?,
+            Err(_) => return Err(error::offline("WhatsApp did not give a code in time")),
+        };
+        let expires_at = self.shared.clock.wall() + PAIR_CODE_VALID_FOR;
+        if let Some(run) = &mut self.run {
+            run.code = Some((phone, code.clone(), expires_at));
+        }
+        self.tell(LinkState::QrReady, None, None);
+        Ok(LinkStep::PairCode { code, expires_at })
+    }
+
+    async fn refresh(&mut self, answer: oneshot::Sender<Step>) {
+        if let Some(run) = &mut self.run {
+            if run.linking {
+                let _ = answer.send(Ok(LinkStep::State(LinkState::QrReady)));
+            } else if run.live.is_ready() {
+                let _ = answer.send(Ok(LinkStep::State(LinkState::Ready)));
+            } else {
+                run.want_online.push(answer);
+                let client = Arc::clone(&run.client);
+                client.reconnect_immediately().await;
+            }
+            return;
+        }
+        let started = match self.has_session().await {
+            Ok(true) => self.start(false).await,
+            Ok(false) => Err(error::offline("the device is not linked; link it by a code")),
+            Err(why) => Err(SendError::not_sent(NotSentKind::Unavailable, why)),
+        };
+        match (started, &mut self.run) {
+            (Ok(()), Some(run)) => run.want_online.push(answer),
+            (Err(error), _) => drop(answer.send(Err(error))),
+            (Ok(()), None) => drop(answer.send(Err(error::offline("the connection was closed")))),
+        }
+    }
+
+    async fn logout(&mut self) -> Result<(), SendError> {
+        self.try_at = None;
+        let linked = self.has_session().await.unwrap_or(true);
+        let told = match &self.run {
+            Some(run) if run.live.is_ready() => {
+                let client = Arc::clone(&run.client);
+                tokio::time::timeout(CLOSE_WITHIN, client.logout()).await.is_ok()
+            }
+            _ => !linked,
+        };
+        self.stop();
+        let wiped = self.backend.wipe().await;
+        self.tell(
+            LinkState::LoggedOut,
+            Some("Logged out here. Link the device again.".to_owned()),
+            None,
+        );
+        wiped.map_err(|error| {
+            SendError::not_sent(
+                NotSentKind::Unavailable,
+                format!("the session could not be wiped: {error}"),
+            )
+        })?;
+        if told {
+            return Ok(());
+        }
+        Err(error::offline(
+            "the session is wiped here, but WhatsApp could not be told: remove the linked device on the phone",
+        ))
+    }
+}
+
+/// How long a pair code is valid.
+const PAIR_CODE_VALID_FOR: Duration = Duration::from_secs(180);
+
+/// Why WhatsApp gives no code.
+fn code_refused(error: &PairError) -> SendError {
+    use whatsapp_rust::wacore::pair_code::PairCodeRejection;
+    let (kind, why) = match error.rejection() {
+        Some(PairCodeRejection::BadRequest | PairCodeRejection::RateOverlimit) => (
+            NotSentKind::RateLimited {
+                retry_after: error.backoff(),
+            },
+            "WhatsApp gives no code for this number now: it was asked too often, or the number is not right",
+        ),
+        Some(PairCodeRejection::FeatureNotAvailable) => (
+            NotSentKind::Unsupported,
+            "this account cannot be linked by a code; link it by QR",
+        ),
+        _ => (NotSentKind::Unavailable, "WhatsApp gave no code"),
+    };
+    SendError::not_sent(kind, why)
+}
+
+/// The next news of a connection; `None` when it has ended.
+async fn hear(run: &mut Option<Run>) -> Option<News> {
+    let Some(run) = run else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        news = run.news.recv() => news,
+        () = &mut run.handle => run.news.try_recv().ok(),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_is_a_state_with_a_sentence_that_says_what_to_do() {
+        let ends = [
+            (End::LoggedOut, LinkState::LoggedOut),
+            (End::Locked, LinkState::LoggedOut),
+            (End::Replaced, LinkState::Error),
+            (End::Outdated, LinkState::Error),
+            (End::Passkey, LinkState::Error),
+            (End::PairRefused, LinkState::Error),
+            (End::CodesUsedUp, LinkState::Initializing),
+            (End::Refused(409), LinkState::Error),
+        ];
+        for (end, state) in ends {
+            let (told, reason) = words(end);
+            assert_eq!(told, state, "{end:?}");
+            assert!(
+                reason.ends_with('.') && reason.len() > 20 && reason.chars().count() <= 300,
+                "{reason}"
+            );
+        }
+    }
+}
