@@ -322,6 +322,7 @@ impl FaultyStore {
         for change in changes {
             self.parts.history.add(match *change {
                 Seen::Status(id, status) => What::Status(id, status),
+                Seen::TriggeredAgain(id) => What::TriggeredAgain(id),
                 Seen::SequenceStatus(id, status) => What::SequenceStatus(id, status),
                 Seen::SequenceDeleted(id) => What::SequenceDeleted(id),
                 Seen::EnrolmentEnded(id) => What::EnrolmentEnded(id),
@@ -338,6 +339,7 @@ impl FaultyStore {
 /// What an invariant needs to know of a change set.
 enum Seen {
     Status(CampaignId, crate::domain::campaign::CampaignStatus),
+    TriggeredAgain(CampaignId),
     SequenceStatus(SequenceId, crate::domain::sequence::SequenceStatus),
     SequenceDeleted(SequenceId),
     EnrolmentEnded(EnrolmentId),
@@ -357,6 +359,7 @@ fn seen_of(set: &ChangeSet) -> Vec<Seen> {
                 Some(Seen::Status(campaign.id, campaign.status))
             }
             Change::SetSequenceStatus { sequence_id, to, .. } => Some(Seen::SequenceStatus(*sequence_id, *to)),
+            Change::TriggerAgain { campaign_id, .. } => Some(Seen::TriggeredAgain(*campaign_id)),
             Change::DeleteSequence { sequence_id, .. } => Some(Seen::SequenceDeleted(*sequence_id)),
             Change::EndEnrolment { enrolment_id, .. } => Some(Seen::EnrolmentEnded(*enrolment_id)),
             Change::Suppress(suppression) => Some(Seen::Suppressed(suppression.user_id, suppression.person)),

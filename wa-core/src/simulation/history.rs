@@ -153,6 +153,8 @@ pub enum What {
     Settle(SettleSeen),
     /// A campaign got a status.
     Status(CampaignId, CampaignStatus),
+    /// A campaign over the pool was triggered once more.
+    TriggeredAgain(CampaignId),
     /// A sequence got a status.
     SequenceStatus(SequenceId, SequenceStatus),
     /// A sequence was deleted.

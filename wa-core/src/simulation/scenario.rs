@@ -54,6 +54,8 @@ pub enum Deed {
     Trigger(usize, usize),
     /// A lead writes back.
     Reply(usize),
+    /// Triggers a completed campaign over the pool once more.
+    Again(usize),
 }
 
 /// What somebody does with a sequence.
@@ -102,6 +104,12 @@ pub struct SequencePlan {
     pub re_entry: ReEntry,
     /// Whether what nobody was there to send is skipped.
     pub skips_late: bool,
+    /// Local minutes of the day from and until which it must not send.
+    pub quiet: Option<(u16, u16)>,
+    /// The local minute of the day at which its first step is sent.
+    pub send_time: Option<u16>,
+    /// The lead whose niche enters too, by place among the leads of all users.
+    pub niche_of: Option<usize>,
 }
 
 /// A campaign of a scenario.
@@ -173,7 +181,7 @@ fn span(rng: &mut ChaCha8Rng, from_ms: u64, until_ms: u64) -> Duration {
 }
 
 impl Scenario {
-    /// How long after the end of the faults everything must have ended, in true time.
+    /// [`bound`](Self::bound) where nothing waits for an hour of the day.
     pub const BOUND: Duration = Duration::from_secs(12 * 3_600);
 
     /// The scenario of a number.
@@ -281,7 +289,8 @@ impl Scenario {
             | Deed::Cancel(at)
             | Deed::Edit(at)
             | Deed::Resend(at)
-            | Deed::Mark(at) => *at < campaigns,
+            | Deed::Mark(at)
+            | Deed::Again(at) => *at < campaigns,
             _ => true,
         });
         // Long sequences go to few leads, so that a scenario stays a matter of some hundred messages.
@@ -317,8 +326,25 @@ impl Scenario {
             Deed::OptOut(lead) | Deed::OptIn(lead) | Deed::DeleteLead(lead) => *lead < leads,
             _ => true,
         });
+        scenario.draw_hours();
         scenario.deeds.sort_by_key(|(at, _)| *at);
         scenario
+    }
+
+    /// How long after the end of the faults everything must have ended, in true time.
+    #[must_use]
+    pub fn bound(&self) -> Duration {
+        // Who comes after the send time of a day waits for the next one.
+        match self.has_send_times() {
+            true => Self::BOUND + Duration::from_secs(48 * 3_600),
+            false => Self::BOUND,
+        }
+    }
+
+    /// Whether a step of a sequence waits for an hour of the day.
+    #[must_use]
+    pub fn has_send_times(&self) -> bool {
+        self.sequences.iter().any(|plan| plan.send_time.is_some())
     }
 
     /// Whether all wall clocks show true time.
@@ -357,6 +383,31 @@ impl Scenario {
         }
         for (_, device) in self.leads.iter_mut().flatten() {
             device.take_if(|_| rng.random_bool(0.6));
+        }
+        let end = u64::try_from(self.faults_for.as_millis()).unwrap_or(60_000);
+        for (place, campaign) in self.campaigns.iter().enumerate() {
+            if campaign.device_limit.is_some() {
+                for _ in 0..rng.random_range(0..4) {
+                    self.deeds.push((span(rng, 20_000, end), Deed::Again(place)));
+                }
+            }
+        }
+        self.deeds.sort_by_key(|(at, _)| *at);
+    }
+
+    /// From a stream of its own: hours of the day and niches of sequences. A scenario begins at eight o'clock.
+    fn draw_hours(&mut self) {
+        let rng = &mut Seed::from_number(self.seed).rng(b"", "hours");
+        let leads: usize = self.leads.iter().map(Vec::len).sum();
+        // A chain that comes back to an hour of the day lasts for days.
+        let chained = self.sequences.iter().any(|plan| plan.next.is_some());
+        for plan in &mut self.sequences {
+            let quiet = (8 * 60 + 1, 8 * 60 + rng.random_range(2..9));
+            plan.quiet = rng.random_bool(0.15).then_some(quiet);
+            let at = 8 * 60 + rng.random_range(1..15);
+            plan.send_time = (rng.random_bool(0.2) && !chained).then_some(at);
+            let lead = rng.random_range(0..leads);
+            plan.niche_of = rng.random_bool(0.3).then_some(lead);
         }
     }
 
@@ -481,6 +532,9 @@ fn sequence(rng: &mut ChaCha8Rng, users: usize, count: usize, is_long: bool) -> 
         exit_on_reply: rng.random_bool(0.3),
         re_entry,
         skips_late: rng.random_bool(0.2),
+        quiet: None,
+        send_time: None,
+        niche_of: None,
     }
 }
 

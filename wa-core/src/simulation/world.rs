@@ -313,8 +313,7 @@ impl World {
                 let device = device.map(|device| cast.devices[first + device].1);
                 let mut lead = Lead::new(id, user, device, phone, START);
                 // Leads with one number differ in their niche, else they would be the same lead.
-                let niche = format!("niche {}", cast.leads.len());
-                lead.niches = crate::domain::token::TokenSet::parse(&niche).expect("a plain word is a token");
+                let _ = lead.niches.insert(niche_of(cast.leads.len()));
                 lead.name = format!("user{place}");
                 for sequence in self.scenario.triggers.get(cast.leads.len()).into_iter().flatten() {
                     let _ = lead.triggers.insert(entry_of(*sequence));
@@ -344,10 +343,7 @@ impl World {
         campaign.routing = plan.routing;
         campaign.delay = plan.delay_ms.map(delay);
         campaign.expires_after = plan.expires_after;
-        campaign.quiet_hours = plan.quiet.map(|(from, until)| {
-            let time = |minutes: u16| LocalTime::from_hm(minutes / 60, minutes % 60).expect("a time of day");
-            QuietHours::new(time(from), time(until)).expect("both ends differ")
-        });
+        campaign.quiet_hours = plan.quiet.map(quiet_hours);
         campaign.dressing.greeting = place.is_multiple_of(2);
         let own = cast.devices.iter().find(|(owner, _)| *owner == user).map(|(_, id)| *id);
         campaign.device_id = own.filter(|_| plan.one_device);
@@ -414,6 +410,8 @@ impl World {
         if plan.skips_late {
             sequence.late_policy = LatePolicy::Skip;
         }
+        sequence.quiet_hours = plan.quiet.map(quiet_hours);
+        sequence.niche = plan.niche_of.map(niche_of);
         sequence.steps_version = 1;
         let count = plan.waits.len();
         let step = |(at, wait): (usize, &Duration)| Step {
@@ -428,7 +426,7 @@ impl World {
             entry_point: at == 0 || plan.second_entry == Some(at),
             wait: *wait,
             content: step_content(plan.user, &format!("{place} step {at}")),
-            send_time: None,
+            send_time: plan.send_time.filter(|_| at == 0).map(local_time),
             delay: None,
         };
         let steps = SequenceSteps {
@@ -577,7 +575,7 @@ impl World {
             if ended.is_some_and(|at| self.timeline.now() > at + Duration::from_secs(60)) {
                 break;
             }
-            if self.steps > STEPS_MAX || self.timeline.now() > self.scenario.faults_for + Scenario::BOUND {
+            if self.steps > STEPS_MAX || self.timeline.now() > self.scenario.faults_for + self.scenario.bound() {
                 bounded = false;
                 break;
             }
@@ -923,7 +921,7 @@ impl World {
         let sends = |id: &DeviceId| devices.iter().any(|device| device.id == *id && device.may_send());
         // No wait for a device is for ever: what expires well within the bound has to end without anybody, whatever the wall
         // clocks do.
-        let soon = START + self.scenario.faults_for + Scenario::BOUND / 2;
+        let soon = START + self.scenario.faults_for + self.scenario.bound() / 2;
         let mut excused = Vec::new();
         for user in &self.cast.users {
             let anything_sends = devices
@@ -1072,7 +1070,7 @@ fn config(name: String, policy: &PacingPolicy, scenario: &Scenario, rng: &mut Ch
     let far = |deed: &Deed| matches!(deed, Deed::WallJump(_, millis) if millis.unsigned_abs() > 600_000);
     let wall_is_far =
         scenario.wall_shifts.iter().any(|shift| *shift != 0) || scenario.deeds.iter().any(|(_, deed)| far(deed));
-    let slow = scenario.hour_max < 80 || wall_is_far;
+    let slow = scenario.hour_max < 80 || wall_is_far || scenario.has_send_times();
     let mut seconds = |from: u64, until: u64| {
         let factor = if slow { 20 } else { 1 };
         Duration::from_millis(rng.random_range(from * 1_000..until * 1_000) * factor)
@@ -1106,6 +1104,19 @@ fn delay((from, until): (u64, u64)) -> DelayRange {
 }
 
 const NOT_ACTIVE: [SequenceStatus; 3] = [SequenceStatus::Draft, SequenceStatus::Paused, SequenceStatus::Inactive];
+
+fn local_time(minutes: u16) -> LocalTime {
+    LocalTime::from_hm(minutes / 60, minutes % 60).expect("a time of day")
+}
+
+fn quiet_hours((from, until): (u16, u16)) -> QuietHours {
+    QuietHours::new(local_time(from), local_time(until)).expect("both ends differ")
+}
+
+/// The niche that only one lead has, by place.
+fn niche_of(lead: usize) -> Token {
+    Token::parse(&format!("niche {lead}")).expect("a plain word is a token")
+}
 
 /// The trigger by which leads enter a sequence.
 fn entry_of(sequence: usize) -> Token {
@@ -1236,6 +1247,10 @@ impl Person {
                 })
                 .await
             }
+            Deed::Again(campaign) => {
+                let (user_id, campaign_id) = self.cast.campaigns[campaign];
+                self.commit(Change::TriggerAgain { user_id, campaign_id }).await
+            }
             Deed::Hold(device) => self.hold(device, true).await,
             Deed::Release(device) => self.hold(device, false).await,
             _ => Ok(()),
@@ -1302,6 +1317,7 @@ impl Person {
                     trigger: Token::parse(&format!("s{place} version {version}")).expect("a plain word is a token"),
                     next_trigger: None,
                     entry_point: false,
+                    send_time: None,
                     content: step_content(number, &format!("{place}, added in {version}")),
                     ..steps.steps[0].clone()
                 };

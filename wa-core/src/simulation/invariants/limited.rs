@@ -9,7 +9,8 @@ use crate::simulation::history::{Record, What};
 
 const NAME: &str = "pool";
 
-/// No device has more messages of a campaign than its limit, skipped and cancelled ones aside; a lead that was sent to by such a
+/// No device has more messages of a campaign than its limit for each time that it was triggered, skipped and cancelled ones
+/// aside; a lead that was sent to by such a
 /// campaign is not in the pool any more, unless the device has the same lead already or is deleted.
 pub(super) fn check(record: &Record) -> Vec<Violation> {
     let limits: BTreeMap<_, _> = record
@@ -52,7 +53,11 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
         }
     }
     for ((campaign, device), taken) in taken {
-        let limit = limits[&campaign];
+        let again = record
+            .moments
+            .iter()
+            .filter(|moment| matches!(moment.what, What::TriggeredAgain(id) if id == campaign));
+        let limit = limits[&campaign] * (1 + u32::try_from(again.count()).unwrap_or(u32::MAX));
         if taken > limit {
             let what = format!("{device} has {taken} messages of {campaign}, whose limit is {limit}");
             broken.push(Violation::end(NAME, what));

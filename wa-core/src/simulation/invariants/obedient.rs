@@ -28,6 +28,7 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
         let mut wrong = |what: String| broken.push(Violation::at(NAME, moment.at, what));
         match &moment.what {
             What::Status(campaign, status) => drop(statuses.insert(*campaign, *status)),
+            What::TriggeredAgain(campaign) => drop(statuses.insert(*campaign, CampaignStatus::Triggered)),
             What::SequenceStatus(sequence, status) => drop(active.insert(*sequence, status.runs())),
             What::SequenceDeleted(sequence) => drop(active.insert(*sequence, false)),
             What::EnrolmentEnded(enrolment) => drop(ended.insert(*enrolment)),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Violation, campaign_of, rows_by_id};
+use super::{Violation, campaign_of, rows_by_id, sequence_by_id, sequence_of};
 use crate::domain::device::Epoch;
 use crate::domain::message::Message;
 use crate::domain::pacing::DelaySettings;
@@ -21,7 +21,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 type Judged = (DeviceId, Option<(Incarnation, Epoch)>);
 
 /// Between two attempts of a device lies at least the delay drawn for the second, no window of an hour or a day holds more
-/// received messages than its cap, and none was begun in quiet hours.
+/// received messages than its cap, and none was begun in quiet hours, and no step before its time of the day.
 ///
 /// A new owner knows the past of a device only by the wall clocks of those before it, so where wall clocks are wrong each
 /// owner is judged by itself.
@@ -78,6 +78,11 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
                 .iter()
                 .filter_map(|begin| in_quiet_hours(record, rows.get(&begin.message_id)?, begin)),
         );
+        broken.extend(
+            begun
+                .iter()
+                .filter_map(|begin| before_its_hour(record, rows.get(&begin.message_id)?, begin)),
+        );
     }
     broken
 }
@@ -101,19 +106,40 @@ fn over(sent: &[Duration], window: Duration, cap: u32) -> Option<Violation> {
 }
 
 fn in_quiet_hours(record: &Record, row: &Message, begin: &BeginSeen) -> Option<Violation> {
-    let campaign = record
-        .campaigns
-        .iter()
-        .find(|campaign| Some(campaign.id) == campaign_of(row))?;
-    let quiet = campaign.quiet_hours?.open_at(campaign.time_zone, begin.attempted_at) > begin.attempted_at;
-    quiet.then(|| Violation::at(NAME, begin.asked_at, format!("{} was begun in quiet hours", row.id)))
+    let campaign = campaign_of(row).and_then(|id| record.campaigns.iter().find(|campaign| campaign.id == id));
+    let sequence = sequence_of(row).and_then(|id| sequence_by_id(record, id));
+    let of_campaign = campaign.and_then(|one| Some((one.quiet_hours?, one.time_zone)));
+    let (quiet, zone) = of_campaign.or_else(|| sequence.and_then(|one| Some((one.quiet_hours?, one.time_zone))))?;
+    let is_quiet = quiet.open_at(zone, begin.attempted_at) > begin.attempted_at;
+    is_quiet.then(|| Violation::at(NAME, begin.asked_at, format!("{} was begun in quiet hours", row.id)))
+}
+
+/// Made at an hour of the day by the same clocks that show when it was begun, so judged only where all of them are right.
+fn before_its_hour(record: &Record, row: &Message, begin: &BeginSeen) -> Option<Violation> {
+    let flow = row.flow.filter(|_| row.round == 0 && record.facts.wall_is_true)?;
+    let sequence = sequence_by_id(record, sequence_of(row)?)?;
+    let steps = record.steps.iter().filter(|steps| steps.sequence_id == sequence.id);
+    let step = steps
+        .flat_map(|steps| &steps.steps)
+        .find(|step| step.id == flow.step_id)?;
+    let (time, zone) = (step.send_time.or(sequence.send_time)?, sequence.time_zone);
+    let day = zone.local_date(row.created_at);
+    let today = zone.instant(day, time);
+    let hour = if today < row.created_at {
+        zone.instant(day.plus_days(1), time)
+    } else {
+        today
+    };
+    (begin.attempted_at < hour)
+        .then(|| Violation::at(NAME, begin.asked_at, format!("{} was begun before {time}", row.id)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::{Story, assert_broken, assert_holds};
     use super::*;
-    use crate::domain::message::MessageState;
+    use crate::domain::enrolment::{EnrolmentState, FlowRef};
+    use crate::domain::message::{MessageScope, MessageState};
     use crate::domain::pacing::{Caps, DelayRange, PacingPolicy};
     use crate::domain::schedule::{LocalTime, QuietHours};
     use crate::simulation::gateway::GatewayKind;
@@ -152,6 +178,30 @@ mod tests {
         assert_broken(&check(&story.record), 1);
         story.record.campaigns[0].quiet_hours = Some(QuietHours::new(time(9), time(7)).unwrap());
         assert_holds(&check(&story.record));
+    }
+
+    #[test]
+    fn a_step_of_a_sequence_in_quiet_hours_or_before_its_time_is_found() {
+        let mut story = sent_at(&[0.0]);
+        let enrolment_id = story.enrolment(EnrolmentState::Open);
+        let sequence_id = story.record.sequences[0].id;
+        let row = &mut story.record.rows[0];
+        row.scope = MessageScope::Sequence(sequence_id);
+        row.flow = Some(FlowRef {
+            enrolment_id,
+            step_id: story.record.steps[0].steps[0].id,
+            steps_version: 1,
+        });
+        let time = |hour| LocalTime::from_hm(hour, 0).unwrap();
+        assert_holds(&check(&story.record));
+        story.record.sequences[0].quiet_hours = Some(QuietHours::new(time(7), time(9)).unwrap());
+        assert_broken(&check(&story.record), 1);
+        story.record.sequences[0].quiet_hours = None;
+        story.record.facts.wall_is_true = true;
+        for (hour, is_broken) in [(8, false), (9, true), (7, true)] {
+            story.record.steps[0].steps[0].send_time = Some(time(hour));
+            assert_broken(&check(&story.record), usize::from(is_broken));
+        }
     }
 
     #[test]
