@@ -59,11 +59,7 @@ pub(super) fn flag(name: &str) -> String {
 }
 
 /// Settings that are accepted because installations have them, and that nothing uses yet.
-pub const NOT_YET_USED: [&str; 3] = [
-    "WHATSAPP_CHAT_STORAGE",
-    "WHATSAPP_AUTO_REPLY",
-    "WHATSAPP_WEBHOOK",
-];
+pub const NOT_YET_USED: [&str; 3] = ["WHATSAPP_CHAT_STORAGE", "WHATSAPP_AUTO_REPLY", "WHATSAPP_WEBHOOK"];
 
 /// All settings.
 pub const TABLE: &[Entry] = &[
