@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, RwLock};
 use wa_core::id::DeviceId;
 use wa_core::store::{
     PAGE_MAX, PageRequest, SESSION_KEYS_MAX, SessionKey, SessionOwner, SessionRow, SessionStore, SessionWrite,
@@ -47,9 +47,9 @@ pub const SENT_MESSAGES_KEPT_FOR: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long a received message that was not committed waits to be delivered again.
 pub const PENDING_KEPT_FOR: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// The storage of one linked device.
+/// The storage of one linked device, until its session is wiped: then only who wiped it writes on.
 #[derive(Clone)]
-pub struct Backend(Arc<Inner>);
+pub struct Backend(Arc<Inner>, u64);
 
 struct Inner {
     store: Arc<dyn SessionStore>,
@@ -58,6 +58,8 @@ struct Inner {
     owner: SessionOwner,
     /// Held by what reads a value and writes what follows from it.
     turn: Mutex<()>,
+    /// How often the session was wiped. A client of the session before must not write into the one after.
+    wiped: RwLock<u64>,
     lost: AtomicBool,
     lost_now: Notify,
 }
@@ -114,15 +116,17 @@ impl Backend {
     /// The session of the owner's device in a store.
     #[must_use]
     pub fn new(store: Arc<dyn SessionStore>, vault: Arc<Vault>, clock: Arc<dyn Clock>, owner: SessionOwner) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             store,
             vault,
             clock,
             owner,
             turn: Mutex::new(()),
+            wiped: RwLock::new(0),
             lost: AtomicBool::new(false),
             lost_now: Notify::new(),
-        }))
+        };
+        Self(Arc::new(inner), 0)
     }
 
     /// Whether the store has refused a write because this node does not own the device any more.
@@ -142,13 +146,18 @@ impl Backend {
         }
     }
 
-    /// Removes the whole session.
+    /// Removes the whole session. Whatever was cloned before writes nothing any more: a client that is still ending would bring
+    /// parts of it back.
     ///
     /// # Errors
     /// The store did not do it.
-    pub async fn wipe(&self) -> std::result::Result<u64, wa_core::store::StoreError> {
-        let _turn = self.0.turn.lock().await;
-        let wiped = self.0.store.wipe_session(&self.0.owner).await;
+    pub async fn wipe(&mut self) -> std::result::Result<u64, wa_core::store::StoreError> {
+        let inner = Arc::clone(&self.0);
+        let _turn = inner.turn.lock().await;
+        let mut count = inner.wiped.write().await;
+        *count += 1;
+        self.1 = *count;
+        let wiped = inner.store.wipe_session(&inner.owner).await;
         self.noted(wiped)
     }
 
@@ -231,6 +240,10 @@ impl Backend {
 
     /// Writes in batches of what a store takes; each is durable on return.
     async fn write(&self, writes: &[SessionWrite]) -> Result<()> {
+        let wiped = self.0.wiped.read().await;
+        if *wiped != self.1 {
+            return Err(StoreError::Validation("the session was wiped".to_owned()));
+        }
         for writes in writes.chunks(SESSION_KEYS_MAX) {
             let written = self.0.store.write_session(&self.0.owner, writes).await;
             self.noted(written).map_err(Self::failed)?;

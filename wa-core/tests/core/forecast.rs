@@ -657,9 +657,16 @@ fn the_steps_that_follow_in_a_sequence_take_their_places_beside_a_campaign() {
     assert!(told.last_sent_at > alone.last_sent_at);
     let truth = world.live(3, DAY * 14);
     assert_eq!(told.numbers, truth.numbers);
+    // With fewer than a thousand messages the last ones may fall into the next send window: chance decides whose turn it is.
+    let sent: u64 = truth.days.values().sum();
+    for (date, really) in &truth.days {
+        let day = told.days.iter().find(|day| day.date == *date);
+        let told = day.map_or(0, |day| day.sent);
+        assert!(told.abs_diff(*really) * 50 <= sent, "{date}: {told} for {really}");
+    }
     let off = told.last_sent_at.unwrap().as_millis() - truth.last_sent_at.unwrap().as_millis();
-    let span = truth.last_sent_at.unwrap().since(told.starts_at).as_millis();
-    assert!(u128::from(off.unsigned_abs()) * 50 <= span, "{off} ms of {span}");
+    let window = i64::try_from(DAY.as_millis()).unwrap();
+    assert!(off.abs() <= window, "{off} ms");
 }
 
 #[test]

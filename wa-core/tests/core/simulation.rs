@@ -171,7 +171,7 @@ fn chains_of_one_lead_once_fed_each_other_for_ever() {
 }
 
 /// In how many seeds a broken part must be found.
-const SEEDS_TO_FIND: u64 = 200;
+const SEEDS_TO_FIND: u64 = 400;
 
 /// The first seed that finds something, and what it found.
 fn first_found(draw: fn(u64) -> Scenario, ground: impl Fn() -> Ground) -> Option<(u64, String)> {

@@ -1,0 +1,261 @@
+//! From the first code to the last word of a link.
+
+use std::sync::atomic::Ordering;
+
+use wa_core::domain::device::LinkState;
+use wa_core::store::{LeaseStore, PageRequest, SessionStore};
+use wa_core::transport::{HostedDevice, LinkStep, Linkable, Transport, TransportEvent};
+use wa_loopback::{LoginFault, Rule, StreamFault};
+use wa_transport_web::whatsapp_rust::traits::DeviceStore;
+
+use crate::rig::{LIMIT, OWN, Rig, options, phone};
+use crate::stage::NOW;
+
+async fn values(rig: &Rig) -> usize {
+    let page = PageRequest::first(1_000);
+    rig.store
+        .inner
+        .scan_session(rig.owner.device_id, b"", &page)
+        .await
+        .unwrap()
+        .rows
+        .len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn linked_by_qr_back_after_a_restart_logged_out_and_linked_again_by_a_code() {
+    let mut rig = Rig::new().await;
+    let device = rig.owner.device_id;
+    let person = rig.server.person(OWN, "Sales").await.unwrap();
+    person.connect().await.unwrap();
+    let qr = rig.qr().await;
+    assert_eq!(rig.qr().await, qr, "asking again shows the same code");
+    rig.heard.state(device, LinkState::QrReady).await;
+    person.scan(&qr).await.unwrap();
+    let own = rig
+        .heard
+        .wait_from(0, "the link", |_, event| match event {
+            TransportEvent::Link {
+                state: LinkState::Ready,
+                phone,
+                ..
+            } => Some(*phone),
+            _ => None,
+        })
+        .await;
+    assert_eq!(own, Some(phone(OWN)));
+    assert_eq!(
+        rig.transport.link(&rig.context(), None).await.unwrap(),
+        LinkStep::State(LinkState::Ready)
+    );
+
+    rig.transport.close(&rig.context()).await;
+    let heard = rig.heard.len();
+    rig.restart(options());
+    rig.heard.state_from(heard, device, LinkState::Ready).await;
+
+    rig.transport.logout(&rig.context()).await.unwrap();
+    let reason = rig.heard.state(device, LinkState::LoggedOut).await.unwrap();
+    assert!(reason.contains("Link the device again"), "{reason}");
+    assert_eq!(values(&rig).await, 0, "the session is wiped");
+
+    let heard = rig.heard.len();
+    let LinkStep::PairCode { code, .. } = rig.transport.link(&rig.context(), Some(&phone(OWN))).await.unwrap() else {
+        panic!("no code");
+    };
+    assert_eq!(code.len(), 8);
+    person.enter_code(&code).await.unwrap();
+    rig.heard.state_from(heard, device, LinkState::Ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_linked_before_comes_online_by_itself() {
+    let rig = Rig::linked().await;
+    assert_eq!(
+        rig.transport.refresh(&rig.context()).await.unwrap(),
+        LinkStep::State(LinkState::Ready)
+    );
+    let report = rig.transport.as_probe().unwrap().probe(&rig.context()).await.unwrap();
+    assert!(report.connected);
+    assert_eq!(report.phone, Some(phone(OWN)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_removed_on_the_phone_is_logged_out_and_its_session_gone() {
+    let rig = Rig::linked().await;
+    let own = rig.backend().load().await.unwrap().unwrap().pn.unwrap();
+    rig.server.remove_device(&own);
+    let reason = rig
+        .heard
+        .state(rig.owner.device_id, LinkState::LoggedOut)
+        .await
+        .unwrap();
+    assert!(reason.contains("removed on the phone"), "{reason}");
+    assert_eq!(values(&rig).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_in_use_elsewhere_is_an_error_that_says_so_and_keeps_the_session() {
+    let rig = Rig::linked().await;
+    let own = rig.backend().load().await.unwrap().unwrap().pn.unwrap();
+    assert!(rig.server.end_stream(&own, StreamFault::Replaced));
+    let reason = rig.heard.state(rig.owner.device_id, LinkState::Error).await.unwrap();
+    assert!(reason.contains("somewhere else"), "{reason}");
+    assert!(values(&rig).await > 0);
+    let heard = rig.heard.len();
+    assert_eq!(
+        rig.transport.refresh(&rig.context()).await.unwrap(),
+        LinkStep::State(LinkState::Ready)
+    );
+    rig.heard.state_from(heard, rig.owner.device_id, LinkState::Ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refused_login_is_a_state_that_a_person_understands() {
+    for (fault, state, says) in [
+        (LoginFault::reason(405), LinkState::Error, "newer version"),
+        (LoginFault::reason(403), LinkState::LoggedOut, "locked"),
+        (LoginFault::reason(401), LinkState::LoggedOut, "removed"),
+        (LoginFault::reason(409), LinkState::Error, "409"),
+        (
+            LoginFault::banned(101, 3_600),
+            LinkState::Restricted,
+            "banned the account until",
+        ),
+    ] {
+        let mut rig = Rig::new().await;
+        rig.seed(OWN).await;
+        rig.server.fault(Rule::login(fault.clone()));
+        rig.restart(options());
+        let reason = rig.heard.state(rig.owner.device_id, state).await.unwrap();
+        assert!(reason.contains(says), "{fault:?}: {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_loses_the_device_is_cut_off_and_writes_nothing() {
+    let rig = Rig::linked().await;
+    let own = rig.backend().load().await.unwrap().unwrap().pn.unwrap();
+    // Another node takes over; this one does not know of it yet.
+    rig.store.inner.leave(rig.owner.incarnation, NOW).await.unwrap();
+    let before = values(&rig).await;
+    let person = rig.server.person("60120000009", "Stranger").await.unwrap();
+    person.connect().await.unwrap();
+    person.send_text(OWN, "hello").await.unwrap();
+    let gone = async {
+        while rig.server.is_active(&own) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("the connection is cut");
+    assert_eq!(values(&rig).await, before);
+    let late = rig.message(1, "60120000009", "late");
+    rig.transport.send(&rig.context(), &late).await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_named_no_more_is_cut_at_once() {
+    let rig = Rig::linked().await;
+    let own = rig.backend().load().await.unwrap().unwrap().pn.unwrap();
+    rig.host(&[]);
+    let gone = async {
+        while rig.server.is_active(&own) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("the connection is cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_device_is_unlinked_and_wiped() {
+    let rig = Rig::linked().await;
+    let device = rig.context().device;
+    let deleted = HostedDevice {
+        device,
+        epoch: rig.owner.epoch,
+        deleted: true,
+    };
+    rig.transport.host(rig.owner.incarnation, vec![deleted]);
+    let gone = async {
+        while values(&rig).await > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("the session is wiped");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_acknowledged_only_when_it_is_committed() {
+    let mut rig = Rig::linked().await;
+    let person = rig.server.person("60120000003", "Ali").await.unwrap();
+    person.connect().await.unwrap();
+    rig.heard.refusing.store(true, Ordering::SeqCst);
+    person.send_text(OWN, "STOP").await.unwrap();
+    rig.heard.until_refused().await;
+    rig.heard.refusing.store(false, Ordering::SeqCst);
+    rig.restart(options());
+    let message = rig
+        .heard
+        .wait_from(0, "the message", |_, event| match event {
+            TransportEvent::Inbound(message) => Some(message.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(
+        (message.text.as_str(), message.peer, message.from_me),
+        ("STOP", phone("60120000003"), false)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_own_phone_writes_is_told_as_such() {
+    let rig = Rig::linked().await;
+    let own = rig.server.person(OWN, "Sales").await.unwrap();
+    own.connect().await.unwrap();
+    rig.server.add_account("60120000004", "Siti");
+    own.send_text("60120000004", "I take over").await.unwrap();
+    let message = rig
+        .heard
+        .wait_from(0, "the message", |_, event| match event {
+            TransportEvent::Inbound(message) => Some(message.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(message.from_me);
+    assert_eq!(
+        (message.text.as_str(), message.peer),
+        ("I take over", phone("60120000004"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_devices_that_link_at_the_same_time_are_not_mixed_up() {
+    let rig = Rig::new().await;
+    let other = rig.another(2).await;
+    rig.host(&[rig.owner, other]);
+    let numbers = ["60110000001", "60110000002"];
+    let (first, second) = (rig.context(), rig.context_of(&other));
+    let (one, two) = tokio::join!(rig.transport.link(&first, None), rig.transport.link(&second, None));
+    for (number, step) in numbers.iter().zip([one, two]) {
+        let LinkStep::Qr { payload, .. } = step.unwrap() else {
+            panic!("no code")
+        };
+        let person = rig.server.person(number, "Sales").await.unwrap();
+        person.connect().await.unwrap();
+        person.scan(&payload).await.unwrap();
+    }
+    for (number, device) in numbers.iter().zip([rig.owner.device_id, other.device_id]) {
+        let own = rig
+            .heard
+            .wait_from(0, "the link", |of, event| match event {
+                TransportEvent::Link {
+                    state: LinkState::Ready,
+                    phone,
+                    ..
+                } if *of == device => Some(*phone),
+                _ => None,
+            })
+            .await;
+        assert_eq!(own, Some(phone(number)));
+    }
+}

@@ -1,0 +1,10 @@
+//! The WhatsApp Web transport: its storage against the client's own, and its promises.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod backend;
+mod campaign;
+mod linking;
+mod rig;
+mod sending;
+mod stage;

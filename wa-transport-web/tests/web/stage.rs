@@ -1,0 +1,91 @@
+//! What the tests share: a store in memory with one device that a node owns, and a count of what is asked of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use wa_core::domain::device::Device;
+use wa_core::domain::platform::Platform;
+use wa_core::id::{DeviceId, IdSource, Incarnation, UserId};
+use wa_core::store::{
+    Change, ChangeSet, LeaseStore, MemoryStore, Page, PageRequest, SessionKey, SessionOwner, SessionRow, SessionStore,
+    SessionWrite, Store, StoreError, WriteClass,
+};
+use wa_core::time::Timestamp;
+
+pub const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_000);
+
+/// A store in memory that counts.
+#[derive(Debug, Default)]
+pub struct Counted {
+    pub inner: MemoryStore,
+    pub reads: AtomicU64,
+    pub writes: AtomicU64,
+}
+
+impl Counted {
+    /// Reads and writes since the last call.
+    pub fn since(&self) -> (u64, u64) {
+        (
+            self.reads.swap(0, Ordering::Relaxed),
+            self.writes.swap(0, Ordering::Relaxed),
+        )
+    }
+}
+
+#[async_trait]
+impl SessionStore for Counted {
+    async fn session_values(&self, device: DeviceId, keys: &[SessionKey]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.session_values(device, keys).await
+    }
+
+    async fn scan_session(
+        &self,
+        device: DeviceId,
+        prefix: &[u8],
+        page: &PageRequest<SessionKey>,
+    ) -> Result<Page<SessionRow, SessionKey>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.scan_session(device, prefix, page).await
+    }
+
+    async fn write_session(&self, owner: &SessionOwner, writes: &[SessionWrite]) -> Result<(), StoreError> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
+        self.inner.write_session(owner, writes).await
+    }
+
+    async fn wipe_session(&self, owner: &SessionOwner) -> Result<u64, StoreError> {
+        self.inner.wipe_session(owner).await
+    }
+
+    async fn sweep_sessions(&self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        self.inner.sweep_sessions(before, limit).await
+    }
+}
+
+/// One device of a fresh store, owned by a node.
+pub async fn stage() -> (Arc<Counted>, SessionOwner) {
+    let store = Arc::new(Counted::default());
+    let owner = add_device(&store.inner, 1).await;
+    (store, owner)
+}
+
+/// A device of a user, owned by a node of its own.
+pub async fn add_device(store: &MemoryStore, number: u8) -> SessionOwner {
+    let ids = IdSource::seeded([number; 32]);
+    let user_id = UserId::new(&ids, NOW);
+    let device = Device::new(DeviceId::new(&ids, NOW), user_id, "Sales", Platform::WHATSAPP_WEB, NOW);
+    let insert = ChangeSet::one(Change::InsertDevice(Box::new(device.clone())));
+    store.commit(insert, WriteClass::Api, NOW).await.unwrap();
+    let incarnation = Incarnation::new(&ids, NOW);
+    store.join(incarnation, "node", NOW).await.unwrap();
+    let owned = store.claim(incarnation, 100, NOW).await.unwrap();
+    let owned = owned.iter().find(|owned| owned.device.id == device.id).unwrap();
+    SessionOwner {
+        incarnation,
+        user_id,
+        device_id: device.id,
+        epoch: owned.epoch,
+    }
+}
