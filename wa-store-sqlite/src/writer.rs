@@ -294,3 +294,51 @@ impl DerefMut for Transaction {
         &mut self.turn
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wa_core::store::WriteClass;
+
+    use crate::{SqliteOptions, SqliteStore};
+
+    /// Pages in the log, those that were moved included.
+    async fn pages(store: &SqliteStore) -> i64 {
+        let mut tx = store.writer.turn(WriteClass::Api).await.unwrap();
+        let (_, pages, _): (i64, i64, i64) = sqlx::query_as("PRAGMA wal_checkpoint(PASSIVE)")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        pages
+    }
+
+    async fn insert(store: &SqliteStore, rows: u32) {
+        for _ in 0..rows {
+            let mut tx = store.begin_tx(WriteClass::Api).await.unwrap();
+            sqlx::query("CREATE TABLE IF NOT EXISTS own (text TEXT)")
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            sqlx::query("INSERT INTO own VALUES (hex(zeroblob(2000)))")
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_moved_beside_the_writer_begins_anew() {
+        let folder = std::env::temp_dir().join(format!("wa-log-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = SqliteStore::open(SqliteOptions::file(folder.join("wa.db")))
+            .await
+            .unwrap();
+        insert(&store, super::MOVE_AFTER / 2).await;
+        store.writer.move_log().await.unwrap();
+        insert(&store, 1).await;
+        let pages = pages(&store).await;
+        store.close().await;
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(pages < i64::from(super::MOVE_AFTER / 4), "{pages} pages");
+    }
+}

@@ -507,7 +507,10 @@ impl Session {
                         continue;
                     };
                     if self.unstored.len() >= UNSTORED_MAX {
-                        self.unstored.pop_front();
+                        let is_receipt = |event: &TransportEvent| matches!(event, TransportEvent::Receipt { .. });
+                        if let Some(oldest) = self.unstored.iter().position(is_receipt) {
+                            self.unstored.remove(oldest);
+                        }
                     }
                     self.unstored.push_back(TransportEvent::Receipt {
                         message: MessageRef::Ours(id),

@@ -45,7 +45,8 @@ pub enum OpenError {
 
 /// Seals and opens the values of sessions: XChaCha20-Poly1305 with a random nonce each, bound to the device and the key of the
 /// row, so that a row put in another's place does not open. Without a key values are kept as they are. Values that were
-/// written before a key was set stay readable and are sealed when they are written next.
+/// written before a key was set stay readable and are sealed when they are written next. The keys of rows are not sealed, and some
+/// of them hold the numbers of contacts.
 pub struct Vault {
     cipher: Option<XChaCha20Poly1305>,
 }
