@@ -123,6 +123,17 @@ pub enum EventKind {
     },
 }
 
+impl EventKind {
+    /// Whether it is only a hint, which is in no store.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::CampaignProgress { .. } | Self::SequenceProgress { .. } | Self::EnrolmentStarted { .. }
+        )
+    }
+}
+
 /// Something that happened to a user's data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {

@@ -20,6 +20,7 @@ use crate::forecasts::Forecasts;
 use crate::http::auth::{BASIC_REMEMBERED_FOR, TRIES_MAX, TRIES_PER_ACCOUNT_MAX, TRIES_PER_ADDRESS_MAX, TRIES_SPAN};
 use crate::http::limit::{Buckets, Windows};
 use crate::http::metrics::Meters;
+use crate::live::Live;
 use crate::media::FileMedia;
 use crate::password::{self, Passwords};
 use crate::settings::Settings;
@@ -41,6 +42,7 @@ pub struct App {
     pub(crate) media: Arc<FileMedia>,
     pub(crate) imports: Imports,
     pub(crate) forecasts: Forecasts,
+    pub(crate) live: Arc<Live>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -71,6 +73,7 @@ impl App {
             transports,
             media,
             imports: Imports::default(),
+            live: Arc::default(),
         }
     }
 }

@@ -275,6 +275,9 @@ impl Server {
         if let Some(shared) = ports.shared {
             tasks.push(tokio::spawn(hear_others(Arc::clone(&app), shared, stopped.clone())));
         }
+        let live = Arc::clone(&app.live);
+        let (hints, until) = (bus.listen(), stopped.clone());
+        tasks.push(tokio::spawn(async move { live.run(hints, wait_for(until)).await }));
         let engine = tokio::spawn(keep_engine(core, Arc::clone(&app), stopped.clone()));
         let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
         let serving = tokio::spawn(async move {

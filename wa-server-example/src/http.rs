@@ -17,6 +17,7 @@ pub mod lead_webhook;
 pub mod leads;
 pub mod limit;
 pub mod linking;
+pub mod live;
 pub mod messages;
 pub mod metrics;
 pub mod openapi;

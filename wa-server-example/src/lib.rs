@@ -12,6 +12,7 @@ mod forecasts;
 pub mod http;
 pub mod import;
 pub mod lead_csv;
+mod live;
 pub mod logs;
 pub mod loopback;
 pub mod media;

@@ -120,6 +120,8 @@ pub struct Settings {
     pub lead_webhook_per_minute: u32,
     /// `API_PER_MINUTE`
     pub api_per_minute: u32,
+    /// `LIVE_CONNECTIONS_MAX`
+    pub live_connections_max: usize,
     /// `IMPORT_BYTES_MAX`
     pub import_bytes_max: u64,
     /// `IMPORT_ROW_BYTES_MAX`
@@ -245,6 +247,7 @@ impl Settings {
             metrics_token: read.optional("METRICS_TOKEN").map(SecretString::from),
             lead_webhook_per_minute: read.number("LEAD_WEBHOOK_PER_MINUTE", 0..=u32::MAX),
             api_per_minute: read.number("API_PER_MINUTE", 0..=u32::MAX),
+            live_connections_max: read.number("LIVE_CONNECTIONS_MAX", 0..=100_000),
             import_bytes_max: read.number("IMPORT_BYTES_MAX", 1..=u64::MAX),
             import_row_bytes_max: read.number("IMPORT_ROW_BYTES_MAX", 1_024..=16 << 20),
             media_bytes_max: read.number("MEDIA_BYTES_MAX", 1..=1 << 30),

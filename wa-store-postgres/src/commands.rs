@@ -59,6 +59,8 @@ pub(crate) const PLACE: &str = "SELECT seq FROM events WHERE id = $1 AND user_id
 /// `events`: by `events_user`. Whoever commits an event has its user alone until the commit can be seen, so that places of a user are
 /// seen in their order.
 pub(crate) const EVENTS: &str = "SELECT seq, body FROM events WHERE user_id = $1 AND seq > $2 ORDER BY seq LIMIT $3";
+/// `newest_event`: by `events_user`.
+pub(crate) const NEWEST: &str = "SELECT id FROM events WHERE user_id = $1 ORDER BY seq DESC LIMIT 1";
 /// `prune_events`: a page, by `events_age`.
 pub(crate) const PRUNE_EVENTS: &str = "
     DELETE FROM events USING (SELECT id AS old FROM events WHERE at < $1 ORDER BY at LIMIT $2 FOR UPDATE SKIP LOCKED) AS p WHERE id = p.old";
@@ -201,6 +203,12 @@ impl PostgresStore {
         Ok(found)
     }
 
+    async fn read_newest_event(&self, scope: &RequestScope) -> Done<Option<EventId>> {
+        let mut reader = self.reader().await?;
+        let row = query(NEWEST).bind(&scope.user_id).fetch_optional(&mut reader).await?;
+        row.map(|row| Columns::of(&row).key("id")).transpose()
+    }
+
     /// Removes rows from before an instant, a page per transaction, so that nobody waits long.
     async fn prune(&self, op: Op, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
         let mut pruned = 0;
@@ -268,6 +276,11 @@ impl EventStore for PostgresStore {
     async fn events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Result<Vec<Event>, StoreError> {
         let found = self.read_events(scope, after, limit).await;
         found.map_err(|fail| fail.of("events", "event"))
+    }
+
+    async fn newest_event(&self, scope: &RequestScope) -> Result<Option<EventId>, StoreError> {
+        let found = self.read_newest_event(scope).await;
+        found.map_err(|fail| fail.of("newest_event", "event"))
     }
 
     async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError> {

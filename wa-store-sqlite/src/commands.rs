@@ -56,6 +56,9 @@ pub(crate) const PLACE: &str = "SELECT rowid FROM events WHERE id = ? AND user_i
 /// `events`: by `events_user_order`. Rows come one commit after the other, so that their numbers are in the order of commits.
 pub(crate) const EVENTS: &str = "
     SELECT rowid, body FROM events INDEXED BY events_user_order WHERE user_id = ? AND rowid > ? ORDER BY rowid LIMIT ?";
+/// `newest_event`: by `events_user_order`.
+pub(crate) const NEWEST: &str = "
+    SELECT id FROM events INDEXED BY events_user_order WHERE user_id = ? ORDER BY rowid DESC LIMIT 1";
 /// `prune_events`: a page, by `events_age`.
 pub(crate) const PRUNE_EVENTS: &str = "
     DELETE FROM events WHERE id IN (SELECT id FROM events INDEXED BY events_age WHERE at < ? ORDER BY at LIMIT ?)";
@@ -211,6 +214,13 @@ impl SqliteStore {
         Ok(found)
     }
 
+    async fn read_newest_event(&self, scope: &RequestScope) -> Done<Option<EventId>> {
+        let mut reader = self.reader().await?;
+        let newest = sqlx::query(NEWEST).bind(blob(&scope.user_id).to_vec());
+        let row = newest.fetch_optional(&mut *reader).await?;
+        row.map(|row| Columns::of(&row).key("id")).transpose()
+    }
+
     /// Removes rows from before an instant, a page per transaction, so that nobody waits long.
     async fn prune(&self, op: Op, sql: &'static str, before: Timestamp) -> Result<u64, StoreError> {
         let mut pruned = 0;
@@ -278,6 +288,11 @@ impl EventStore for SqliteStore {
     async fn events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Result<Vec<Event>, StoreError> {
         let found = self.read_events(scope, after, limit).await;
         found.map_err(|fail| fail.of("events", "event"))
+    }
+
+    async fn newest_event(&self, scope: &RequestScope) -> Result<Option<EventId>, StoreError> {
+        let found = self.read_newest_event(scope).await;
+        found.map_err(|fail| fail.of("newest_event", "event"))
     }
 
     async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError> {

@@ -612,6 +612,7 @@ passed_on! { CommandStore {
 
 passed_on! { EventStore {
     fn events(scope: &RequestScope, after: EventId, limit: u32) -> Vec<Event>;
+    fn newest_event(scope: &RequestScope) -> Option<EventId>;
     fn prune_events(before: Timestamp) -> u64;
     fn prune_replies(before: Timestamp) -> u64;
 } }

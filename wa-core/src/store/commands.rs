@@ -36,6 +36,10 @@ pub trait EventStore: Send + Sync {
     /// whichever node, and however their ids are ordered.
     async fn events(&self, scope: &RequestScope, after: EventId, limit: u32) -> Result<Vec<Event>, StoreError>;
 
+    /// The event of a user that was committed last, if any is kept: who reads on after it hears only of what comes. Of a limited
+    /// scope too it is that of the whole user, because nothing but its id is told.
+    async fn newest_event(&self, scope: &RequestScope) -> Result<Option<EventId>, StoreError>;
+
     /// Removes events from before `before`; returns how many.
     async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError>;
 

@@ -158,6 +158,7 @@ macro_rules! forward_store {
             });
             $crate::forward_trait!($type => $field, EventStore {
                 fn events(scope: &RequestScope, after: EventId, limit: u32) -> Vec<Event>;
+                fn newest_event(scope: &RequestScope) -> Option<EventId>;
                 fn prune_events(before: Timestamp) -> u64;
                 fn prune_replies(before: Timestamp) -> u64;
             });

@@ -15,6 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::access::{LoginSession, Role, User};
 use wa_core::id::UserId;
+use wa_core::store::StoreError;
 use wa_core::time::Timestamp;
 
 use super::envelope::{Envelope, Nothing, Reply};
@@ -90,29 +91,8 @@ fn refuse_foreign(app: &App, parts: &Parts) -> Result<(), ApiError> {
         return Ok(());
     }
     let headers = &parts.headers;
-    let refused = |why: &str| Err(ApiError::forbidden(why));
-    if let Some(origin) = header_text(headers, &header::ORIGIN) {
-        let own = app
-            .settings
-            .public_base_url
-            .as_ref()
-            .map(|url| url.origin().ascii_serialization());
-        let host = header_text(headers, &header::HOST).unwrap_or_default();
-        let same_host = origin.split_once("://").is_some_and(|(_, rest)| rest == host);
-        let known =
-            same_host || own.as_deref() == Some(origin) || app.settings.cors_origins.iter().any(|one| one == origin);
-        return if known {
-            Ok(())
-        } else {
-            refused("requests from pages of another origin are refused")
-        };
-    }
-    if let Some(site) = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok()) {
-        return if matches!(site, "same-origin" | "none") {
-            Ok(())
-        } else {
-            refused("requests from pages of another site are refused")
-        };
+    if refuse_foreign_page(app, headers)? {
+        return Ok(());
     }
     let content_type = header_text(headers, &header::CONTENT_TYPE).unwrap_or_default();
     let essence = content_type
@@ -126,12 +106,63 @@ fn refuse_foreign(app: &App, parts: &Parts) -> Result<(), ApiError> {
         "application/x-www-form-urlencoded" | "multipart/form-data" | "text/plain"
     );
     if as_forms_do {
-        return refused(
+        return Err(ApiError::forbidden(
             "with a cookie and a body as forms send it, the header Origin or Sec-Fetch-Site must say where it comes from; \
              send JSON or use basic auth instead",
-        );
+        ));
     }
     Ok(())
+}
+
+/// Refuses what the page of another site asks for; tells whether the request says where it comes from at all.
+///
+/// # Errors
+/// `FORBIDDEN`
+pub(super) fn refuse_foreign_page(app: &App, headers: &HeaderMap) -> Result<bool, ApiError> {
+    if let Some(origin) = header_text(headers, &header::ORIGIN) {
+        let own = app
+            .settings
+            .public_base_url
+            .as_ref()
+            .map(|url| url.origin().ascii_serialization());
+        let host = header_text(headers, &header::HOST).unwrap_or_default();
+        let same_host = origin.split_once("://").is_some_and(|(_, rest)| rest == host);
+        let known =
+            same_host || own.as_deref() == Some(origin) || app.settings.cors_origins.iter().any(|one| one == origin);
+        return if known {
+            Ok(true)
+        } else {
+            Err(ApiError::forbidden("requests from pages of another origin are refused"))
+        };
+    }
+    match headers.get("sec-fetch-site").and_then(|value| value.to_str().ok()) {
+        Some("same-origin" | "none") => Ok(true),
+        Some(_) => Err(ApiError::forbidden("requests from pages of another site are refused")),
+        None => Ok(false),
+    }
+}
+
+/// Whether a login that was found good earlier still holds: the session is there, or the password is the same, and the user may
+/// log in.
+///
+/// # Errors
+/// The store could not be asked.
+pub(super) async fn still_holds(
+    app: &App,
+    user_id: UserId,
+    version: i64,
+    session: Option<&[u8; 32]>,
+) -> Result<bool, StoreError> {
+    let user = match app.store.user(user_id).await {
+        Ok(user) if user.active => user,
+        Ok(_) => return Ok(false),
+        Err(error) if error.is_not_found() => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    match session {
+        Some(hash) => Ok(app.store.session(hash, app.clock.wall()).await?.is_some()),
+        None => Ok(user.version == version),
+    }
 }
 
 fn basic(headers: &HeaderMap) -> Option<(String, SecretString)> {
@@ -324,6 +355,7 @@ async fn logout_again(caller: Caller) -> Result<Response, ApiError> {
 async fn log_out(caller: Caller) -> Result<Response, ApiError> {
     if let Some(hash) = &caller.session {
         caller.store.delete_session(hash).await?;
+        caller.live.login_changed(caller.user.id);
     }
     let cookie = cookie_value(&caller, "", Duration::ZERO);
     Ok(with_cookie(cookie, Reply::done("logged out")))

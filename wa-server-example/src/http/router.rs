@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use super::extract::Locked;
 use super::{
     auth, campaigns, devices, forecasts, gateway_hooks, health, history, imports, layers, lead_webhook, leads, linking,
-    messages, metrics, openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
+    live, messages, metrics, openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
 };
 use crate::app::App;
 
@@ -37,6 +37,7 @@ pub(super) fn table() -> OpenApiRouter<Locked> {
         .merge(pictures::routes())
         .merge(gateway_hooks::routes())
         .merge(workers::routes())
+        .merge(live::routes())
         .merge(openapi::routes())
 }
 

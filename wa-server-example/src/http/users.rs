@@ -306,6 +306,7 @@ async fn set_active(caller: &Caller, id: UserId, active: bool) -> ApiResult<User
     caller.store.update_user(&user).await?;
     if !active {
         caller.store.delete_sessions_of(id).await?;
+        caller.live.login_changed(id);
     }
     Ok(Reply::ok(
         if active { "activated" } else { "deactivated" },

@@ -90,6 +90,7 @@ pub const TABLE: &[Entry] = &[
     entry("API_PER_MINUTE", "6000", "Most requests per address in a minute, over everything; 0 for no limit."),
     entry("IMPORT_BYTES_MAX", "104857600", "Largest CSV file of an import, in bytes."),
     entry("IMPORT_ROW_BYTES_MAX", "65536", "Largest row of a CSV file, in bytes, from 1024; what an open quotation mark swallows beyond it is given back."),
+    entry("LIVE_CONNECTIONS_MAX", "20", "Most live connections (WebSocket) of a user to one node; 0 for none."),
     entry("MEDIA_BYTES_MAX", "10485760", "Largest picture, uploaded or fetched, in bytes."),
     entry("IMAGE_COMPRESSION", "true", "Whether pictures are made smaller: at most 1200 px and 350 KB."),
     entry("FORECASTS_MAX", "2", "Most forecasts at a time; each user has one."),

@@ -15,6 +15,7 @@ mod first_campaign;
 mod forecasts;
 mod import_while_sending;
 mod kill_loop;
+mod live;
 mod nodes;
 mod play;
 mod pool;

@@ -28,6 +28,7 @@ use wa_server_example::loopback::FaultShares;
 use wa_store_postgres::PostgresStore;
 
 use crate::kill_loop::number;
+use crate::live::Screen;
 use crate::play::{LOGIN, Play, Setting};
 use crate::postgres::{Schema, Server as Postgres};
 use crate::redis::RedisServer;
@@ -158,6 +159,17 @@ impl Nodes {
     async fn incarnations(&self) -> BTreeSet<Incarnation> {
         let nodes = self.store.nodes().await.unwrap();
         nodes.iter().map(|node| node.incarnation).collect()
+    }
+
+    /// Asks something of a device of a node through another one, and sees on a screen of that one that it was answered.
+    async fn answer_on_a_screen(&self, of: &str, user: &Client, screen: &mut Screen) {
+        let owned = self.store.devices_of(self.run_of(of).await).await.unwrap();
+        let device = owned.first().expect("it has devices").device.id;
+        let probe = format!("/api/devices/{device}/probe");
+        let answer = user.call(Method::POST, &probe, json!({})).await.ok();
+        assert_eq!(answer["state"], "done");
+        let told = screen.next_of("DEVICE_ANSWERED").await;
+        assert_eq!(told["results"]["command_id"], answer["id"]);
     }
 
     /// The run of the node of a name that is not fenced.
@@ -322,9 +334,16 @@ async fn a_node_that_stood_still_and_a_database_that_was_away_lose_nothing_and_d
         );
     }
 
-    println!("postgres and redis go away");
-    let clients = [&a, &b].map(client);
+    println!("redis goes away");
+    let user = Client::login_at(a.address(), LOGIN).await;
+    let (mut screen, _) = Screen::open(&user, "").await;
+    screen.next_of("CAMPAIGN_PROGRESS").await;
+    nodes.answer_on_a_screen("b", &user, &mut screen).await;
     nodes.redis.kill();
+    nodes.answer_on_a_screen("b", &user, &mut screen).await;
+
+    println!("postgres goes away");
+    let clients = [&a, &b].map(client);
     nodes.postgres.crash();
     for client in &clients {
         until_ready(client, StatusCode::SERVICE_UNAVAILABLE).await;

@@ -321,6 +321,23 @@ impl Client {
         }
     }
 
+    /// A request for a live connection.
+    pub fn websocket(&self, path: &str) -> tokio_tungstenite::tungstenite::handshake::client::Request {
+        use base64::Engine as _;
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+        let mut request = format!("ws://{}{path}", self.address).into_client_request().unwrap();
+        let (name, value) = match &self.auth {
+            Auth::None => return request,
+            Auth::Basic(login, password) => {
+                let pair = base64::engine::general_purpose::STANDARD.encode(format!("{login}:{password}"));
+                ("authorization", format!("Basic {pair}"))
+            }
+            Auth::Cookie(cookie) => ("cookie", cookie.clone()),
+        };
+        request.headers_mut().insert(name, value.parse().unwrap());
+        request
+    }
+
     pub async fn send(request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());

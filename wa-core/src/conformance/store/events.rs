@@ -83,6 +83,26 @@ pub(super) async fn who_reads_on_while_many_commit_at_once_misses_nothing(world:
     assert_eq!(read, events);
 }
 
+pub(super) async fn the_newest_event_is_the_one_that_was_committed_last(world: World) {
+    let (user, other) = (world.user().await, world.user().await);
+    let scope = RequestScope::user(user);
+    assert_eq!(world.store.newest_event(&scope).await.unwrap(), None);
+    let mut events: Vec<_> = (0..3).map(|n| world.rows.event(user, world.at(n))).collect();
+    // The node that made the highest id commits first.
+    events.reverse();
+    for event in &events {
+        world.commit(ChangeSet::default().tell(event.clone())).await;
+        assert_eq!(world.store.newest_event(&scope).await.unwrap(), Some(event.id));
+    }
+    let of_other = world.rows.event(other, world.at(5));
+    world.commit(ChangeSet::default().tell(of_other)).await;
+    assert_eq!(
+        world.store.newest_event(&scope).await.unwrap(),
+        Some(events[2].id),
+        "not that of another user"
+    );
+}
+
 pub(super) async fn events_are_committed_with_what_they_tell_of_or_not_at_all(world: World) {
     let user = world.user().await;
     let lead = world.lead(user, None).await;

@@ -484,6 +484,7 @@ case_table! { $
         events_are_read_after_one_in_order_and_up_to_a_limit,
         who_reads_on_misses_no_event_that_is_committed_later_whatever_its_id,
         who_reads_on_while_many_commit_at_once_misses_nothing,
+        the_newest_event_is_the_one_that_was_committed_last,
         events_are_committed_with_what_they_tell_of_or_not_at_all,
         old_events_are_removed_and_younger_ones_stay,
         a_node_sees_the_waiting_requests_to_its_devices_oldest_first,

@@ -46,6 +46,8 @@ flaws! {
     EventsAreLost,
     /// Events are read in the order of their ids, so that one is missed which is committed later.
     EventsAreReadById,
+    /// The newest event is the one of the highest id, not the one that was committed last.
+    NewestEventIsTheOneOfTheHighestId,
     /// An opt-out moves no open messages.
     OptOutMovesNothing,
     /// An opt-out is a list at which nobody looks: neither open messages nor `begin` obey it.

@@ -320,6 +320,16 @@ impl EventStore for MemoryStore {
             .collect())
     }
 
+    async fn newest_event(&self, scope: &RequestScope) -> Result<Option<EventId>, StoreError> {
+        let state = self.lock();
+        let user = scope.user_id;
+        let mut events = state.events.range((user, 0)..=(user, u64::MAX));
+        if state.flawed(Flaw::NewestEventIsTheOneOfTheHighestId) {
+            return Ok(events.map(|(_, event)| event.id).max());
+        }
+        Ok(events.next_back().map(|(_, event)| event.id))
+    }
+
     async fn prune_events(&self, before: Timestamp) -> Result<u64, StoreError> {
         let mut state = self.lock();
         let mut pruned = 0;
