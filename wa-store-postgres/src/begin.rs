@@ -20,10 +20,10 @@ use crate::message_row::kept_ours;
 use crate::row::{Columns, keys, read_all};
 use crate::tallies::Tallies;
 
-/// `begin`, `settle`, `decline`: the devices of the items, by the primary key; what each is sending, by `messages_sending`.
+/// `begin`, `settle`, `decline`: the devices of the items and what each is sending, by the primary keys.
 pub(crate) const DEVICES: &str = "
     SELECT j.key, d.user_id, d.owner, d.epoch, d.deleted_at IS NULL AND d.hold_reason IS NULL,
-        (SELECT s.id FROM messages s WHERE s.device_id = d.id AND s.state = 3)
+        (SELECT l.message_id FROM lanes l WHERE l.device_id = d.id)
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN devices d ON d.id = j.value";
 
 /// `begin`, `settle`, `decline`: the messages of the items by the unique index of ids, with their place in the list.
@@ -31,9 +31,8 @@ pub(crate) const MESSAGES: &str =
     live!(", j.key FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.id = j.value");
 
 /// `begin`: the gate, the write-ahead mark and the attempt at once, for first attempts that nothing at all stands against.
-/// Message, device, campaign, enrolment, sequence and suppression by their unique indexes; what else the device is
-/// sending by `messages_sending`, steps that are sent again by `messages_resent`. The nought keeps Postgres from looking for
-/// the message in the indexes of its state. What has to be true is asked for as a value and not by EXISTS: Postgres may
+/// Message, place in the queue, lane, device, campaign, enrolment, sequence and suppression by their unique indexes; steps that are
+/// sent again by `messages_flow`. What has to be true is asked for as a value and not by EXISTS: Postgres may
 /// read everything that would satisfy such a one into a hash table, or join it from end to end to every message because it
 /// was hardly there when Postgres looked last.
 pub(crate) const BEGIN: &str = "
@@ -43,7 +42,7 @@ pub(crate) const BEGIN: &str = "
     ), begun AS (
         UPDATE messages m SET state = 3, attempt_id = i.attempt_id, epoch = i.epoch, reason = NULL, detail = NULL
         FROM i
-        WHERE m.id = i.message_id AND m.state + 0 = 1 AND m.attempt_id IS NULL AND m.user_id = i.user_id
+        WHERE m.id = i.message_id AND m.state = 1 AND m.attempt_id IS NULL AND m.user_id = i.user_id
             AND m.device_id = i.device_id
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
             AND (
@@ -51,7 +50,7 @@ pub(crate) const BEGIN: &str = "
                     AND d.hold_reason IS NULL
                 FROM devices d WHERE d.id = i.device_id
             )
-            AND (SELECT s.id FROM messages s WHERE s.device_id = i.device_id AND s.state = 3) IS NULL
+            AND (SELECT s.message_id FROM lanes s WHERE s.device_id = i.device_id) IS NULL
             AND (
                 m.campaign_id IS NULL
                 OR (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id) = 3
@@ -66,7 +65,14 @@ pub(crate) const BEGIN: &str = "
                 )
             )
             AND (SELECT l.reason FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person) IS NULL
-        RETURNING m.id, i.attempt_id, i.device_id, i.epoch, i.ours, i.text, i.greeting, i.attempted_at
+        RETURNING m.id, m.priority, m.scope_id, m.due_at, i.attempt_id, i.device_id, i.epoch, i.ours, i.text, i.greeting,
+            i.attempted_at
+    ), taken AS (
+        DELETE FROM queue q USING begun b
+        WHERE q.device_id = b.device_id AND q.priority = b.priority AND q.scope_id = b.scope_id AND q.due_at = b.due_at
+            AND q.message_id = b.id
+    ), occupied AS (
+        UPDATE lanes l SET message_id = b.id, sending = l.sending + 1 FROM begun b WHERE l.device_id = b.device_id
     ), logged AS (
         INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)
         SELECT b.attempt_id, b.id, b.device_id, b.epoch, b.ours, b.text, b.greeting, b.attempted_at FROM begun b

@@ -72,10 +72,11 @@ pub(crate) const EXPANDING: &str = campaign!(
 pub(crate) const COMPLETABLE: &str = "
     SELECT c.user_id FROM campaigns c
     WHERE c.status = 3 AND c.cursor_kind = 3 AND NOT EXISTS (
-        SELECT 1 FROM messages m WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = c.id
+        SELECT 1 FROM tallies t
+        WHERE t.user_id = c.user_id AND t.scope_kind = 1 AND t.scope_id = c.id AND t.remaining > 0
     )
     ORDER BY c.id LIMIT $1";
-/// `complete_campaigns`: running, expanded and without open messages, by `campaigns_running` and `messages_open`; whether
+/// `complete_campaigns`: running, expanded and without open messages, by `campaigns_running` and the primary key of tallies; whether
 /// each has messages at all, by `messages_scope`.
 /// No EXISTS for the latter: Postgres may read all messages of all campaigns into a hash table for that.
 pub(crate) const COMPLETE: &str = "
@@ -86,8 +87,8 @@ pub(crate) const COMPLETE: &str = "
     WHERE id IN (
         SELECT c.id FROM campaigns c
         WHERE c.status = 3 AND c.cursor_kind = 3 AND c.user_id = ANY ($3) AND NOT EXISTS (
-            SELECT 1 FROM messages m
-            WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = c.id
+            SELECT 1 FROM tallies t
+            WHERE t.user_id = c.user_id AND t.scope_kind = 1 AND t.scope_id = c.id AND t.remaining > 0
         )
         ORDER BY c.id LIMIT $2
     )
@@ -124,11 +125,11 @@ pub(crate) const ADVANCE: &str = "
     WHERE id = $4 AND status = 3 AND cursor_kind = $5 AND cursor_lead IS NOT DISTINCT FROM $6
         AND cursor_entry IS NOT DISTINCT FROM $7";
 pub(crate) const EXISTS: &str = "SELECT 1 FROM campaigns WHERE id = $1";
-/// `commit`: whether a campaign has open messages, by `messages_open`.
+/// `commit`: whether a campaign that a person calls completed has open messages, by `messages_scope`. The tallies tell it faster,
+/// but not of what this change set has added.
 pub(crate) const HAS_OPEN: &str = "
-    SELECT EXISTS (SELECT 1 FROM messages
-        WHERE scope_kind = 1 AND state < 5 AND scope_id = $1)";
-/// `commit`: whether a campaign has messages, by `messages_scope`.
+    SELECT EXISTS (SELECT 1 FROM messages WHERE scope_kind = 1 AND scope_id = $1 AND state < 5)";
+/// `commit`: whether a campaign has messages, so that there may be something for `sweep` to move, by `messages_scope`.
 pub(crate) const HAS_MESSAGES: &str = "
     SELECT EXISTS (SELECT 1 FROM messages WHERE scope_kind = 1 AND scope_id = $1)";
 /// `commit`: leaves the mark for `sweep`. By the unique index of ids.
@@ -334,10 +335,14 @@ pub(crate) async fn update_campaign(connection: &mut PgConnection, campaign: Cam
 /// messages is not completed.
 async fn put_campaign(connection: &mut PgConnection, campaign: &Campaign, before: CampaignStatus) -> Done<()> {
     bind(query(UPDATE), campaign).execute(connection).await?;
-    if campaign.status != before && is_there(connection, HAS_OPEN, campaign.id).await? {
-        if campaign.status == CampaignStatus::Completed {
-            return Err(Fail::conflict("campaign"));
-        }
+    if campaign.status == before {
+        return Ok(());
+    }
+    if campaign.status == CampaignStatus::Completed {
+        let open = is_there(connection, HAS_OPEN, campaign.id).await?;
+        return if open { Err(Fail::conflict("campaign")) } else { Ok(()) };
+    }
+    if is_there(connection, HAS_MESSAGES, campaign.id).await? {
         query(MARK).bind(&campaign.id).execute(connection).await?;
     }
     Ok(())

@@ -25,6 +25,7 @@ use crate::insert::{Gathered, insert, query, run_over};
 use crate::leads::{erase_leads, touch_leads};
 use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
 use crate::message_row::kept_ours;
+use crate::places::{Moves, pool_device};
 use crate::row::{Columns, Key, custom_json, keys, opt_json, read_all, word};
 use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
@@ -58,14 +59,21 @@ pub(crate) static INSERT: LazyLock<String> = LazyLock::new(|| {
         "",
     )
 });
-/// `InsertMessages`: rows of which nothing is known yet but that they wait, as nearly all are; the rest is NULL or nought.
+/// `InsertMessages`: rows of which nothing is known yet but that they wait, as nearly all are; the rest is NULL or nought. With their
+/// places in the queue.
 static INSERT_NEW: LazyLock<String> = LazyLock::new(|| {
     insert(
-        "INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, custom,
+        "WITH added AS (INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, custom,
             device_id, from_pool, content, override_suppression, due_at, delay, expires_at, state, created_at, enrolment_id,
             step_id, steps_version)",
         "uuiuiuiututtubtbitiiiuui",
-        "",
+        concat!(
+            "RETURNING device_id, priority, scope_id, due_at, id, expires_at, from_pool)
+            INSERT INTO queue (device_id, priority, scope_id, due_at, message_id, expires_at, from_pool)
+            SELECT coalesce(n.device_id, ",
+            pool_device!(),
+            "), n.priority, n.scope_id, n.due_at, n.id, n.expires_at, n.from_pool FROM added n"
+        ),
     )
 });
 /// `InsertMessages`: the attempts of those that come with one, as when rows move from another store.
@@ -105,16 +113,18 @@ pub(crate) const BY_OURS: &str = live!(
     WHERE a.transport_message_id = $1 AND a.device_id = $2 AND a.transport_message_id IS NOT NULL
     ORDER BY m.id DESC LIMIT 1"
 );
-/// `Receipt` by the vendor's id, by `messages_provider`.
+/// `Receipt` by the vendor's id, by `outcomes_mark`.
 pub(crate) const BY_PROVIDER: &str = live!(
-    "FROM messages m
+    "FROM outcomes o
+    JOIN messages m ON m.id = o.message_id AND m.provider_id = $1
     JOIN attempts a ON a.id = m.attempt_id AND a.device_id = $2
-    WHERE m.provider_id = $1 ORDER BY m.id DESC LIMIT 1"
+    WHERE o.mark = hashtextextended($1, 0) ORDER BY m.id DESC LIMIT 1"
 );
 /// `Receipt` by recipient, `Replied`: the newest sent message of a device to a number, by `messages_sent_to`.
 pub(crate) const SENT_TO: &str = live!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE m.device_id = $1 AND m.phone = $2 AND m.state = 5 AND (NOT $3 OR m.delivery IS NULL)
+    WHERE hashtextextended(m.phone, 0) = hashtextextended($2, 0) AND m.phone = $2 AND m.device_id = $1 AND m.state = 5
+        AND (NOT $3 OR m.delivery IS NULL)
     ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
 );
 /// `Replied`: by the primary key.
@@ -454,6 +464,9 @@ async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) ->
             run_over(commit.connection, INSERT_NEW.as_str(), rows, bind_new).await?;
         } else {
             run_over(commit.connection, INSERT.as_str(), rows, bind).await?;
+            let mut moves = Moves::default();
+            rows.iter().for_each(|message| moves.arrive(message));
+            moves.enter(commit.connection).await?;
         }
     }
     let attempts: Vec<(MessageId, &Attempt)> = messages

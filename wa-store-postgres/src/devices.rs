@@ -60,6 +60,7 @@ pub(crate) const USERS: &str = "
 pub(crate) const ONE: &str = device!("FROM devices d WHERE d.id = $1");
 /// `commit`: adds a device.
 pub(crate) const INSERT: &str = "
+    WITH lane AS (INSERT INTO lanes (device_id) VALUES ($27))
     INSERT INTO devices (name, name_key, description, platform, phone, jid, credential, base_url, hook_token, hook_digest,
         link_state, link_reason, link_at, hold_reason, hold_since_at, hold_detail, restriction_until_at, restriction_scope,
         delay, caps, on_doubt, last_active_at, created_at, updated_at, deleted_at, version, id, user_id)

@@ -55,7 +55,7 @@ impl Fail {
         match database.code().as_deref() {
             Some(code::SERIALIZATION_FAILURE | code::DEADLOCK_DETECTED | code::LOCK_NOT_AVAILABLE) => true,
             // Two begins for one device: the second looks again and finds the first.
-            Some(code::UNIQUE_VIOLATION) => database.constraint() == Some("messages_sending"),
+            Some(code::CHECK_VIOLATION) => database.constraint() == Some("lanes_one_at_a_time"),
             _ => false,
         }
     }
@@ -87,6 +87,7 @@ mod code {
     pub(super) const IDLE_IN_TRANSACTION: &str = "25P03";
     pub(super) const FOREIGN_KEY_VIOLATION: &str = "23503";
     pub(super) const UNIQUE_VIOLATION: &str = "23505";
+    pub(super) const CHECK_VIOLATION: &str = "23514";
     pub(super) const SERIALIZATION_FAILURE: &str = "40001";
     pub(super) const DEADLOCK_DETECTED: &str = "40P01";
     pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";

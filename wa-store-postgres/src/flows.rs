@@ -19,7 +19,7 @@ use crate::tallies::Tallies;
 
 /// The gate of a message of an enrolment `fe` and its sequence `fq` at a step, named by its term, see [`gate_from`]. An open
 /// message that sends an earlier step again holds up those after it; steps come in the order of their first messages, the
-/// present one last. By `messages_resent` and `messages_flow`.
+/// present one last. By `messages_flow`.
 macro_rules! gate {
     ($step:literal) => {
         concat!(
@@ -66,7 +66,7 @@ pub(crate) const LATER_BEGUN: &str = "
 pub(crate) const MARK: &str = "
     UPDATE enrolments SET marked_at = v.at FROM unnest($1::uuid[], $2::uuid[], $3::bigint[]) AS v (id, step_id, at)
     WHERE enrolments.id = v.id AND enrolments.step_id = v.step_id AND enrolments.state = 1";
-/// The messages of enrolments that wait, by `messages_held_flows`; OFFSET makes Postgres look for each enrolment.
+/// The messages of enrolments that wait, by `messages_flow`; OFFSET makes Postgres look for each enrolment.
 pub(crate) const HELD: &str = live!(
     "FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
     CROSS JOIN LATERAL (

@@ -57,11 +57,11 @@ pub(crate) const CLAIM: &str = "
     UPDATE devices SET owner = $1, epoch = epoch + 1 WHERE id = ANY ($2::uuid[])";
 /// `release`: the users of devices, by the primary key.
 pub(crate) const USERS_OF: &str = "SELECT DISTINCT user_id FROM devices WHERE id = ANY ($1)";
-/// `release`: those that may be given back, by the primary key and `messages_sending`.
+/// `release`: those that may be given back, by the primary keys.
 pub(crate) const RELEASABLE: &str = "
     SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
     WHERE d.owner = $3 AND d.epoch = j.epoch
-        AND (SELECT m.id FROM messages m WHERE m.device_id = d.id AND m.state = 3) IS NULL
+        AND (SELECT l.message_id FROM lanes l WHERE l.device_id = d.id) IS NULL
     ORDER BY j.key";
 /// `plan_lease`: the first one stays. By the primary key.
 pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, $1) ON CONFLICT DO NOTHING";

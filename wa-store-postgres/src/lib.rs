@@ -53,6 +53,7 @@ mod message_row;
 mod name;
 mod options;
 mod outbox;
+mod places;
 #[cfg(test)]
 mod plans;
 mod pool;

@@ -15,6 +15,7 @@ use crate::error::{Done, Fail};
 use crate::flows::Settlements;
 use crate::insert::{Gathered, Value, query, run_over};
 use crate::message_row::read_flow;
+use crate::places::Moves;
 use crate::pool::give_leads;
 use crate::row::{Columns, word};
 use crate::tallies::{Counted, Tallies};
@@ -316,11 +317,15 @@ impl Batch {
             return Ok(());
         }
         let mut settled = Settlements::default();
+        let mut moves = Moves::default();
         for (was, live) in &self.changed {
             tallies.change(*was, live.counted());
             settled.see(was.state, live);
+            moves.see(was, live);
         }
+        moves.leave(connection).await?;
         run_over(connection, SAVE, &self.changed, |row, (_, live)| bind(row, live)).await?;
+        moves.enter(connection).await?;
         let sent = self.changed.iter().filter(|change| gives_lead(change));
         let from_pool: Vec<MessageId> = sent.map(|(_, live)| live.id).collect();
         if !from_pool.is_empty() {

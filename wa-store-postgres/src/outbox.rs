@@ -26,31 +26,30 @@ use crate::error::{Done, Fail};
 use crate::insert::{Bound, gather, query};
 use crate::lock::Mode;
 use crate::message_row::{message, read_attempt, read_flow, read_message, read_opt_phone};
+use crate::places::pool_device;
 use crate::row::{Columns, device_list, int, keys, number_list, read_all, uuid};
 use crate::sequences::check_sequence;
 use crate::{Op, PostgresStore, begin, pool, settle, sweep};
 
-/// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
-/// group to the next.
+/// `due`: the head of every group (priority, campaign) of each lane: one seek of the queue per group, from the last group to the
+/// next.
 pub(crate) const HEADS: &str = "
     WITH RECURSIVE head AS (
         SELECT lane.n, lane.device_id, first.* FROM (
             SELECT j.n, j.device_id FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS j (user_id, device_id, n)
             JOIN devices d ON d.id = j.device_id AND d.user_id = j.user_id
         ) AS lane CROSS JOIN LATERAL (
-            SELECT m.priority, m.scope_id, m.due_at, m.id FROM messages m
-            WHERE m.state = 1 AND m.device_id = lane.device_id
-            ORDER BY m.priority, m.scope_id, m.due_at, m.id LIMIT 1
+            SELECT q.priority, q.scope_id, q.due_at, q.message_id FROM queue q WHERE q.device_id = lane.device_id
+            ORDER BY q.priority, q.scope_id, q.due_at, q.message_id LIMIT 1
         ) AS first
         UNION ALL
         SELECT head.n, head.device_id, next.* FROM head CROSS JOIN LATERAL (
-            SELECT m.priority, m.scope_id, m.due_at, m.id FROM messages m
-            WHERE m.state = 1 AND m.device_id = head.device_id
-                AND (m.priority, m.scope_id) > (head.priority, head.scope_id)
-            ORDER BY m.priority, m.scope_id, m.due_at, m.id LIMIT 1
+            SELECT q.priority, q.scope_id, q.due_at, q.message_id FROM queue q
+            WHERE q.device_id = head.device_id AND (q.priority, q.scope_id) > (head.priority, head.scope_id)
+            ORDER BY q.priority, q.scope_id, q.due_at, q.message_id LIMIT 1
         ) AS next
     )
-    SELECT n, id, priority, scope_id, due_at FROM head";
+    SELECT n, message_id, priority, scope_id, due_at FROM head";
 /// `due`: the chosen heads, by the primary key, with what their texts are merged with: that of the lead, by the primary key, or
 /// their own; the greeting before each, by `messages_person`.
 pub(crate) const CHOSEN: &str = "
@@ -65,20 +64,19 @@ pub(crate) const CHOSEN: &str = "
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.id = j.value
         LEFT JOIN leads l ON l.id = m.lead_id AND l.user_id = m.user_id
     WHERE m.state = 1";
-/// `sending`: by `devices_owner` and `messages_sending`; OFFSET makes Postgres look for each device, where it would else go through
-/// all that was being sent for each, as long as it knows of little.
+/// `sending`: by `devices_owner` and the primary keys.
 pub(crate) const SENDING: &str = "
     SELECT m.user_id, m.device_id, m.epoch, m.id, m.attempt_id
-    FROM devices d
-    CROSS JOIN LATERAL (SELECT x.* FROM messages x WHERE x.device_id = d.id AND x.state = 3 OFFSET 0) AS m
+    FROM devices d JOIN lanes l ON l.device_id = d.id JOIN messages m ON m.id = l.message_id
     WHERE d.owner = $1 ORDER BY m.id LIMIT 10000";
-/// `doubts`: by `devices_owner` and `messages_doubt`; those of paused scopes wait.
+/// `doubts`: by `devices_owner` and `parked_device`; those of paused scopes wait. OFFSET makes Postgres look for each device.
 pub(crate) const DOUBTS: &str = concat!(
     message!(
         "FROM devices d
         CROSS JOIN LATERAL (
-            SELECT x.* FROM messages x WHERE x.device_id = d.id AND x.state = 4 AND x.next_check_at <= $2 OFFSET 0
-        ) AS m
+            SELECT p.message_id FROM parked p WHERE p.device_id = d.id AND p.state = 4 AND p.next_check_at <= $2 OFFSET 0
+        ) AS w
+        JOIN messages m ON m.id = w.message_id
         LEFT JOIN attempts a ON a.id = m.attempt_id
         WHERE d.owner = $1
             AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), true)
@@ -88,40 +86,44 @@ pub(crate) const DOUBTS: &str = concat!(
     " <> 2 FROM enrolments fe JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id), true)
     ORDER BY m.next_check_at, m.id LIMIT $3"
 );
-/// `pool`: the running campaigns by `campaigns_running`, the sequences by `sequences_active`, of each its oldest by `messages_pool`; the users by the unique index of
-/// user and id of devices.
-pub(crate) const POOL: &str = "
-    SELECT p.id, p.user_id, p.scope_kind, p.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = p.lead_id),
-        (SELECT e.device_id FROM enrolments e WHERE e.id = p.enrolment_id), p.person
+/// `pool`: the running campaigns by `campaigns_running`, the sequences by `sequences_active`, of each its oldest by the queue; the
+/// users by the unique index of user and id of devices.
+pub(crate) const POOL: &str = concat!(
+    "SELECT m.id, m.user_id, m.scope_kind, m.scope_id, (SELECT l.device_id FROM leads l WHERE l.id = m.lead_id),
+        (SELECT e.device_id FROM enrolments e WHERE e.id = m.enrolment_id), m.person
     FROM (
-        SELECT m.* FROM campaigns c CROSS JOIN LATERAL (
-            SELECT q.id, q.user_id, q.scope_kind, q.scope_id, q.lead_id, q.enrolment_id, q.person, q.due_at FROM messages q
-            WHERE q.scope_kind = 1 AND q.scope_id = c.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= $2
-            ORDER BY q.due_at, q.id LIMIT $3
-        ) AS m
+        SELECT w.* FROM campaigns c CROSS JOIN LATERAL (
+            SELECT q.message_id, q.due_at FROM queue q
+            WHERE q.device_id = ",
+    pool_device!(),
+    " AND q.priority = 2 AND q.scope_id = c.id AND q.due_at <= $2 ORDER BY q.due_at, q.message_id LIMIT $3
+        ) AS w
         WHERE c.status = 3
             AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = c.user_id AND d.owner = $1 AND d.deleted_at IS NULL)
         UNION ALL
-        SELECT m.* FROM sequences w CROSS JOIN LATERAL (
-            SELECT q.id, q.user_id, q.scope_kind, q.scope_id, q.lead_id, q.enrolment_id, q.person, q.due_at FROM messages q
-            WHERE q.scope_kind = 2 AND q.scope_id = w.id AND q.state = 1 AND q.device_id IS NULL AND q.due_at <= $2
-            ORDER BY q.due_at, q.id LIMIT $3
-        ) AS m
-        WHERE w.status = 2 AND w.deleted_at IS NULL
-            AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = w.user_id AND d.owner = $1 AND d.deleted_at IS NULL)
-    ) AS p ORDER BY p.due_at, p.id";
-/// `loads`: by the unique index of user and id of devices, `attempts_device`, `messages_queue`, `messages_sending` and
-/// `messages_topped_up`.
-pub(crate) const LOADS: &str = "
-    SELECT d.id,
+        SELECT w.* FROM sequences s CROSS JOIN LATERAL (
+            SELECT q.message_id, q.due_at FROM queue q
+            WHERE q.device_id = ",
+    pool_device!(),
+    " AND q.priority = 1 AND q.scope_id = s.id AND q.due_at <= $2 ORDER BY q.due_at, q.message_id LIMIT $3
+        ) AS w
+        WHERE s.status = 2 AND s.deleted_at IS NULL
+            AND EXISTS (SELECT 1 FROM devices d WHERE d.user_id = s.user_id AND d.owner = $1 AND d.deleted_at IS NULL)
+    ) AS p JOIN messages m ON m.id = p.message_id ORDER BY p.due_at, m.id"
+);
+/// `loads`: by the unique index of user and id of devices, `attempts_device`, the queue, the lanes and `queue_topped_up`.
+pub(crate) const LOADS: &str = concat!(
+    "SELECT d.id,
         (SELECT count(*) FROM attempts a
             JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
             WHERE a.device_id = d.id AND a.attempted_at >= $2 AND m.state IN (3, 4, 5, 7)),
-        (SELECT count(*) FROM messages m WHERE m.device_id = d.id AND m.state = 1)
-        + (SELECT count(*) FROM messages m WHERE m.device_id = d.id AND m.state = 3),
-        (SELECT count(*) FROM messages m
-            WHERE m.device_id = d.id AND m.state = 1 AND m.from_pool)
-    FROM devices d WHERE d.user_id = $1 AND d.deleted_at IS NULL ORDER BY d.id";
+        (SELECT count(*) FROM queue q WHERE q.device_id = d.id)
+        + coalesce((SELECT l.sending FROM lanes l WHERE l.device_id = d.id), 0),
+        (SELECT count(*) FROM queue q WHERE q.device_id = d.id AND q.from_pool AND q.device_id <> ",
+    pool_device!(),
+    ")
+    FROM devices d WHERE d.user_id = $1 AND d.deleted_at IS NULL ORDER BY d.id"
+);
 /// `history`: newest attempts that were or may have been sent, by `attempts_device`.
 pub(crate) const HISTORY: &str = "
     SELECT j.key, a.attempted_at
@@ -139,24 +141,18 @@ pub(crate) const ENDS: &str = "
         JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
         WHERE a.device_id = j.value AND m.state IN (3, 4, 5, 7) ORDER BY a.attempted_at LIMIT 1
     ) FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)";
-/// `recent` of a campaign, by `messages_recent_scope`.
-pub(crate) const RECENT_OF_CAMPAIGN: &str = "
-    SELECT count(*), count(*) FILTER (WHERE state IN (6, 7)) FROM (
-        SELECT m.state FROM messages m
-        WHERE m.scope_kind = 1 AND m.state IN (5, 6, 7) AND m.scope_id = $1 AND m.settled_at >= $2
-        ORDER BY m.settled_at DESC, m.id DESC LIMIT $3) AS r";
-/// `recent` of a sequence, by `messages_recent_scope`.
-pub(crate) const RECENT_OF_SEQUENCE: &str = "
-    SELECT count(*), count(*) FILTER (WHERE state IN (6, 7)) FROM (
-        SELECT m.state FROM messages m
-        WHERE m.scope_kind = 2 AND m.state IN (5, 6, 7) AND m.scope_id = $1 AND m.settled_at >= $2
-        ORDER BY m.settled_at DESC, m.id DESC LIMIT $3) AS r";
-/// `recent` of a device, by `messages_recent_device`.
+/// `recent` of a campaign or sequence, by `outcomes_scope`.
+pub(crate) const RECENT_OF_SCOPE: &str = "
+    SELECT count(*), count(*) FILTER (WHERE m.state IN (6, 7)) FROM (
+        SELECT o.message_id FROM outcomes o WHERE o.scope_id = $1 AND o.settled_at >= $2
+        ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
+    ) AS r JOIN messages m ON m.id = r.message_id";
+/// `recent` of a device, by `outcomes_device`.
 pub(crate) const RECENT_OF_DEVICE: &str = "
-    SELECT count(*), count(*) FILTER (WHERE state IN (6, 7)) FROM (
-        SELECT m.state FROM messages m
-        WHERE m.state IN (5, 6, 7) AND m.device_id = $1 AND m.settled_at >= $2
-        ORDER BY m.settled_at DESC, m.id DESC LIMIT $3) AS r";
+    SELECT count(*), count(*) FILTER (WHERE m.state IN (6, 7)) FROM (
+        SELECT o.message_id FROM outcomes o WHERE o.device_id = $1 AND o.settled_at >= $2
+        ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
+    ) AS r JOIN messages m ON m.id = r.message_id";
 /// `message`, by the unique index of ids.
 pub(crate) const VISIBLE: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.id = $1 AND m.user_id = $2
@@ -221,13 +217,13 @@ pub(crate) const COUNT_SEQUENCE: &str =
     count!("FROM messages m WHERE m.scope_kind = 2 AND m.user_id = $1 AND m.scope_id = $2");
 /// `count` of the other scopes, by `messages_user`.
 pub(crate) const COUNT_OTHER: &str = count!("FROM messages m WHERE m.user_id = $1 AND m.scope_kind = $2");
-/// `backlog`: walks the partial indexes of open rows, never the table.
+/// `backlog`: walks the tables of open messages, never that of all.
 pub(crate) const BACKLOG: &str = "
     SELECT q.queued, q.oldest,
-        (SELECT count(*) FROM messages WHERE state = 2),
-        (SELECT count(*) FROM messages WHERE state = 3),
-        (SELECT count(*) FROM messages WHERE state = 4)
-    FROM (SELECT count(*) AS queued, min(due_at) AS oldest FROM messages WHERE state = 1) q";
+        (SELECT count(*) FROM parked WHERE state = 2),
+        (SELECT count(*) FROM lanes WHERE sending = 1),
+        (SELECT count(*) FROM parked WHERE state = 4)
+    FROM (SELECT count(*) AS queued, min(due_at) AS oldest FROM queue) q";
 
 /// The head of one group of a lane.
 struct Head {
@@ -716,8 +712,8 @@ impl OutboxStore for PostgresStore {
 
     async fn recent(&self, scope: RecentOf, since: Timestamp, limit: u32) -> Result<RecentOutcomes, StoreError> {
         let statement = match scope {
-            RecentOf::Campaign(id) => query(RECENT_OF_CAMPAIGN).bind(&id),
-            RecentOf::Sequence(id) => query(RECENT_OF_SEQUENCE).bind(&id),
+            RecentOf::Campaign(id) => query(RECENT_OF_SCOPE).bind(&id),
+            RecentOf::Sequence(id) => query(RECENT_OF_SCOPE).bind(&id),
             RecentOf::Device(id) => query(RECENT_OF_DEVICE).bind(&id),
         };
         let statement = statement.bind(since.as_millis()).bind(limit);

@@ -43,13 +43,14 @@ statements! {
     leases { NODE, PUT_SEED, SEED, JOIN, BEAT, NODES, NAME, NAMESAKES, TARGET, OWNED_IDS, FENCE, END_PLANNER, DISOWN, UNOWNED, UNOWNED_COUNT, CLAIM, USERS_OF, RELEASABLE, TAKE_PLAN, PLANNER, FORGET, LEAVE }
     live { SAVE }
     lock { TAKE }
-    outbox { HEADS, CHOSEN, SENDING, DOUBTS, POOL, LOADS, HISTORY, ENDS, RECENT_OF_CAMPAIGN, RECENT_OF_SEQUENCE, RECENT_OF_DEVICE, VISIBLE, NEWEST_OF_LEADS, ATTEMPTS, NUMBERS, DEVICE_NUMBERS, DEVICE_OF_USER, CAMPAIGN_OF_USER, COUNT_CAMPAIGN, COUNT_SEQUENCE, COUNT_OTHER, BACKLOG }
+    outbox { HEADS, CHOSEN, SENDING, DOUBTS, POOL, LOADS, HISTORY, ENDS, RECENT_OF_SCOPE, RECENT_OF_DEVICE, VISIBLE, NEWEST_OF_LEADS, ATTEMPTS, NUMBERS, DEVICE_NUMBERS, DEVICE_OF_USER, CAMPAIGN_OF_USER, COUNT_CAMPAIGN, COUNT_SEQUENCE, COUNT_OTHER, BACKLOG }
+    places { UNQUEUE, QUEUE, UNPARK, PARK, FREE, OCCUPY, NOTE, MARK, LEAVE, TAKE_UP }
     pool { PLANNED, LEFT_OVER, TAKEN, ROOM, FORGET_TAKEN, NOTE_TAKEN, WAITING, SENT_TO, GIVE }
-    sequences { VISIBLE, BY_ID, STEPS, BY_ENTRY, MATCHING, NEWEST_STEPS, OF_USER, ONE, INSERT, UPDATE, INSERT_STEPS, CLEAR_ENTRIES, ADD_ENTRIES, MOVE_CURSOR, EXISTS, HAS_OPEN, MARK }
+    sequences { VISIBLE, BY_ID, STEPS, BY_ENTRY, MATCHING, NEWEST_STEPS, OF_USER, ONE, INSERT, UPDATE, INSERT_STEPS, CLEAR_ENTRIES, ADD_ENTRIES, MOVE_CURSOR, EXISTS, HAS_MESSAGES, MARK }
     sessions { VALUES, SCAN, OWNED, DELETE, WIPE, SWEEP }
     settle { MESSAGES, SENT, PROVIDER_IDS, SENDING_ON }
     suppressions { AMONG, PAGE, PUT, REMOVE }
-    sweep { MARKED_CAMPAIGNS, MARKED_SEQUENCES, OF_SEQUENCE, MARKED_DEVICES, OF_CAMPAIGN, QUEUED_OF_DEVICE, HELD_OF_DEVICE, DOUBTS_OF_DEVICE, FORGET_CAMPAIGN, FORGET_SEQUENCE, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED_USERS, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
+    sweep { MARKED_CAMPAIGNS, MARKED_SEQUENCES, MARKED_DEVICES, QUEUED_OF_SCOPE, PARKED_OF_CAMPAIGN, HELD_OF_SEQUENCE, QUEUED_OF_DEVICE, PARKED_OF_DEVICE, FORGET_CAMPAIGN, FORGET_SEQUENCE, FORGET_DEVICE, NEXT_EXPIRY, EXPIRED_USERS, EXPIRED, ASSIGNABLE, ASSIGN, TOPPED_UP }
     tallies { ADD, CHANGE, ADD_STEP, CHANGE_STEP, ADD_COUNT, LOWER_COUNT }
     name { LIMIT, TAKE, TRY }
     wake { NOTIFY }
@@ -71,14 +72,12 @@ const SHORT_INDEXES: &[&str] = &[
     "leads_to_match",
     "devices_unowned",
     "imports_running",
-    // One per device at most, and of them only what is on its way just now.
-    "messages_sending",
     // expire walks it from the oldest on, and stops at what has not expired.
-    "messages_expiry",
+    "queue_expiry",
 ];
 
-/// `backlog` counts open rows: it walks the partial indexes that hold them, not the table.
-const BACKLOG: [&str; 4] = ["messages_queue", "messages_held", "messages_sending", "messages_doubt"];
+/// `backlog` counts open rows: it walks the tables that hold them alone.
+const BACKLOG: [&str; 3] = ["queue", "parked", "lanes"];
 
 /// What a plan walks from end to end.
 fn walks(plan: &Value, found: &mut Vec<String>) {
@@ -161,6 +160,12 @@ const FILL: &str = "
         override_suppression, due_at, expires_at, held_at, state, created_at, enrolment_id, step_id, steps_version)
     SELECT gen_random_uuid(), user_id, 2, sequence_id, 1, gen_random_uuid(), 1, person, '',
         (SELECT id FROM devices LIMIT 1), false, false, 0, 0, 0, 2, 0, id, step_id, 1 FROM enrolments;
+    INSERT INTO lanes (device_id) SELECT id FROM devices;
+    INSERT INTO queue (device_id, priority, scope_id, due_at, message_id, expires_at, from_pool)
+    SELECT device_id, priority, scope_id, due_at, id, row_number() OVER (), false FROM messages WHERE state = 1;
+    INSERT INTO parked (message_id, device_id, scope_id, state) SELECT id, device_id, scope_id, 2 FROM messages WHERE state = 2;
+    INSERT INTO outcomes SELECT id, device_id, scope_id, row_number() OVER (), row_number() OVER () FROM messages WHERE state = 5;
+    INSERT INTO left_over SELECT scope_id, id FROM messages;
     INSERT INTO tallies SELECT user_id, 1, (SELECT id FROM campaigns LIMIT 1), id, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0 FROM devices;
     INSERT INTO campaign_taken SELECT (SELECT id FROM campaigns LIMIT 1), id, 0 FROM devices;
     INSERT INTO step_tallies SELECT sequence_id, step_id, gen_random_uuid(), 0, 0, 0, 0, 0, 1, 0, 0, 0, 0 FROM enrolments;
@@ -196,7 +201,11 @@ async fn no_statement_walks_a_whole_table() {
     for (file, name, sql) in STATEMENTS.iter().chain(&inserts) {
         let mut walks = walks_of(&mut reader, sql).await;
         if *name == "BACKLOG" {
-            walks.retain(|step| !BACKLOG.iter().any(|index| step.ends_with(index)));
+            walks.retain(|step| {
+                !BACKLOG
+                    .iter()
+                    .any(|table| step.split(' ').any(|word| word.starts_with(table)))
+            });
         }
         bad.extend(walks.into_iter().map(|step| format!("{file}::{name}: {step}")));
     }

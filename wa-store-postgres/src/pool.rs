@@ -24,9 +24,8 @@ pub(crate) const PLANNED: &str = "
     SELECT DISTINCT m.id, m.person, m.lead_id, m.round, m.state, m.reason
     FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.person = j.value
     WHERE m.scope_kind = 1 AND m.scope_id = $2 AND NOT m.superseded ORDER BY m.id";
-/// `left_over`: by the index of that name.
-pub(crate) const LEFT_OVER: &str = "
-    SELECT count(*) FROM messages WHERE scope_id = $1 AND state = 8 AND reason = 25 AND NOT superseded";
+/// `left_over`: by the primary key.
+pub(crate) const LEFT_OVER: &str = "SELECT count(*) FROM left_over WHERE campaign_id = $1";
 /// `taken`: campaigns by their ids, tallies and what was taken before by their primary keys.
 pub(crate) const TAKEN: &str = "
     SELECT c.id, t.device_id, t.done + t.failed + t.unknown + t.remaining - coalesce(b.taken, 0), t.remaining
@@ -53,13 +52,12 @@ pub(crate) const NOTE_TAKEN: &str = "
     SELECT scope_id, device_id, done + failed + unknown + remaining FROM tallies
     WHERE user_id = $1 AND scope_kind = 1 AND scope_id = $2
         AND device_id <> '00000000-0000-0000-0000-000000000000'::uuid";
-/// `leave_over`: pool messages that still wait, of campaigns with a limit, by the unique index of ids; the nought keeps Postgres from
-/// looking for them in an index of their state.
+/// `leave_over`: pool messages that still wait, of campaigns with a limit, by the unique index of ids.
 pub(crate) const WAITING: &str = live!(
     "FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS v (user_id, id, key)
     JOIN messages m ON m.id = v.id AND m.user_id = v.user_id
     JOIN campaigns lc ON lc.id = m.campaign_id AND lc.device_limit IS NOT NULL
-    WHERE m.state + 0 = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
+    WHERE m.state = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
 );
 /// Leads of the pool that were sent to, with the devices that did it, by the ids of all of them.
 pub(crate) const SENT_TO: &str = "

@@ -98,10 +98,9 @@ pub(crate) const MOVE_CURSOR: &str = "
     WHERE id = $3 AND status = 2 AND deleted_at IS NULL AND steps_version = $4 AND cursor_kind = $5
         AND cursor_lead IS NOT DISTINCT FROM $6";
 pub(crate) const EXISTS: &str = "SELECT 1 FROM sequences WHERE id = $1";
-/// `commit`: whether there is something for `sweep` to move, by `messages_open`.
-pub(crate) const HAS_OPEN: &str = "
-    SELECT EXISTS (SELECT 1 FROM messages
-        WHERE scope_kind = 2 AND state < 5 AND scope_id = $1)";
+/// `commit`: whether it has messages, so that there may be something for `sweep` to move, by `messages_scope`.
+pub(crate) const HAS_MESSAGES: &str = "
+    SELECT EXISTS (SELECT 1 FROM messages WHERE scope_kind = 2 AND scope_id = $1)";
 /// `commit`: leaves the mark for `sweep`. By the unique index of ids.
 pub(crate) const MARK: &str = "UPDATE sequences SET sweep = true WHERE id = $1";
 
@@ -417,8 +416,8 @@ pub(crate) async fn set_status(
     if before == to {
         return Ok(());
     }
-    let open = query(HAS_OPEN).bind(&id).number(connection).await?;
-    if open == Some(1) {
+    let any = query(HAS_MESSAGES).bind(&id).number(connection).await?;
+    if any == Some(1) {
         mark(connection, id).await
     } else {
         Ok(())

@@ -27,8 +27,7 @@ pub(crate) const MESSAGES: &str = live!(
 );
 
 /// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule, with their numbers and the
-/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices and tallies by their primary keys; the nought keeps Postgres from looking for the message
-/// in the index of its state.
+/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices, lanes and tallies by their primary keys.
 pub(crate) const SENT: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
@@ -37,7 +36,7 @@ pub(crate) const SENT: &str = "
         UPDATE messages m SET state = 5, settled_at = $2, reason = NULL, detail = i.detail,
             provider_id = coalesce(i.provider_id, m.provider_id)
         FROM i
-        WHERE m.id = i.message_id AND m.state + 0 = 3 AND m.attempt_id = i.attempt_id AND m.user_id = i.user_id
+        WHERE m.id = i.message_id AND m.state = 3 AND m.attempt_id = i.attempt_id AND m.user_id = i.user_id
             AND m.device_id = i.device_id AND NOT m.superseded AND m.enrolment_id IS NULL
             AND NOT (m.from_pool AND coalesce(
                 (SELECT c.device_limit IS NOT NULL FROM campaigns c WHERE c.id = m.campaign_id), false
@@ -47,7 +46,13 @@ pub(crate) const SENT: &str = "
             AND (
                 SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 FROM devices d WHERE d.id = i.device_id
             )
-        RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id
+        RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id, m.provider_id
+    ), freed AS (
+        UPDATE lanes l SET message_id = NULL, sending = 0 FROM sent s WHERE l.device_id = s.device_id AND l.message_id = s.id
+    ), noted AS (
+        INSERT INTO outcomes (message_id, device_id, scope_id, settled_at, mark)
+        SELECT s.id, s.device_id, CASE WHEN s.scope_kind < 3 THEN s.scope_id END, $2, hashtextextended(s.provider_id, 0)
+        FROM sent s
     ), counted AS (
         UPDATE tallies t SET done = t.done + n.n, remaining = t.remaining - n.n
         FROM (
@@ -60,14 +65,18 @@ pub(crate) const SENT: &str = "
 
 /// `settle`: the vendor's ids of messages; a first one stays where the outcome was recorded before. By the primary key.
 pub(crate) const PROVIDER_IDS: &str = "
-    UPDATE messages SET provider_id = CASE WHEN v.learn THEN coalesce(messages.provider_id, v.provider_id) ELSE v.provider_id END
-    FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS v (id, provider_id, learn) WHERE messages.id = v.id";
+    WITH known AS (
+        UPDATE messages m SET provider_id = CASE WHEN v.learn THEN coalesce(m.provider_id, v.provider_id) ELSE v.provider_id END
+        FROM unnest($1::uuid[], $2::text[], $3::boolean[]) AS v (id, provider_id, learn) WHERE m.id = v.id
+        RETURNING m.id, m.provider_id
+    )
+    INSERT INTO outcomes (message_id, mark) SELECT k.id, hashtextextended(k.provider_id, 0) FROM known k";
 
-/// `fence`, `leave`: what devices are sending, by `messages_sending`; OFFSET makes Postgres look for each device.
+/// `fence`, `leave`: what devices are sending, by the primary keys.
 pub(crate) const SENDING_ON: &str = live!(
     ", (SELECT a.attempted_at FROM attempts a WHERE a.id = m.attempt_id)
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
-    CROSS JOIN LATERAL (SELECT x.* FROM messages x WHERE x.device_id = j.value AND x.state = 3 OFFSET 0) AS m"
+    JOIN lanes l ON l.device_id = j.value JOIN messages m ON m.id = l.message_id"
 );
 
 /// How a settlement has its users: what moves a sequence on has them alone.

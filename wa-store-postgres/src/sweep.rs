@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use sqlx::postgres::PgConnection;
+use uuid::Uuid;
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::domain::message::{MessageScope, MessageState, Reason};
 use wa_core::domain::sequence::SequenceStatus;
@@ -17,6 +18,7 @@ use crate::error::Done;
 use crate::insert::{gather, query, run_over};
 use crate::live::{Batch, Live, gate_of, live};
 use crate::lock::{Mode, Space};
+use crate::places::Moves;
 use crate::pool::room;
 use crate::row::{Columns, int, keys, read_all};
 use crate::tallies::Tallies;
@@ -26,35 +28,44 @@ pub(crate) const MARKED_CAMPAIGNS: &str = "SELECT id, user_id, status FROM campa
 /// `sweep`: the marked sequences, by `sequences_sweep`.
 pub(crate) const MARKED_SEQUENCES: &str = "
     SELECT id, user_id, status, deleted_at IS NOT NULL FROM sequences WHERE sweep ORDER BY id";
-/// `sweep`: open messages of a sequence in a state, by `messages_open`; those that another holds up stay held.
-pub(crate) const OF_SEQUENCE: &str = concat!(
-    live!("FROM messages m WHERE m.scope_kind = 2 AND m.state < 5 AND m.scope_id = $1"),
-    " AND m.state = $2
-    AND (m.state <> 2 OR (SELECT ",
-    crate::flows::gate!("m.step_id"),
-    " FROM enrolments fe JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id) <> 2)
-    ORDER BY m.id LIMIT $3"
-);
 /// `sweep`: the marked devices, by `devices_sweep`.
 pub(crate) const MARKED_DEVICES: &str = "SELECT id, user_id, owner IS NOT NULL FROM devices WHERE sweep ORDER BY id";
-/// `sweep`: open messages of a campaign in a state, by `messages_open`.
-pub(crate) const OF_CAMPAIGN: &str = live!(
-    "FROM messages m
-    WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = $1 AND m.state = $2 ORDER BY m.id LIMIT $3"
-);
-/// `sweep`: queued messages of a device, by `messages_queue`, whose order is not that of ids.
-pub(crate) const QUEUED_OF_DEVICE: &str = live!(
+/// `sweep`: queued messages of a campaign or sequence, of the devices that its tallies name by the queue.
+pub(crate) const QUEUED_OF_SCOPE: &str = live!(
     "FROM messages m WHERE m.id IN (
-        SELECT w.id FROM messages w WHERE w.device_id = $1 AND w.state = 1
-        ORDER BY w.id LIMIT $2
+        SELECT w.message_id FROM tallies t CROSS JOIN LATERAL (
+            SELECT q.message_id FROM queue q WHERE q.device_id = t.device_id AND q.priority = $4 AND q.scope_id = $1 LIMIT $5
+        ) AS w
+        WHERE t.user_id = $2 AND t.scope_kind = $3 AND t.scope_id = $1 AND t.remaining > 0 LIMIT $5
     ) ORDER BY m.id"
 );
-/// `sweep`: held messages of a device, by `messages_held`.
-pub(crate) const HELD_OF_DEVICE: &str =
-    live!("FROM messages m WHERE m.device_id = $1 AND m.state = 2 ORDER BY m.id LIMIT $2");
-/// `sweep`: messages in doubt of a device, by `messages_doubt`.
-pub(crate) const DOUBTS_OF_DEVICE: &str =
-    live!("FROM messages m WHERE m.device_id = $1 AND m.state = 4 ORDER BY m.id LIMIT $2");
+/// `sweep`: messages of a campaign that are held or in doubt, by `parked_scope`.
+pub(crate) const PARKED_OF_CAMPAIGN: &str = live!(
+    "FROM messages m WHERE m.id IN (
+        SELECT p.message_id FROM parked p WHERE p.scope_id = $1 AND p.state = $2 ORDER BY p.message_id LIMIT $3
+    ) ORDER BY m.id"
+);
+/// `sweep`: messages of a sequence that are held, by `parked_scope`; those that another holds up stay so.
+pub(crate) const HELD_OF_SEQUENCE: &str = concat!(
+    live!("FROM parked p JOIN messages m ON m.id = p.message_id WHERE p.scope_id = $1 AND p.state = $2"),
+    " AND (SELECT ",
+    crate::flows::gate!("m.step_id"),
+    " FROM enrolments fe JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id) <> 2
+    ORDER BY p.message_id LIMIT $3"
+);
+/// `sweep`: queued messages of a device, by the queue, whose order is not that of ids.
+pub(crate) const QUEUED_OF_DEVICE: &str = live!(
+    "FROM messages m WHERE m.id IN (
+        SELECT q.message_id FROM queue q WHERE q.device_id = $1 ORDER BY q.message_id LIMIT $2
+    ) ORDER BY m.id"
+);
+/// `sweep`: messages of a device that are held or in doubt, by `parked_device`.
+pub(crate) const PARKED_OF_DEVICE: &str = live!(
+    "FROM messages m WHERE m.id IN (
+        SELECT p.message_id FROM parked p WHERE p.device_id = $1 AND p.state = $2
+        ORDER BY p.next_check_at, p.message_id LIMIT $3
+    ) ORDER BY m.id"
+);
 /// `sweep`: nothing is left to move. By the primary keys.
 pub(crate) const FORGET_CAMPAIGN: &str = "UPDATE campaigns SET sweep = false WHERE id = $1";
 pub(crate) const FORGET_SEQUENCE: &str = "UPDATE sequences SET sweep = false WHERE id = $1";
@@ -62,8 +73,8 @@ pub(crate) const FORGET_DEVICE: &str = "UPDATE devices SET sweep = false WHERE i
 
 /// Something whose messages have to be moved.
 enum Mark {
-    Campaign(CampaignId, ScopeGate),
-    Sequence(SequenceId, ScopeGate),
+    Campaign(UserId, CampaignId, ScopeGate),
+    Sequence(UserId, SequenceId, ScopeGate),
     Device { id: DeviceId, owned: bool },
 }
 
@@ -72,11 +83,11 @@ impl Mark {
     fn states(&self) -> &'static [MessageState] {
         use MessageState::{Held, InDoubt, Queued};
         match self {
-            Self::Campaign(_, ScopeGate::Open) | Self::Sequence(_, ScopeGate::Open) => &[Held],
-            Self::Campaign(_, ScopeGate::Paused) | Self::Sequence(_, ScopeGate::Paused) => &[Queued],
-            Self::Campaign(_, ScopeGate::Ended) => &[Queued, Held, InDoubt],
+            Self::Campaign(.., ScopeGate::Open) | Self::Sequence(.., ScopeGate::Open) => &[Held],
+            Self::Campaign(.., ScopeGate::Paused) | Self::Sequence(.., ScopeGate::Paused) => &[Queued],
+            Self::Campaign(.., ScopeGate::Ended) => &[Queued, Held, InDoubt],
             // Their enrolments end with them.
-            Self::Sequence(_, ScopeGate::Ended) => &[],
+            Self::Sequence(.., ScopeGate::Ended) => &[],
             // Without an owner nobody asks the gateway any more, so what is in doubt there would stay so for ever.
             Self::Device { owned: false, .. } => &[Queued, Held, InDoubt],
             Self::Device { owned: true, .. } => &[Queued, Held],
@@ -84,25 +95,26 @@ impl Mark {
     }
 
     async fn page(&self, connection: &mut PgConnection, state: MessageState, limit: u64) -> Done<Vec<Live>> {
-        let statement = match self {
-            Self::Campaign(id, _) => query(OF_CAMPAIGN).bind(id).bind(state as u8),
-            Self::Sequence(id, _) => query(OF_SEQUENCE).bind(id).bind(state as u8),
-            Self::Device { id, .. } => {
-                let sql = match state {
-                    MessageState::Queued => QUEUED_OF_DEVICE,
-                    MessageState::Held => HELD_OF_DEVICE,
-                    _ => DOUBTS_OF_DEVICE,
-                };
-                query(sql).bind(id)
-            }
+        let queued = |user: &UserId, scope: MessageScope| {
+            let id = Uuid::from_bytes(scope.id_bytes(user));
+            let statement = query(QUEUED_OF_SCOPE).bind(id).bind(user);
+            statement.bind(scope.kind()).bind(scope.priority().as_u8())
+        };
+        let statement = match (self, state) {
+            (Self::Campaign(user, id, _), MessageState::Queued) => queued(user, MessageScope::Campaign(*id)),
+            (Self::Sequence(user, id, _), MessageState::Queued) => queued(user, MessageScope::Sequence(*id)),
+            (Self::Campaign(_, id, _), _) => query(PARKED_OF_CAMPAIGN).bind(id).bind(state as u8),
+            (Self::Sequence(_, id, _), _) => query(HELD_OF_SEQUENCE).bind(id).bind(state as u8),
+            (Self::Device { id, .. }, MessageState::Queued) => query(QUEUED_OF_DEVICE).bind(id),
+            (Self::Device { id, .. }, _) => query(PARKED_OF_DEVICE).bind(id).bind(state as u8),
         };
         Live::read_all(&statement.bind(int(limit)).fetch_all(connection).await?)
     }
 
     async fn forget(&self, connection: &mut PgConnection) -> Done<()> {
         let statement = match self {
-            Self::Campaign(id, _) => query(FORGET_CAMPAIGN).bind(id),
-            Self::Sequence(id, _) => query(FORGET_SEQUENCE).bind(id),
+            Self::Campaign(_, id, _) => query(FORGET_CAMPAIGN).bind(id),
+            Self::Sequence(_, id, _) => query(FORGET_SEQUENCE).bind(id),
             Self::Device { id, .. } => query(FORGET_DEVICE).bind(id),
         };
         statement.execute(connection).await?;
@@ -117,7 +129,7 @@ async fn marks(connection: &mut PgConnection) -> Done<Vec<(UserId, Mark)>> {
         let (id, user) = (c.key("id")?, c.key("user_id")?);
         let status = c.kind("status", CampaignStatus::from_u8)?;
         let gate = gate_of(MessageScope::Campaign(id), Some(status));
-        marks.push((user, Mark::Campaign(id, gate)));
+        marks.push((user, Mark::Campaign(user, id, gate)));
     }
     for row in query(MARKED_DEVICES).fetch_all(connection).await? {
         let mut c = Columns::of(&row);
@@ -134,7 +146,7 @@ async fn marks(connection: &mut PgConnection) -> Done<Vec<(UserId, Mark)>> {
             (false, true) => ScopeGate::Open,
             (false, false) => ScopeGate::Paused,
         };
-        marks.push((user, Mark::Sequence(id, gate)));
+        marks.push((user, Mark::Sequence(user, id, gate)));
     }
     Ok(marks)
 }
@@ -159,7 +171,7 @@ pub(crate) async fn sweep(connection: &mut PgConnection, space: Space, limit: u3
     let mut swept = Swept::default();
     for mark in own_marks(connection, space).await? {
         let mut left = false;
-        if let Mark::Sequence(id, ScopeGate::Ended) = mark {
+        if let Mark::Sequence(_, id, ScopeGate::Ended) = mark {
             let mut commit = Commit::new(&mut *connection, now);
             let (moved, more) = end_of_sequence(&mut commit, id, limit.saturating_sub(swept.moved)).await?;
             commit.tallies.write(commit.connection).await?;
@@ -224,17 +236,17 @@ pub(crate) fn move_one(batch: &mut Batch, live: Live, now: Timestamp) -> Done<()
     Ok(())
 }
 
-/// `expire`: when the next queued message expires, by `messages_expiry`.
-pub(crate) const NEXT_EXPIRY: &str = "SELECT min(expires_at) FROM messages WHERE state = 1";
-/// `expire`: the users of those that have expired, by `messages_expiry`.
+/// `expire`: when the next queued message expires, by `queue_expiry`.
+pub(crate) const NEXT_EXPIRY: &str = "SELECT min(expires_at) FROM queue";
+/// `expire`: the users of those that have expired, by `queue_expiry`.
 pub(crate) const EXPIRED_USERS: &str = "
-    SELECT DISTINCT e.user_id FROM (
-        SELECT m.user_id FROM messages m WHERE m.state = 1 AND m.expires_at <= $1 ORDER BY m.expires_at, m.id LIMIT $2
-    ) AS e";
-/// `expire`: the queued messages that have expired, by `messages_expiry`.
+    SELECT DISTINCT m.user_id FROM (
+        SELECT q.message_id FROM queue q WHERE q.expires_at <= $1 ORDER BY q.expires_at, q.message_id LIMIT $2
+    ) AS e JOIN messages m ON m.id = e.message_id";
+/// `expire`: the queued messages that have expired, by `queue_expiry`.
 pub(crate) const EXPIRED: &str = live!(
-    "FROM messages m WHERE m.state = 1 AND m.expires_at <= $1 AND m.user_id = ANY ($3)
-    ORDER BY m.expires_at, m.id LIMIT $2"
+    "FROM queue q JOIN messages m ON m.id = q.message_id
+    WHERE q.expires_at <= $1 AND m.user_id = ANY ($3) ORDER BY q.expires_at, q.message_id LIMIT $2"
 );
 
 pub(crate) async fn next_expiry(connection: &mut PgConnection) -> Done<Option<Timestamp>> {
@@ -277,7 +289,7 @@ pub(crate) const ASSIGNABLE: &str = live!(
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS v (user_id, id, device_id, key)
     JOIN messages m ON m.id = v.id AND m.user_id = v.user_id
     JOIN devices d ON d.id = v.device_id AND d.user_id = v.user_id AND d.deleted_at IS NULL
-    WHERE m.state + 0 = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
+    WHERE m.state = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
 );
 /// `assign`: gives devices. By the unique index of ids.
 pub(crate) const ASSIGN: &str = "
@@ -315,20 +327,24 @@ pub(crate) async fn assign(connection: &mut PgConnection, space: Space, items: &
         }
     }
     if !rows.is_empty() {
+        let mut moves = Moves::default();
+        rows.iter().for_each(|(message, _)| moves.requeue(*message));
+        moves.leave(connection).await?;
         run_over(connection, ASSIGN, &rows, |row, (message, device)| {
             row.bind(message).bind(device)
         })
         .await?;
+        moves.enter(connection).await?;
         stick(connection, &mut tallies, &flows).await?;
         tallies.write(connection).await?;
     }
     Ok(crate::row::count(rows.len()))
 }
 
-/// `unassign`: queued pool messages of a device, by `messages_topped_up`.
+/// `unassign`: queued pool messages of a device, by `queue_topped_up`.
 pub(crate) const TOPPED_UP: &str = live!(
-    "FROM messages m
-    WHERE m.device_id = $1 AND m.state = 1 AND m.from_pool AND m.user_id = $2"
+    "FROM queue q JOIN messages m ON m.id = q.message_id
+    WHERE q.device_id = $1 AND q.from_pool AND q.device_id <> '00000000-0000-0000-0000-000000000000'::uuid AND m.user_id = $2"
 );
 
 pub(crate) async fn unassign(connection: &mut PgConnection, space: Space, user: UserId, device: DeviceId) -> Done<u64> {

@@ -44,11 +44,16 @@ pub fn uuid(bytes: &[u8; 16]) -> Uuid {
 }
 
 const ENQUEUE: &str = "
-    INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, device_id,
-        from_pool, override_suppression, due_at, expires_at, state, created_at)
-    SELECT i.id, $8, 1, $9, 2, i.key, 0, i.lead_id, i.phone, i.person, '', i.device_id, false, false, $7, i.expires_at, 1, $7
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $10::bigint[])
-        AS i (id, key, lead_id, phone, person, device_id, expires_at)";
+    WITH added AS (
+        INSERT INTO messages (id, user_id, scope_kind, scope_id, priority, key, round, lead_id, phone, person, name, device_id,
+            from_pool, override_suppression, due_at, expires_at, state, created_at)
+        SELECT i.id, $8, 1, $9, 2, i.key, 0, i.lead_id, i.phone, i.person, '', i.device_id, false, false, $7, i.expires_at, 1, $7
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::uuid[], $6::uuid[], $10::bigint[])
+            AS i (id, key, lead_id, phone, person, device_id, expires_at)
+        RETURNING id, device_id, scope_id, due_at, expires_at
+    )
+    INSERT INTO queue (device_id, priority, scope_id, due_at, message_id, expires_at, from_pool)
+    SELECT n.device_id, 2, n.scope_id, n.due_at, n.id, n.expires_at, false FROM added n";
 
 const COUNT: &str = "
     INSERT INTO tallies (user_id, scope_kind, scope_id, device_id, remaining, done, failed, skipped, unknown, cancelled, delivered,
@@ -98,7 +103,7 @@ const COLUMNS: &str = "
     WHERE table_schema = current_schema() AND table_name = $1 AND is_generated = 'NEVER'";
 
 /// What an expansion writes.
-const EXPANDED: [&str; 2] = ["messages", "tallies"];
+const EXPANDED: [&str; 3] = ["messages", "queue", "tallies"];
 
 async fn columns(connection: &mut PgConnection, table: &str) -> String {
     let columns = sqlx::query_scalar(COLUMNS).bind(table).fetch_one(connection).await;
@@ -145,16 +150,23 @@ const HEADS: &str = "
     SELECT m.id, m.device_id, l.name
     FROM unnest($1::uuid[]) AS lane (device_id)
     CROSS JOIN LATERAL (
-        SELECT h.id, h.device_id, h.lead_id FROM messages h WHERE h.state = 1 AND h.device_id = lane.device_id
-        ORDER BY h.priority, h.scope_id, h.due_at, h.id LIMIT 1
-    ) AS m
-    JOIN leads l ON l.id = m.lead_id";
+        SELECT q.message_id FROM queue q WHERE q.device_id = lane.device_id
+        ORDER BY q.priority, q.scope_id, q.due_at, q.message_id LIMIT 1
+    ) AS h
+    JOIN messages m ON m.id = h.message_id JOIN leads l ON l.id = m.lead_id";
 
 const BEGIN: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[]) AS i (id, attempt_id, device_id, text)
     ), begun AS (
-        UPDATE messages m SET state = 3, attempt_id = i.attempt_id, epoch = 1 FROM i WHERE m.id = i.id AND m.state + 0 = 1
+        UPDATE messages m SET state = 3, attempt_id = i.attempt_id, epoch = 1 FROM i WHERE m.id = i.id AND m.state = 1
+        RETURNING m.id, m.device_id, m.priority, m.scope_id, m.due_at
+    ), taken AS (
+        DELETE FROM queue q USING begun b
+        WHERE q.device_id = b.device_id AND q.priority = b.priority AND q.scope_id = b.scope_id AND q.due_at = b.due_at
+            AND q.message_id = b.id
+    ), occupied AS (
+        UPDATE lanes l SET message_id = b.id, sending = l.sending + 1 FROM begun b WHERE l.device_id = b.device_id
     )
     INSERT INTO attempts (id, message_id, device_id, epoch, text, attempted_at)
     SELECT i.attempt_id, i.id, i.device_id, 1, i.text, $5 FROM i";
@@ -162,7 +174,11 @@ const BEGIN: &str = "
 const SETTLE: &str = "
     WITH sent AS (
         UPDATE messages m SET state = 5, settled_at = $2 FROM unnest($1::uuid[]) AS i (id)
-        WHERE m.id = i.id AND m.state + 0 = 3 RETURNING m.device_id
+        WHERE m.id = i.id AND m.state = 3 RETURNING m.id, m.device_id
+    ), freed AS (
+        UPDATE lanes l SET message_id = NULL, sending = 0 FROM sent s WHERE l.device_id = s.device_id
+    ), noted AS (
+        INSERT INTO outcomes (message_id, device_id, scope_id, settled_at) SELECT s.id, s.device_id, $4, $2 FROM sent s
     )
     UPDATE tallies t SET done = t.done + 1, remaining = t.remaining - 1 FROM sent s
     WHERE t.user_id = $3 AND t.scope_kind = 1 AND t.scope_id = $4 AND t.device_id = s.device_id";

@@ -28,6 +28,12 @@ FROM (
         (SELECT user_id, array_agg(id ORDER BY id) AS ids FROM devices GROUP BY user_id) d
 ) AS queued;
 
+INSERT INTO queue (device_id, priority, scope_id, due_at, message_id, expires_at, from_pool)
+SELECT device_id, priority, scope_id, due_at, id, expires_at, from_pool FROM messages WHERE state = 1 ORDER BY id;
+
+INSERT INTO outcomes (message_id, device_id, scope_id, settled_at)
+SELECT id, device_id, scope_id, settled_at FROM messages WHERE state = 5 ORDER BY id;
+
 INSERT INTO tallies (user_id, scope_kind, scope_id, device_id, done, failed, skipped, unknown, cancelled, remaining, delivered,
     undelivered, read, replied)
 SELECT user_id, 1, scope_id, device_id, count(*) FILTER (WHERE state = 5), 0, 0, 0, 0, count(*) FILTER (WHERE state = 1), 0, 0, 0, 0

@@ -5,20 +5,28 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection};
 use wa_core::conformance::fixtures::Fixtures;
 use wa_core::domain::access::RequestScope;
-use wa_core::domain::message::MessageScope;
-use wa_core::id::{CampaignId, UserId};
+use wa_core::domain::device::Epoch;
+use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState, Reason};
+use wa_core::id::{CampaignId, DeviceId, UserId};
 use wa_core::store::{
-    CampaignFilter, CampaignStore, Change, ChangeSet, DeviceStore, LeadFilter, LeadStore, LeaseStore, MessageFilter,
-    OnDuplicate, OutboxStore, PageRequest, Store, WriteClass,
+    Begin, Begun, CampaignFilter, CampaignStore, Change, ChangeSet, DeviceStore, LeadFilter, LeadStore, LeaseStore,
+    MessageFilter, OnDuplicate, OutboxStore, Outcome, PageRequest, RecentOf, Settle, Settled, Store, Verdict,
+    WriteClass,
 };
+use wa_core::time::Timestamp;
+use wa_core::transport::{MaybeSentCause, TransportMessageId};
 use wa_store_postgres::PostgresStore;
 
+use crate::places::check;
 use crate::server::{Schema, Server};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
 /// The version with which messages came.
 const MESSAGES: i64 = 3;
+
+/// The version with which a message, and not its newest attempt, has the vendor's id.
+const ATTEMPTS: i64 = 6;
 
 /// What a database tells of its user, as text; messages only where there are any.
 async fn told(store: &PostgresStore, user: UserId, campaign: Option<CampaignId>) -> Vec<String> {
@@ -52,8 +60,44 @@ async fn told(store: &PostgresStore, user: UserId, campaign: Option<CampaignId>)
             store.count(&scope, MessageScope::Campaign(campaign)).await.unwrap()
         );
         told.push(format!("{numbers:?}"));
+        let recent = store.recent(RecentOf::Campaign(campaign), Timestamp::EPOCH, 100);
+        told.push(format!("{:?}", recent.await.unwrap()));
+        for device in &devices {
+            let recent = store.recent(RecentOf::Device(device.id), Timestamp::EPOCH, 100);
+            told.push(format!("{:?}", recent.await.unwrap()));
+        }
+        told.push(format!("{:?}", store.left_over(campaign).await.unwrap()));
+        told.push(format!("{:?}", store.backlog().await.unwrap()));
     }
     told
+}
+
+/// A message in each state in which one can be from the start and that is not open, and one that is left over of its campaign; the
+/// first was sent under an id of the vendor.
+fn closed(rows: &Fixtures, user: UserId, campaign: CampaignId, device: DeviceId) -> Vec<Message> {
+    use MessageState::{Cancelled, Failed, Sent, Skipped, Unknown};
+    let states = [Sent, Failed, Unknown, Skipped, Cancelled];
+    let mut messages: Vec<Message> = states
+        .into_iter()
+        .map(|state| Message {
+            state,
+            settled_at: Some(rows.start()),
+            ..rows.campaign_message(user, campaign, Some(device), rows.fresh_phone())
+        })
+        .collect();
+    messages[3].reason = Some(Reason::DeviceLimit);
+    let id = rows.attempt_id();
+    messages[0].attempt = Some(Attempt {
+        id,
+        transport_message_id: TransportMessageId::from_attempt(id),
+        provider_id: TransportMessageId::new("vendor-1"),
+        device_id: device,
+        epoch: Epoch(0),
+        text: "Hello".to_owned(),
+        greeting: None,
+        attempted_at: rows.start(),
+    });
+    messages
 }
 
 /// The columns that a table has in both schemas, as a list; `None` where one of them has no such table.
@@ -93,7 +137,14 @@ async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
     let of_campaign = |_| rows.campaign_message(user, campaign.id, Some(device.id), rows.fresh_phone());
     let mut messages: Vec<_> = (0..3).map(of_campaign).collect();
     messages.push(rows.direct_message(user, Some(device.id), rows.fresh_phone()));
-    let direct = messages[3].id;
+    let (direct, doubtful) = (
+        messages[3].id,
+        rows.direct_message(user, Some(device.id), rows.fresh_phone()),
+    );
+    let doubtful_id = doubtful.id;
+    messages.push(doubtful);
+    messages.push(rows.direct_message(user, Some(device.id), rows.fresh_phone()));
+    messages.extend(closed(&rows, user, campaign.id, device.id));
     store
         .commit(ChangeSet::one(Change::InsertMessages(messages)), WriteClass::Api, now)
         .await
@@ -101,12 +152,38 @@ async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
     let node = rows.incarnation();
     store.join(node, "node", now).await.unwrap();
     let epoch = store.claim(node, 1, now).await.unwrap()[0].epoch;
-    let begin = wa_core::store::Begin {
-        incarnation: node,
-        items: vec![rows.begin_item(user, direct, device.id, epoch)],
-        now,
-    };
-    assert_eq!(store.begin(&begin).await.unwrap(), [wa_core::store::Begun::Yes]);
+    for message in [doubtful_id, direct] {
+        let item = rows.begin_item(user, message, device.id, epoch);
+        let begin = Begin {
+            incarnation: node,
+            items: vec![item.clone()],
+            now,
+        };
+        assert_eq!(store.begin(&begin).await.unwrap(), [Begun::Yes]);
+        if message == doubtful_id {
+            let outcome = Outcome {
+                user_id: user,
+                device_id: device.id,
+                epoch,
+                message_id: message,
+                attempt_id: item.attempt_id,
+                verdict: Verdict::InDoubt {
+                    cause: MaybeSentCause::Timeout,
+                    next_check_at: now,
+                    not_found_count: 0,
+                },
+                detail: None,
+                advance: None,
+            };
+            let settle = Settle {
+                incarnation: node,
+                outcomes: vec![outcome],
+                now,
+            };
+            let in_doubt = Settled::Yes(MessageState::InDoubt);
+            assert_eq!(store.settle(&settle).await.unwrap(), [in_doubt]);
+        }
+    }
     let expected = told(&store, user, Some(campaign.id)).await;
 
     let mut connection = Server::shared().connect().await;
@@ -147,6 +224,17 @@ async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
                     .unwrap();
             }
         }
+        if (MESSAGES..ATTEMPTS).contains(&version) {
+            // There it stands with the attempt.
+            let full = full.name();
+            let sql = format!(
+                "UPDATE {name}.attempts a SET provider_id = m.provider_id FROM {full}.messages m WHERE m.attempt_id = a.id"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
         let store = PostgresStore::open(old.options()).await.unwrap();
         store.ready().await.unwrap();
         let with_messages = (version >= MESSAGES).then_some(campaign.id);
@@ -155,6 +243,7 @@ async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
         let more = rows.direct_message(user, Some(device.id), rows.fresh_phone());
         let set = ChangeSet::one(Change::InsertMessages(vec![more]));
         store.commit(set, WriteClass::Api, now).await.unwrap();
+        check(&old).await;
         store.close().await;
     }
     connection.close().await.unwrap();

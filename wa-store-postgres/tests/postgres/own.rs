@@ -521,7 +521,19 @@ async fn the_database_itself_refuses_what_must_never_be() {
     let bad = [
         (
             "two messages being sent by one device",
-            format!("UPDATE messages SET state = 3, {sending}"),
+            "UPDATE lanes SET message_id = gen_random_uuid(), sending = 2".into(),
+        ),
+        (
+            "a lane that sends nothing in particular",
+            "UPDATE lanes SET sending = 1".into(),
+        ),
+        (
+            "a message twice in the queue",
+            "INSERT INTO queue SELECT * FROM queue".into(),
+        ),
+        (
+            "parked but queued",
+            "INSERT INTO parked (message_id, scope_id, state) VALUES (gen_random_uuid(), gen_random_uuid(), 1)".into(),
         ),
         (
             "sending without an attempt",

@@ -10,6 +10,7 @@ use wa_core::simulation::scenario::Scenario;
 use wa_core::simulation::world::Ground;
 use wa_store_postgres::PostgresStore;
 
+use crate::places::check_now;
 use crate::server::Schema;
 
 /// How many seeds run by default.
@@ -52,5 +53,6 @@ fn no_seed_breaks_an_invariant_on_postgres() {
             report.violations.is_empty(),
             "{report}replay: SIM_SEED={seed} cargo test -p wa-store-postgres on_postgres"
         );
+        check_now(&schema);
     }
 }
