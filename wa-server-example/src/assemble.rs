@@ -239,7 +239,7 @@ impl Server {
             .settings(Arc::new(AccessSettings::new(people)));
         let mut transports = Transports::default();
         for transport in ports.transports {
-            let metered = Metered::new(transport, Arc::clone(&ports.clock), Arc::clone(&meters));
+            let metered = Metered::new(transport, Arc::clone(&ports.clock), meters.clone());
             let transport: Arc<dyn Transport> = Arc::new(metered);
             transports.add(Arc::clone(&transport));
             builder = builder.transport(transport);

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod app;
 pub mod assemble;
+pub mod bench;
 pub mod cli;
 mod clock;
 pub mod csv_file;

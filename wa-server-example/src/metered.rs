@@ -1,6 +1,7 @@
 //! A transport that is measured.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use wa_core::domain::platform::Platform;
@@ -10,8 +11,6 @@ use wa_core::transport::{
     Capabilities, InvalidDevice, Linkable, NumberChecker, OutgoingMessage, Probe, Reconcilable, SendContext, SendError,
     SendReceipt, Transport, TransportDevice, TransportMessageId, Webhook,
 };
-
-use crate::http::metrics::Meters;
 
 /// What became of one send, as far as the transport can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +34,26 @@ impl SendOutcome {
     }
 }
 
-/// Passes everything on to another transport and counts its sends.
+/// Is told of every send.
+pub(crate) trait SendWatch: Send + Sync {
+    /// A message is about to be handed over.
+    fn begins(&self, _message: &OutgoingMessage) {}
+
+    /// It was, and this came of it.
+    fn ended(&self, platform: &Platform, message: &OutgoingMessage, outcome: SendOutcome, took: Duration);
+}
+
+/// Passes everything on to another transport and tells of its sends.
 pub(crate) struct Metered {
     inner: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    meters: Arc<Meters>,
+    watch: Arc<dyn SendWatch>,
 }
 
 impl Metered {
     /// A measured transport.
-    pub(crate) const fn new(inner: Arc<dyn Transport>, clock: Arc<dyn Clock>, meters: Arc<Meters>) -> Self {
-        Self { inner, clock, meters }
+    pub(crate) fn new(inner: Arc<dyn Transport>, clock: Arc<dyn Clock>, watch: Arc<dyn SendWatch>) -> Self {
+        Self { inner, clock, watch }
     }
 }
 
@@ -83,6 +91,7 @@ impl Transport for Metered {
     }
 
     async fn send(&self, context: &SendContext, message: &OutgoingMessage) -> Result<SendReceipt, SendError> {
+        self.watch.begins(message);
         let began = self.clock.monotonic();
         let result = self.inner.send(context, message).await;
         let outcome = match &result {
@@ -91,7 +100,7 @@ impl Transport for Metered {
             Err(SendError::MaybeSent(_)) => SendOutcome::Unknown,
         };
         let took = self.clock.monotonic().since(began);
-        self.meters.send(self.inner.platform().as_str(), outcome, took);
+        self.watch.ended(&self.inner.platform(), message, outcome, took);
         result
     }
 

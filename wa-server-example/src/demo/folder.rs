@@ -1,4 +1,4 @@
-//! A folder that is gone when the demonstration ends.
+//! A folder that is gone when a demonstration or a measurement ends.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use wa_core::time::Timestamp;
 
 /// A folder of its own for one run; dropping it removes it with all that is in it.
 #[derive(Debug)]
-pub(super) struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// A new folder among the temporary files of this machine.
+    /// A new folder among the temporary files of this machine, with what it is for in its name.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn new(ids: &IdSource, now: Timestamp) -> std::io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("wa-demo-{}", ids.uuid(now)));
+    pub fn new(purpose: &str, ids: &IdSource, now: Timestamp) -> std::io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("wa-{purpose}-{}", ids.uuid(now)));
         // Fails when it exists, so what is removed later is nothing but what was made here.
         std::fs::create_dir(&path)?;
         Ok(Self(path))

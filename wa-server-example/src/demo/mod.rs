@@ -4,10 +4,10 @@
 //! that is removed at the end. Nothing leaves this machine, and no data of an installation is touched.
 
 mod drip;
-mod folder;
-mod people;
+pub(crate) mod folder;
+pub(crate) mod people;
 mod screen;
-mod snapshot;
+pub(crate) mod snapshot;
 pub mod stage;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -119,7 +119,7 @@ fn script(vendor: Vendor, seed: u64) -> GatewayScript {
 pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
     let clock = SystemClock::new();
     let ids = IdSource::from_entropy();
-    let folder = Folder::new(&ids, clock.wall())?;
+    let folder = Folder::new("demo", &ids, clock.wall())?;
     let wablas = LoopbackGateway::start(script(Vendor::Wablas, args.seed)).await?;
     let whacenter = LoopbackGateway::start(script(Vendor::Whacenter, args.seed)).await?;
     let settings = settings(given, &folder, [&wablas, &whacenter]);

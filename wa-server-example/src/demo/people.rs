@@ -10,7 +10,7 @@ use wa_core::seed::Seed;
 
 /// An invented person.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Person {
+pub(crate) struct Person {
     pub name: String,
     pub phone: Phone,
     pub niche: &'static str,
@@ -97,7 +97,7 @@ const INDIAN_FATHERS: [&str; 6] = ["Subramaniam", "Rajan", "Muthu", "Krishnan", 
 const NETWORKS: [&str; 6] = ["6012", "6013", "6016", "6017", "6018", "6019"];
 
 /// `count` people with different numbers.
-pub(super) fn people(seed: u64, count: usize) -> Vec<Person> {
+pub(crate) fn people(seed: u64, count: usize) -> Vec<Person> {
     let mut rng = Seed::from_number(seed).rng(b"people", "demo");
     let mut taken = BTreeSet::new();
     let pick = |from: &[&'static str], rng: &mut _| *from.choose(rng).expect("the lists of names are not empty");

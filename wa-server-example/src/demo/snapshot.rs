@@ -96,13 +96,13 @@ pub(super) fn sum(n: &Numbers) -> String {
 }
 
 /// Equal in all that cannot change any more once everything has ended: receipts still come in.
-pub(super) fn same(one: &Numbers, other: &Numbers) -> Option<()> {
+pub(crate) fn same(one: &Numbers, other: &Numbers) -> Option<()> {
     let fixed = |n: &Numbers| (n.done, n.failed, n.skipped, n.unknown, n.cancelled, n.remaining);
     (fixed(one) == fixed(other)).then_some(())
 }
 
 /// All faults of a gateway.
-pub(super) fn faults(counts: &GatewayCounts) -> u64 {
+pub(crate) fn faults(counts: &GatewayCounts) -> u64 {
     counts.faults.values().sum()
 }
 

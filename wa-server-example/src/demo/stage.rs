@@ -20,7 +20,7 @@ use super::people::{NICHES, people};
 use crate::loopback::{GatewayDevice, Vendor};
 
 /// Most rows of one commit.
-const PAGE: usize = 500;
+pub(crate) const PAGE: usize = 500;
 /// Every how many leads one is another row of the person before, in another niche.
 const DUPLICATE_EVERY: usize = 100;
 /// Every how many leads one has opted out before.
@@ -189,7 +189,8 @@ pub async fn set(
     })
 }
 
-fn device(
+/// A device of the demonstration, by its place in the row of them: every third is at Whacenter.
+pub(crate) fn device(
     ids: &IdSource,
     seed: &Seed,
     user_id: UserId,

@@ -10,12 +10,14 @@ use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use wa_core::domain::platform::Platform;
 use wa_core::event::EventKind;
+use wa_core::transport::OutgoingMessage;
 
 use super::error::ApiError;
 use super::extract::{Locked, Open, header_text};
 use super::health::BUILD;
-use crate::metered::SendOutcome;
+use crate::metered::{SendOutcome, SendWatch};
 
 /// The meters of one server; not global, so that several may run in one process.
 pub struct Meters {
@@ -119,6 +121,12 @@ impl Meters {
             _ => "other",
         };
         self.with(|| counter!("wa_events_total", "event" => event).increment(1));
+    }
+}
+
+impl SendWatch for Meters {
+    fn ended(&self, platform: &Platform, _message: &OutgoingMessage, outcome: SendOutcome, took: Duration) {
+        self.send(platform.as_str(), outcome, took);
     }
 }
 

@@ -159,7 +159,7 @@ async fn status(caller: &Caller) -> ApiResult<WorkersView> {
 }
 
 /// Memory that the process occupies, where the system tells.
-pub(super) fn memory_bytes() -> Option<u64> {
+pub(crate) fn memory_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -11,6 +11,7 @@ mod support;
 
 mod access;
 mod api;
+mod bench;
 mod first_campaign;
 mod forecasts;
 mod import_while_sending;
