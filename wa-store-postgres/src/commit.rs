@@ -247,6 +247,7 @@ impl Commit<'_> {
                 state,
                 reason,
                 phone,
+                jid,
             } => {
                 if let Some(fence) = fence {
                     check_fence(self.connection, device_id, fence).await?;
@@ -259,6 +260,7 @@ impl Commit<'_> {
                     device.link_state = state;
                     device.link_reason = reason;
                     device.phone = phone.or(device.phone);
+                    device.jid = jid.or(device.jid.take());
                     device.updated_at = now;
                 })
                 .await

@@ -247,6 +247,7 @@ pub(crate) async fn update_device(connection: &mut PgConnection, device: Device)
             .as_ref()
             .is_some_and(|hold| hold.reason == HoldReason::Unauthenticated);
     let new = Device {
+        jid: old.jid,
         link_state: old.link_state,
         link_reason: old.link_reason,
         link_at: old.link_at,

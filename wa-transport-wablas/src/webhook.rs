@@ -187,5 +187,6 @@ fn device(callback: &Callback) -> Result<Option<TransportEvent>, WebhookError> {
         state,
         reason: callback.text("note"),
         phone: callback.text("sender").and_then(|sender| vendor_phone(&sender)),
+        jid: None,
     }))
 }

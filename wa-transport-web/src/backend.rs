@@ -6,7 +6,7 @@
 //!
 //! | namespace | what |
 //! |---|---|
-//! | `dv` | the device: keys, identity, settings |
+//! | `dv` | the device: keys, identity, settings; `rest`: it stays disconnected |
 //! | `sg` | Signal sessions (`s`) and identities (`i`) by address |
 //! | `pk`, `sp`, `gk` | prekeys, signed prekeys, sender keys |
 //! | `ak`, `al`, `av`, `am` | app state: keys, which came last, versions, MACs |

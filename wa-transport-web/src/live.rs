@@ -82,6 +82,11 @@ impl Live {
         jid::phone(&self.client.pn()?.to_non_ad())
     }
 
+    /// The device's own address: its number and which of its linked devices it is.
+    pub(crate) fn jid(&self) -> Option<String> {
+        self.client.pn().map(|own| own.to_string())
+    }
+
     /// Whether an address is one of the device's own account.
     pub(crate) fn is_own(&self, other: &whatsapp_rust::Jid) -> bool {
         let own = [self.client.pn(), self.client.lid()];

@@ -68,12 +68,27 @@ impl Slot {
 
 type Step = Result<LinkStep, SendError>;
 
+/// What a person reads of a device that was disconnected here.
+const RESTS: &str = "Disconnected here. Connect it again to go on.";
+
+/// What is kept of a device.
+enum Stored {
+    /// No session.
+    Nothing,
+    /// A session that a person has disconnected.
+    Resting,
+    /// A session to connect with.
+    Linked,
+}
+
 /// What a device is told to do.
 pub(crate) enum Order {
     /// Link it, by pair code where a number is given.
     Link(Option<Phone>, oneshot::Sender<Step>),
     /// Connect again.
     Refresh(oneshot::Sender<Step>),
+    /// Close the connection, keep the session, and leave it at that.
+    Disconnect(oneshot::Sender<Result<(), SendError>>),
     /// Remove the link and wipe the session.
     Logout(oneshot::Sender<Result<(), SendError>>),
     /// Close the connection and keep the session; the task ends.
@@ -253,11 +268,23 @@ impl Session {
         }
     }
 
-    /// Connects a device that has a session.
+    async fn stored(&self) -> Result<Stored, String> {
+        if !self.has_session().await? {
+            return Ok(Stored::Nothing);
+        }
+        match self.backend.rests().await {
+            Ok(true) => Ok(Stored::Resting),
+            Ok(false) => Ok(Stored::Linked),
+            Err(error) => Err(format!("The session cannot be read: {error}.")),
+        }
+    }
+
+    /// Connects a device that has a session, unless a person has disconnected it.
     async fn begin(&mut self) {
-        match self.has_session().await {
-            Ok(false) => {}
-            Ok(true) => {
+        match self.stored().await {
+            Ok(Stored::Nothing) => {}
+            Ok(Stored::Resting) => self.tell(LinkState::Disconnected, Some(RESTS.to_owned()), None),
+            Ok(Stored::Linked) => {
                 self.tell(LinkState::Disconnected, Some("Connecting.".to_owned()), None);
                 self.connect().await;
             }
@@ -363,7 +390,14 @@ impl Session {
             return;
         }
         self.told = Some((state, reason.clone()));
-        self.unstored.push_back(TransportEvent::Link { state, reason, phone });
+        // Who learns the number learns which of its devices this is.
+        let jid = phone.and(self.run.as_ref()).and_then(|run| run.live.jid());
+        self.unstored.push_back(TransportEvent::Link {
+            state,
+            reason,
+            phone,
+            jid,
+        });
         self.store_at = None;
     }
 
@@ -405,9 +439,9 @@ impl Session {
         if self.try_at.is_some_and(|at| at <= now) {
             self.try_at = None;
             if self.run.is_none() {
-                match self.has_session().await {
-                    Ok(true) => self.connect().await,
-                    Ok(false) => {}
+                match self.stored().await {
+                    Ok(Stored::Linked) => self.connect().await,
+                    Ok(Stored::Nothing | Stored::Resting) => {}
                     Err(why) => {
                         self.tell(LinkState::Error, Some(why), None);
                         self.try_at = Some(now + self.shared.options.retry_every);
@@ -559,6 +593,9 @@ impl Session {
         match order {
             Order::Link(phone, answer) => self.link(phone, answer).await,
             Order::Refresh(answer) => self.refresh(answer).await,
+            Order::Disconnect(answer) => {
+                let _ = answer.send(self.disconnect().await);
+            }
             Order::Logout(answer) => {
                 let _ = answer.send(self.logout().await);
             }
@@ -573,9 +610,22 @@ impl Session {
         }
         let linking = self.run.as_ref().is_some_and(|run| run.linking);
         if !linking {
+            match self.has_session().await {
+                Ok(false) => {}
+                // What is linked is connected; only a logout takes its session away.
+                Ok(true) => {
+                    self.refresh(answer).await;
+                    return;
+                }
+                Err(why) => {
+                    let why = format!("{why} Log the device out to link it anew.");
+                    let _ = answer.send(Err(SendError::not_sent(NotSentKind::Unavailable, why)));
+                    return;
+                }
+            }
             self.stop();
             self.try_at = None;
-            // A session that does not open any more must not be mixed with the new one.
+            // What an attempt before left behind must not be mixed with the new one.
             if let Err(error) = self.backend.wipe().await {
                 let why = format!("the old session could not be wiped: {error}");
                 let _ = answer.send(Err(SendError::not_sent(NotSentKind::Unavailable, why)));
@@ -655,8 +705,14 @@ impl Session {
             }
             return;
         }
+        let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be written");
         let started = match self.has_session().await {
-            Ok(true) => self.start(false).await,
+            Ok(true) => match self.backend.set_rests(false).await.map_err(unstored) {
+                Ok(()) => self.start(false).await.inspect_err(|_| {
+                    self.try_at.get_or_insert(Instant::now() + START_AGAIN);
+                }),
+                Err(error) => Err(error),
+            },
             Ok(false) => Err(error::offline("the device is not linked; link it by a code")),
             Err(why) => Err(SendError::not_sent(NotSentKind::Unavailable, why)),
         };
@@ -665,6 +721,25 @@ impl Session {
             (Err(error), _) => drop(answer.send(Err(error))),
             (Ok(()), None) => drop(answer.send(Err(error::offline("the connection was closed")))),
         }
+    }
+
+    async fn disconnect(&mut self) -> Result<(), SendError> {
+        let unavailable = |why: String| SendError::not_sent(NotSentKind::Unavailable, why);
+        if !self.has_session().await.map_err(unavailable)? {
+            if self.run.is_some() {
+                self.stop();
+                let stopped = "Linking was stopped. Ask for a new code.";
+                self.tell(LinkState::Initializing, Some(stopped.to_owned()), None);
+            }
+            return Ok(());
+        }
+        // First what is to stay: a process that ends now must not connect it again.
+        let kept = self.backend.set_rests(true).await;
+        kept.map_err(|error| unavailable(format!("the session cannot be written: {error}")))?;
+        self.try_at = None;
+        self.close().await;
+        self.tell(LinkState::Disconnected, Some(RESTS.to_owned()), None);
+        Ok(())
     }
 
     async fn logout(&mut self) -> Result<(), SendError> {

@@ -402,6 +402,10 @@ impl Linkable for WhatsAppWeb {
         self.order(context, Order::Refresh).await
     }
 
+    async fn disconnect(&self, context: &SendContext) -> Result<(), SendError> {
+        self.order(context, Order::Disconnect).await
+    }
+
     async fn logout(&self, context: &SendContext) -> Result<(), SendError> {
         self.order(context, Order::Logout).await
     }

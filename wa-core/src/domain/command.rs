@@ -18,6 +18,8 @@ pub enum DeviceAsk {
     },
     /// Connect again with the stored session.
     Refresh,
+    /// Close the connection and keep the session.
+    Disconnect,
     /// Remove the link.
     Logout,
     /// Tell whether numbers are on WhatsApp.

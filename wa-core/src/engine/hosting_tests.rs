@@ -88,6 +88,10 @@ impl Linkable for Keeper {
         Ok(LinkStep::State(LinkState::Ready))
     }
 
+    async fn disconnect(&self, _context: &SendContext) -> Result<(), SendError> {
+        Ok(())
+    }
+
     async fn logout(&self, _context: &SendContext) -> Result<(), SendError> {
         Ok(())
     }
@@ -195,6 +199,7 @@ async fn events_of_a_transport_reach_the_engine_and_keep_nobody_alive() {
         state: LinkState::LoggedOut,
         reason: Some("removed".to_owned()),
         phone: None,
+        jid: None,
     };
     sink.accept(user, device, vec![link.clone()]).await.unwrap();
     let owned = world.store.owned(&[device]).await.unwrap();

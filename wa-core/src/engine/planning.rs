@@ -201,6 +201,10 @@ impl Errand {
                 None => refused("devices of this platform are not refreshed here"),
                 Some(face) => told(face.refresh(&self.context).await.map(|step| step_json(&step))),
             },
+            DeviceAsk::Disconnect => match self.transport.as_linkable() {
+                None => refused("devices of this platform are not disconnected here"),
+                Some(face) => told(face.disconnect(&self.context).await.map(|()| serde_json::json!({}))),
+            },
             DeviceAsk::Logout => match self.transport.as_linkable() {
                 None => refused("devices of this platform are not logged out here"),
                 Some(face) => told(face.logout(&self.context).await.map(|()| serde_json::json!({}))),

@@ -67,10 +67,16 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
             // What the device's own phone wrote is no reply of anybody.
             TransportEvent::Inbound(message) if message.from_me => {}
             TransportEvent::Inbound(message) => replies.push(reply(message, context)),
-            TransportEvent::Link { state, reason, phone } => {
+            TransportEvent::Link {
+                state,
+                reason,
+                phone,
+                jid,
+            } => {
                 let Some(device) = context.device else { continue };
                 let same_phone = phone.is_none() || phone == device.phone;
-                if link == Some(state) && device.link_reason == reason && same_phone {
+                let same_jid = jid.is_none() || jid == device.jid;
+                if link == Some(state) && device.link_reason == reason && same_phone && same_jid {
                     continue;
                 }
                 if link != Some(state) {
@@ -84,6 +90,7 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
                     state,
                     reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()),
                     phone,
+                    jid: jid.map(|jid| jid.chars().take(JID_MAX).collect()),
                 });
             }
         }
@@ -96,6 +103,9 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
 
 /// Longest reason that is kept, in characters.
 const REASON_MAX: usize = 300;
+
+/// Longest WhatsApp identity that is kept, in characters; real ones have about 30.
+const JID_MAX: usize = 100;
 
 fn opts_out(message: &InboundMessage, words: &OptOutWords) -> bool {
     !message.from_me && words.matches(&message.text)
@@ -256,6 +266,7 @@ mod tests {
             state,
             reason: reason.map(str::to_owned),
             phone: None,
+            jid: None,
         };
         let device = device();
         assert!(planned(vec![link(LinkState::Initializing, None)], Some(&device)).is_empty());

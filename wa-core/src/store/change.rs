@@ -62,7 +62,8 @@ pub enum Change {
         /// The device.
         device_id: DeviceId,
     },
-    /// Records how a device is linked; with a fence when its owner says so. `link_at` moves when the state does.
+    /// Records how a device is linked; with a fence when its owner says so. `link_at` moves when the state does; number and identity stay while
+    /// no others are learned.
     SetDeviceLink {
         /// Its owner.
         user_id: UserId,
@@ -76,6 +77,8 @@ pub enum Change {
         reason: Option<String>,
         /// Its own number, if learned.
         phone: Option<Phone>,
+        /// Its WhatsApp identity, if learned.
+        jid: Option<String>,
     },
     /// Puts a device on hold, or ends the hold.
     SetDeviceHold {

@@ -80,6 +80,8 @@ pub enum TransportEvent {
         reason: Option<String>,
         /// The device's own number, if told.
         phone: Option<Phone>,
+        /// The device's WhatsApp identity, if told, at most 100 characters.
+        jid: Option<String>,
     },
 }
 

@@ -117,6 +117,12 @@ pub trait Linkable: Send + Sync {
     /// # Errors
     /// The session is gone or the network cannot be reached.
     async fn refresh(&self, context: &SendContext) -> Result<LinkStep, SendError>;
+    /// Closes the connection and keeps the session. It stays closed until the device is linked or refreshed, also where the
+    /// device is hosted next.
+    ///
+    /// # Errors
+    /// That it stays closed could not be stored.
+    async fn disconnect(&self, context: &SendContext) -> Result<(), SendError>;
     /// Removes the link at WhatsApp and wipes the session.
     ///
     /// # Errors

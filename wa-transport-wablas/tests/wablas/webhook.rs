@@ -175,6 +175,7 @@ fn a_device_callback_is_a_change_of_the_link() {
             state,
             reason: reason.map(str::to_owned),
             phone: Some(phone("+60122223333")),
+            jid: None,
         };
         assert_eq!(decode("device", &fixture(file)).unwrap(), [expected]);
     }

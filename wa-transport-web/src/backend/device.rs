@@ -5,7 +5,27 @@ use whatsapp_rust::wacore::store::Device;
 use whatsapp_rust::wacore::store::error::Result;
 use whatsapp_rust::wacore::store::traits::DeviceStore;
 
+use wa_core::store::SessionWrite;
+
 use super::{Backend, from_json, key, to_json};
+
+impl Backend {
+    /// Whether a person has disconnected the device and not connected it since.
+    pub(crate) async fn rests(&self) -> Result<bool> {
+        Ok(self.get(key("dv", &[b"rest"])?).await?.is_some())
+    }
+
+    /// Notes that a person has disconnected the device, or that it may be connected.
+    pub(crate) async fn set_rests(&self, rests: bool) -> Result<()> {
+        let key = key("dv", &[b"rest"])?;
+        self.write_one(if rests {
+            self.put(key, &[])?
+        } else {
+            SessionWrite::Delete(key)
+        })
+        .await
+    }
+}
 
 #[async_trait]
 impl DeviceStore for Backend {

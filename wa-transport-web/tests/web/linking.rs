@@ -38,12 +38,13 @@ async fn linked_by_qr_back_after_a_restart_logged_out_and_linked_again_by_a_code
             TransportEvent::Link {
                 state: LinkState::Ready,
                 phone,
+                jid,
                 ..
-            } => Some(*phone),
+            } => Some(phone.zip(jid.clone())),
             _ => None,
         })
         .await;
-    assert_eq!(own, Some(phone(OWN)));
+    assert_eq!(own, Some((phone(OWN), format!("{OWN}:1@s.whatsapp.net"))));
     assert_eq!(
         rig.transport.link(&rig.context(), None).await.unwrap(),
         LinkStep::State(LinkState::Ready)
@@ -78,6 +79,46 @@ async fn a_device_that_was_linked_before_comes_online_by_itself() {
     let report = rig.transport.as_probe().unwrap().probe(&rig.context()).await.unwrap();
     assert!(report.connected);
     assert_eq!(report.phone, Some(phone(OWN)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_was_disconnected_stays_so_until_it_is_connected_with_the_session_it_had() {
+    let mut rig = Rig::linked().await;
+    let own = rig.backend().load().await.unwrap().unwrap().pn.unwrap();
+    rig.transport.disconnect(&rig.context()).await.unwrap();
+    let (connects, heard) = (rig.server.connects(OWN).len(), rig.heard.len());
+    rig.restart(options());
+    // Answered after the device has begun.
+    rig.transport.disconnect(&rig.context()).await.unwrap();
+    // The server notices a closed connection a moment later.
+    let gone = async {
+        while rig.server.is_active(&own) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("the connection is closed");
+    assert_eq!(rig.server.connects(OWN).len(), connects);
+    let reason = rig
+        .heard
+        .state_from(heard, rig.owner.device_id, LinkState::Disconnected)
+        .await;
+    assert!(reason.is_some_and(|reason| reason.contains("Connect it again")));
+    // Whoever asks for a code gets the device back, not another link.
+    let step = rig.transport.link(&rig.context(), None).await.unwrap();
+    assert_eq!(step, LinkStep::State(LinkState::Ready));
+    assert_eq!(rig.backend().load().await.unwrap().unwrap().pn, Some(own));
+    rig.restart(options());
+    let heard = rig.heard.len();
+    rig.heard.state_from(heard, rig.owner.device_id, LinkState::Ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_was_begun_can_be_stopped_and_begun_anew() {
+    let rig = Rig::new().await;
+    let first = rig.qr().await;
+    rig.transport.disconnect(&rig.context()).await.unwrap();
+    rig.heard.state(rig.owner.device_id, LinkState::Initializing).await;
+    assert_ne!(rig.qr().await, first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,9 @@ fn hold(device: &Device, reason: Option<HoldReason>) -> Change {
     }
 }
 
+/// What a device is known by at WhatsApp once it is linked.
+const JID: &str = "60129999977:7@s.whatsapp.net";
+
 fn link(user_id: UserId, device_id: DeviceId, fence: Option<Fence>, state: LinkState) -> Change {
     Change::SetDeviceLink {
         user_id,
@@ -35,6 +38,7 @@ fn link(user_id: UserId, device_id: DeviceId, fence: Option<Fence>, state: LinkS
         state,
         reason: Some("said the socket".to_owned()),
         phone: None,
+        jid: None,
     }
 }
 
@@ -107,7 +111,16 @@ pub(super) async fn an_update_leaves_link_hold_and_restriction_alone(world: Worl
         until_at: world.at(60),
         scope: RestrictionScope::All,
     };
-    let set = ChangeSet::one(link(user, read.id, None, LinkState::Disconnected))
+    let learned = Change::SetDeviceLink {
+        user_id: user,
+        device_id: read.id,
+        fence: None,
+        state: LinkState::Disconnected,
+        reason: Some("said the socket".to_owned()),
+        phone: None,
+        jid: Some(JID.to_owned()),
+    };
+    let set = ChangeSet::one(learned)
         .and(hold(&read, Some(HoldReason::ErrorRate)))
         .and(Change::SetDeviceRestriction {
             user_id: user,
@@ -119,6 +132,11 @@ pub(super) async fn an_update_leaves_link_hold_and_restriction_alone(world: Worl
     let device = world.device_of(user, read.id).await;
     assert_eq!(device.link_state, LinkState::Disconnected);
     assert_eq!(device.link_reason.as_deref(), Some("said the socket"));
+    assert_eq!(
+        device.jid.as_deref(),
+        Some(JID),
+        "a form that was read before knows nothing of it"
+    );
     assert_eq!(device.hold.map(|hold| hold.reason), Some(HoldReason::ErrorRate));
     assert_eq!(device.restriction, Some(restriction));
 }
@@ -253,7 +271,7 @@ pub(super) async fn a_restriction_is_kept_and_ends_when_asked(world: World) {
     }
 }
 
-pub(super) async fn a_link_change_keeps_state_reason_instant_and_number(world: World) {
+pub(super) async fn a_link_change_keeps_state_reason_instant_number_and_identity(world: World) {
     let user = world.user().await;
     let mut fresh = world.rows.device(user);
     fresh.link_state = LinkState::Initializing;
@@ -267,6 +285,7 @@ pub(super) async fn a_link_change_keeps_state_reason_instant_and_number(world: W
         state: LinkState::Ready,
         reason: None,
         phone: Some(phone),
+        jid: Some(JID.to_owned()),
     };
     world.commit_at(change, world.at(5)).await;
     let linked = world.device_of(user, device).await;
@@ -274,13 +293,17 @@ pub(super) async fn a_link_change_keeps_state_reason_instant_and_number(world: W
         (linked.link_state, linked.link_reason, linked.link_at),
         (LinkState::Ready, None, world.at(5))
     );
-    assert_eq!(linked.phone, Some(phone));
+    assert_eq!((linked.phone, linked.jid.as_deref()), (Some(phone), Some(JID)));
 
     world
         .commit_at(link(user, device, None, LinkState::Disconnected), world.at(6))
         .await;
     let lost = world.device_of(user, device).await;
-    assert_eq!(lost.phone, Some(phone), "a change without a number keeps the one known");
+    assert_eq!(
+        (lost.phone, lost.jid.as_deref()),
+        (Some(phone), Some(JID)),
+        "a change without a number keeps the one known"
+    );
     assert_eq!(lost.link_at, world.at(6));
     world
         .commit_at(link(user, device, None, LinkState::Disconnected), world.at(7))

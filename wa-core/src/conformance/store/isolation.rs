@@ -204,6 +204,7 @@ pub(super) async fn no_change_reaches_another_users_rows(world: World) {
             state: LinkState::Error,
             reason: None,
             phone: None,
+            jid: None,
         },
         Change::SetDeviceHold {
             user_id: other,

@@ -183,6 +183,7 @@ pub(super) async fn a_request_to_a_device_reads_back_with_its_answer(world: Worl
         DeviceAsk::Link { phone: None },
         DeviceAsk::Link { phone: Some(phones[3]) },
         DeviceAsk::Refresh,
+        DeviceAsk::Disconnect,
         DeviceAsk::Logout,
         DeviceAsk::CheckNumbers { phones },
         DeviceAsk::Probe,

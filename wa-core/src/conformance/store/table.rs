@@ -144,7 +144,7 @@ case_table! { $
         a_hold_of_the_engine_leaves_that_of_a_person,
         a_hold_for_an_older_version_of_the_settings_is_refused,
         a_restriction_is_kept_and_ends_when_asked,
-        a_link_change_keeps_state_reason_instant_and_number,
+        a_link_change_keeps_state_reason_instant_number_and_identity,
         a_link_change_of_an_owner_needs_the_epoch_of_the_device,
         a_deleted_device_is_not_read_but_still_known_to_the_engine,
         a_callback_token_finds_its_device_and_no_other,

@@ -48,6 +48,8 @@ pub enum DeviceRequest {
     },
     /// Connect again with the stored session.
     Refresh,
+    /// Close the connection and keep the session, until it is linked or refreshed.
+    Disconnect,
     /// Remove the link.
     Logout,
     /// Tell whether numbers are on WhatsApp. Field `phones`.
@@ -310,6 +312,7 @@ impl Handle {
                 state,
                 reason: None,
                 phone: None,
+                jid: None,
             });
             if state != before.link_state {
                 let device_id = device.id;
@@ -364,13 +367,14 @@ impl Handle {
         let verb = match request {
             DeviceRequest::Link { .. } => "linked",
             DeviceRequest::Refresh => "refreshed",
+            DeviceRequest::Disconnect => "disconnected",
             DeviceRequest::Logout => "logged out",
             DeviceRequest::CheckNumbers { .. } => "asked to check numbers",
             DeviceRequest::Probe => "asked how it is",
         };
         let linking = matches!(
             request,
-            DeviceRequest::Link { .. } | DeviceRequest::Refresh | DeviceRequest::Logout
+            DeviceRequest::Link { .. } | DeviceRequest::Refresh | DeviceRequest::Disconnect | DeviceRequest::Logout
         );
         if linking && platform.is_gateway() {
             let why = format!("it is run by {platform}, which keeps its session, so it cannot be {verb} here");
@@ -401,6 +405,7 @@ impl Handle {
                 }
             }
             DeviceRequest::Refresh => DeviceAsk::Refresh,
+            DeviceRequest::Disconnect => DeviceAsk::Disconnect,
             DeviceRequest::Logout => DeviceAsk::Logout,
             DeviceRequest::CheckNumbers { phones } => {
                 if phones.is_empty() {

@@ -271,6 +271,7 @@ async fn come_back(simulated: Arc<Core>, user: crate::id::UserId, back: Option<(
             state: LinkState::Ready,
             reason: None,
             phone: None,
+            jid: None,
         };
         let done = simulated
             .store

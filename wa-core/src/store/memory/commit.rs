@@ -57,6 +57,7 @@ impl State {
                 state,
                 reason,
                 phone,
+                jid,
             } => {
                 if let Some(fence) = fence {
                     self.check_fence(device_id, fence)?;
@@ -69,6 +70,7 @@ impl State {
                     device.link_state = state;
                     device.link_reason = reason;
                     device.phone = phone.or(device.phone);
+                    device.jid = jid.or(device.jid.take());
                     device.updated_at = now;
                 })
             }
@@ -288,7 +290,9 @@ impl State {
                 .hold
                 .as_ref()
                 .is_some_and(|hold| hold.reason == HoldReason::Unauthenticated);
+        let forgets = self.flawed(Flaw::UpdateForgetsIdentity);
         let new = Device {
+            jid: old.jid.clone().filter(|_| !forgets),
             link_state: old.link_state,
             link_reason: old.link_reason.clone(),
             link_at: old.link_at,

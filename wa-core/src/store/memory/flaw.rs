@@ -32,6 +32,8 @@ flaws! {
     InsertCrossesUsers,
     /// Updates do not compare versions.
     VersionIsIgnored,
+    /// A form that was read before a device was linked takes its identity away.
+    UpdateForgetsIdentity,
     /// A hold of the engine takes the place of one that a person set.
     HoldReplacesThatOfAPerson,
     /// A device is put on hold for what was said of a credential that it has no more.

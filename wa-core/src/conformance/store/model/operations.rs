@@ -335,6 +335,7 @@ impl Model {
                     state: LinkState::ALL[self.below(8)],
                     reason: self.chance(50).then(|| "said the socket".to_owned()),
                     phone: self.chance(20).then(|| self.rows.phone(77)),
+                    jid: self.chance(20).then(|| "60129999977:7@s.whatsapp.net".to_owned()),
                 }
             }
             1 => Change::SetDeviceRestriction {

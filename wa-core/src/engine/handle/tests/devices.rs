@@ -153,6 +153,7 @@ async fn a_device_is_asked_only_what_its_platform_does() {
     let device = world.device("a").await;
     for request in [
         DeviceRequest::Refresh,
+        DeviceRequest::Disconnect,
         DeviceRequest::Logout,
         DeviceRequest::Link { phone: None },
     ] {

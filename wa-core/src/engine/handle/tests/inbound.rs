@@ -126,6 +126,7 @@ async fn a_link_is_recorded_and_told_when_it_changes() {
             state,
             reason: Some("said so".to_owned()),
             phone: Some(Phone::from_e164("+60111111111").unwrap()),
+            jid: Some("60111111111:3@s.whatsapp.net".to_owned()),
         }]
     };
     let told = world.hear(device.id, link(LinkState::Disconnected)).await;
@@ -138,6 +139,7 @@ async fn a_link_is_recorded_and_told_when_it_changes() {
     let device = world.handle.store().device(&world.user, device.id).await.unwrap();
     assert_eq!(device.link_reason.as_deref(), Some("said so"));
     assert_eq!(device.phone, Phone::from_e164("+60111111111").ok());
+    assert_eq!(device.jid.as_deref(), Some("60111111111:3@s.whatsapp.net"));
 }
 
 #[tokio::test]
