@@ -13,7 +13,7 @@
 //! | `li`, `pn` | phone number of a LID, LID of a phone number |
 //! | `bk`, `dl`, `tc` | base keys, device lists, privacy tokens |
 //! | `sk`, `gm` | who has a group's sender key, groups |
-//! | `nc` | which numbers are on WhatsApp; these end |
+//! | `nc`, `up` | which numbers are on WhatsApp, pictures that were uploaded; these end |
 //! | `sm`, `pi`, `ms` | sent messages (for retries), messages received and not yet committed, message secrets: these end |
 
 mod app_sync;
@@ -22,6 +22,7 @@ mod numbers;
 mod protocol;
 mod secrets;
 mod signal;
+mod uploads;
 
 use std::fmt;
 use std::sync::Arc;

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use wa_core::domain::phone::Phone;
 use wa_core::time::{Clock, Timestamp};
 use wa_core::transport::{MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendError, SendReceipt};
+use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::download::MediaType;
 use whatsapp_rust::media::{ImageOptions, image_message};
 use whatsapp_rust::prelude::{MessageBuilderExt, wa};
-use whatsapp_rust::upload::{UploadOptions, UploadResponse};
+use whatsapp_rust::upload::UploadOptions;
 use whatsapp_rust::{Client, SendOptions};
 
 use crate::acks::{Acks, Answer};
@@ -29,9 +30,8 @@ const NUMBERS_MAX: usize = 10_000;
 /// A picture that was uploaded.
 #[derive(Clone)]
 struct Uploaded {
-    upload: UploadResponse,
-    preview: Vec<u8>,
-    size: (u32, u32),
+    /// A message that shows it, without a caption.
+    content: wa::Message,
     at: Timestamp,
 }
 
@@ -197,6 +197,16 @@ impl Live {
         if let Some(known) = lock(&self.uploads).get(&digest) {
             return Ok(known.clone());
         }
+        let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be read or written");
+        let stored = self.backend.upload(&digest).await.map_err(unstored)?;
+        let stored = stored.and_then(|(content, at)| {
+            let content = wa::Message::decode_from_slice(&content).ok()?;
+            Some(Uploaded { content, at })
+        });
+        if let Some(known) = stored.filter(|known| now.since(known.at) < kept_for) {
+            self.note_upload(digest, &known);
+            return Ok(known);
+        }
         let source = Arc::clone(bytes);
         let picture = tokio::task::spawn_blocking(move || picture::prepare(&source)).await;
         let picture = picture
@@ -212,12 +222,24 @@ impl Live {
                 "the picture could not be uploaded to WhatsApp",
             )
         })?;
-        let uploaded = Uploaded {
-            upload,
-            preview: picture.preview,
-            size: (picture.width, picture.height),
-            at: now,
+        let options = ImageOptions {
+            jpeg_thumbnail: Some(picture.preview),
+            ..ImageOptions::default()
         };
+        let mut content = image_message(upload, options);
+        if let Some(image) = content.image_message.as_option_mut() {
+            (image.width, image.height) = (Some(picture.width), Some(picture.height));
+        }
+        // So that a connection after this one does not upload it again.
+        let noted = content.encode_to_vec();
+        let kept = self.backend.remember_upload(&digest, &noted, now, kept_for);
+        kept.await.map_err(unstored)?;
+        let uploaded = Uploaded { content, at: now };
+        self.note_upload(digest, &uploaded);
+        Ok(uploaded)
+    }
+
+    fn note_upload(&self, digest: [u8; 32], uploaded: &Uploaded) {
         let mut uploads = lock(&self.uploads);
         if uploads.len() >= UPLOADS_MAX
             && let Some(oldest) = uploads
@@ -228,22 +250,15 @@ impl Live {
             uploads.remove(&oldest);
         }
         uploads.insert(digest, uploaded.clone());
-        Ok(uploaded)
     }
 
     async fn content(&self, message: &OutgoingMessage) -> Result<wa::Message, SendError> {
         let Some(media) = &message.media else {
             return Ok(wa::Message::text(message.text.clone()));
         };
-        let uploaded = self.uploaded(media).await?;
-        let options = ImageOptions {
-            caption: (!message.text.is_empty()).then(|| message.text.clone()),
-            jpeg_thumbnail: Some(uploaded.preview),
-            ..ImageOptions::default()
-        };
-        let mut content = image_message(uploaded.upload, options);
+        let mut content = self.uploaded(media).await?.content;
         if let Some(image) = content.image_message.as_option_mut() {
-            (image.width, image.height) = (Some(uploaded.size.0), Some(uploaded.size.1));
+            image.caption = (!message.text.is_empty()).then(|| message.text.clone());
         }
         Ok(content)
     }

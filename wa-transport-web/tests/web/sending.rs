@@ -178,7 +178,7 @@ fn png(width: u32, height: u32) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_picture_is_uploaded_once_made_small_and_decrypts_at_every_recipient() {
-    let rig = Rig::linked().await;
+    let mut rig = Rig::linked().await;
     let source = png(700, 500);
     assert!(source.len() > PICTURE_BYTES_MAX);
     let mut files = Vec::new();
@@ -200,8 +200,11 @@ async fn a_picture_is_uploaded_once_made_small_and_decrypts_at_every_recipient()
             received.image().unwrap().direct_path.clone(),
             person.download(&received).await.unwrap(),
         ));
+        let heard = rig.heard.len();
+        rig.restart(options());
+        rig.heard.state_from(heard, rig.owner.device_id, LinkState::Ready).await;
     }
-    assert_eq!(files[0], files[1], "one upload serves both");
+    assert_eq!(files[0], files[1], "one upload serves all, also after a restart");
     assert!(files[0].1.len() <= PICTURE_BYTES_MAX);
     let shown = image::load_from_memory(&files[0].1).unwrap();
     assert!(shown.width() > 100);
