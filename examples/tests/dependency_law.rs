@@ -95,6 +95,12 @@ fn features(package: &str, more: &[&str]) -> String {
 }
 
 #[test]
+fn the_server_knows_the_simulated_whatsapp_through_its_demonstration_alone() {
+    assert!(features("wa-server-example", &[]).contains("wa-loopback"));
+    assert!(!features("wa-server-example", &["--no-default-features"]).contains("wa-loopback"));
+}
+
+#[test]
 fn no_program_is_built_without_the_check_of_whatsapps_certificates() {
     let dangers = ["danger-skip-cert-chain-verify", "danger-skip-tls-verify"];
     for program in ["wa-server-example", "wa-examples"] {

@@ -20,11 +20,13 @@ use wa_core::store::{AccessStore, AppStore, Store};
 use wa_core::time::{Clock, SystemClock};
 
 use crate::assemble::{open_store, transports};
-use crate::bench::BenchArgs;
-use crate::demo::DemoArgs;
+#[cfg(feature = "demo")]
+use crate::bench::{self, BenchArgs};
+#[cfg(feature = "demo")]
+use crate::demo::{self, DemoArgs};
 use crate::loopback::GatewayArgs;
 use crate::settings::{SettingArgs, Settings, Source};
-use crate::{access, bench, demo, logs, settings};
+use crate::{access, logs, settings};
 
 /// Sends WhatsApp campaigns through many devices: nothing lost, nothing doubled, at a human pace.
 #[derive(Debug, Parser)]
@@ -53,12 +55,14 @@ enum Command {
     #[command(subcommand)]
     Sequence(sequence::SequenceCommand),
     /// Show a campaign over fake gateways on this machine, from its start to its end.
+    #[cfg(feature = "demo")]
     Demo(DemoArgs),
     /// Measure this server under a load of any size, with fake gateways on this machine.
     ///
     /// Devices, leads and campaigns are made up in a database of their own: a file among the temporary files, which is removed at the end,
     /// or with --database-url a new schema on a Postgres, which is dropped at the end. The database of this installation is not touched.
     /// The status is 0 if everything added up, and 1 if not.
+    #[cfg(feature = "demo")]
     Bench(BenchArgs),
     /// Run a fake gateway on this machine, for trials.
     #[command(hide = true)]
@@ -83,18 +87,21 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<(), Failure> {
-    let mut source = Source::gather(&cli.settings, |name| std::env::var(name).ok())?;
+    let source = Source::gather(&cli.settings, |name| std::env::var(name).ok())?;
     let command = cli.command.unwrap_or(Command::Serve);
+    #[cfg(feature = "demo")]
     // Failures are part of the show, and the terminal belongs to it.
-    if matches!(command, Command::Demo(_) | Command::Bench(_)) && source.get("LOG").is_none() {
-        source = source.with("LOG", "error");
-    }
+    let source = match (&command, source.get("LOG")) {
+        (Command::Demo(_) | Command::Bench(_), None) => source.with("LOG", "error"),
+        _ => source,
+    };
     let settings = Settings::read(&source)?;
     if let Command::Settings = command {
         say(&settings::table::markdown());
         return Ok(());
     }
     logs::start(&settings);
+    #[cfg(feature = "demo")]
     // A database that the environment or a file names is this installation's, and no place for a load.
     let named = cli.settings.get("DATABASE_URL").map(|_| settings.database.clone());
     for name in &settings.unused {
@@ -108,10 +115,12 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Command::Leads(command) => leads::run(command, settings).await,
             Command::Campaign(command) => campaign::run(command, settings).await,
             Command::Sequence(command) => sequence::run(command, settings).await,
+            #[cfg(feature = "demo")]
             Command::Demo(args) => match demo::run(args, settings).await? {
                 true => Ok(()),
                 false => Err("something did not add up".into()),
             },
+            #[cfg(feature = "demo")]
             Command::Bench(args) => match bench::run(args, settings, named).await? {
                 true => Ok(()),
                 false => Err("something did not add up".into()),

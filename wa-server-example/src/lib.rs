@@ -3,10 +3,12 @@
 pub mod access;
 pub mod app;
 pub mod assemble;
+#[cfg(feature = "demo")]
 pub mod bench;
 pub mod cli;
 mod clock;
 pub mod csv_file;
+#[cfg(feature = "demo")]
 pub mod demo;
 pub mod entry_csv;
 mod forecasts;
@@ -21,4 +23,4 @@ mod metered;
 pub mod password;
 pub mod settings;
 pub mod tls;
-mod web;
+pub mod web;

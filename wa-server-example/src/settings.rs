@@ -267,6 +267,9 @@ impl Settings {
                 }),
                 system: read.text("APP_OS"),
                 check_numbers: read.flag("WHATSAPP_ACCOUNT_VALIDATION"),
+                typing_for: read.duration("WHATSAPP_TYPING_FOR"),
+                #[cfg(feature = "demo")]
+                loopback: read.loopback("WHATSAPP_LOOPBACK"),
             },
             engine,
             unused: table::NOT_YET_USED

@@ -1,6 +1,10 @@
 //! WhatsApp Web, as the settings ask for it.
 
+#[cfg(feature = "demo")]
+pub mod loopback;
+
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use wa_core::store::SessionStore;
@@ -22,6 +26,11 @@ pub struct WebSettings {
     pub system: String,
     /// `WHATSAPP_ACCOUNT_VALIDATION`
     pub check_numbers: bool,
+    /// `WHATSAPP_TYPING_FOR`
+    pub typing_for: Duration,
+    /// `WHATSAPP_LOOPBACK`
+    #[cfg(feature = "demo")]
+    pub loopback: Option<loopback::LoopbackPorts>,
 }
 
 /// Reads a version such as `2.3000.1020304050`.
@@ -50,8 +59,20 @@ pub(crate) fn transport(
     options.version = settings.version;
     options.system.clone_from(&settings.system);
     options.check_numbers = settings.check_numbers;
-    let transport = WhatsAppWeb::builder(store, clock)
-        .vault(vault)
+    options.typing_for = (!settings.typing_for.is_zero()).then_some(settings.typing_for);
+    let builder = WhatsAppWeb::builder(store, clock).vault(vault);
+    #[cfg(feature = "demo")]
+    let builder = match settings.loopback {
+        Some(ports) => {
+            // Only WhatsApp itself knows which version is the newest.
+            options.version.get_or_insert(loopback::VERSION);
+            builder
+                .connections(loopback::connections(ports))
+                .http(loopback::http(ports))
+        }
+        None => builder,
+    };
+    let transport = builder
         .options(options)
         .build()
         .map_err(|error| StartError::Unusable(error.to_string()))?;

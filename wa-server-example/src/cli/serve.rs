@@ -10,6 +10,12 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     if settings.is_hurried() {
         tracing::warn!("PACING is not human: never let this server write to real recipients");
     }
+    #[cfg(feature = "demo")]
+    if settings.web.loopback.is_some() {
+        tracing::warn!(
+            "WHATSAPP_LOOPBACK is set: devices of WhatsApp Web are connected to a simulated one on this machine"
+        );
+    }
     let ports = Ports::open(&settings).await?;
     let public = settings.public_base_url.clone();
     let server = Server::start(settings, ports).await?;

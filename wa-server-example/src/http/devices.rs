@@ -8,10 +8,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::command::{DeviceAnswer, DeviceCommand};
-use wa_core::domain::device::{Credential, Device};
+use wa_core::domain::device::{Credential, Device, DeviceStatus};
 use wa_core::engine::handle::DeviceRequest;
 use wa_core::id::{CommandId, DeviceId};
 use wa_core::plan::{CapsDraft, DelayDraft, DeviceDraft, Edit};
+use wa_core::store::{PAGE_MAX, PageRequest};
 
 use super::envelope::{Envelope, Listed, Nothing, Reply};
 use super::error::{ApiError, ApiResult};
@@ -32,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Locked> {
         .routes(routes!(resume))
         .routes(routes!(refresh))
         .routes(routes!(reconnect))
+        .routes(routes!(disconnect))
         .routes(routes!(logout))
         .routes(routes!(probe))
         .routes(routes!(check_numbers))
@@ -159,6 +161,8 @@ pub struct DeviceView {
     pub platform: String,
     /// Its own number.
     pub phone: Option<String>,
+    /// What it is known by at WhatsApp, once it was linked; stays when it is logged out.
+    pub jid: Option<String>,
     /// Whether a credential is kept.
     pub has_credential: bool,
     /// The gateway's base URL.
@@ -233,6 +237,7 @@ fn shown(caller: &Caller, device: &Device) -> DeviceView {
         description: device.description.clone(),
         platform: device.platform.to_string(),
         phone: device.phone.map(|phone| phone.as_e164().to_owned()),
+        jid: device.jid.clone(),
         has_credential: device.credential.is_set(),
         base_url: device.base_url.clone(),
         status: word(&device.status()),
@@ -468,6 +473,13 @@ async fn reconnect_account(caller: Caller, Ids(id): Ids<DeviceId>) -> ApiResult<
     ask(&caller, id, DeviceRequest::Refresh).await
 }
 
+/// Close the connection and keep the session, until the device is connected again; refused for devices of a gateway.
+#[utoipa::path(post, path = "/api/devices/{id}/disconnect", tag = "devices",
+    responses((status = 200, description = "The answer", body = Envelope<CommandView>)))]
+async fn disconnect(caller: Caller, Ids(id): Ids<DeviceId>) -> ApiResult<CommandView> {
+    ask(&caller, id, DeviceRequest::Disconnect).await
+}
+
 /// Remove the link; refused for devices of a gateway.
 #[utoipa::path(post, path = "/api/devices/{id}/logout", tag = "devices",
     responses((status = 200, description = "The answer", body = Envelope<CommandView>)))]
@@ -501,8 +513,28 @@ async fn check_numbers(caller: Caller, Ids(id): Ids<DeviceId>, Body(body): Body<
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct CheckQuery {
-    /// The device that checks.
+    /// The device that checks; any that is online and can when it is not given.
     device_id: Option<String>,
+}
+
+/// A device that can tell now whether numbers are on WhatsApp.
+async fn checker(caller: &Caller) -> Result<DeviceId, ApiError> {
+    let checks = |device: &Device| {
+        let transport = caller.transports.get(&device.platform);
+        device.status() == DeviceStatus::Online
+            && transport.is_some_and(|transport| transport.as_number_checker().is_some())
+    };
+    let mut page = PageRequest::first(PAGE_MAX);
+    loop {
+        let devices = caller.store.devices(&caller.scope, &page).await?;
+        if let Some(device) = devices.rows.iter().find(|device| checks(device)) {
+            return Ok(device.id);
+        }
+        page = match devices.next {
+            Some(next) => PageRequest::after(next, PAGE_MAX),
+            None => return Err(ApiError::conflict("no device is online that could check the number")),
+        };
+    }
 }
 
 /// Check whether one number is on WhatsApp.
@@ -513,11 +545,12 @@ async fn check_number(
     Ids(phone): Ids<String>,
     Query(query): Query<CheckQuery>,
 ) -> ApiResult<CommandView> {
-    let id = query
-        .device_id
-        .ok_or_else(|| ApiError::field("device_id", "required", "is required"))?
-        .parse()
-        .map_err(|_| ApiError::field("device_id", "invalid", "must be a UUID"))?;
+    let id = match query.device_id {
+        Some(id) => id
+            .parse()
+            .map_err(|_| ApiError::field("device_id", "invalid", "must be a UUID"))?,
+        None => checker(&caller).await?,
+    };
     ask(&caller, id, DeviceRequest::CheckNumbers { phones: vec![phone] }).await
 }
 

@@ -154,6 +154,15 @@ impl<'a> Reader<'a> {
         Some(SecretString::from(text))
     }
 
+    #[cfg(feature = "demo")]
+    pub(super) fn loopback(&mut self, name: &str) -> Option<crate::web::loopback::LoopbackPorts> {
+        let ports = self.optional(name)?.parse().ok();
+        if ports.is_none() {
+            self.refuse(name, "must be two ports, such as 40001,40002");
+        }
+        ports
+    }
+
     pub(super) fn base_url(&mut self, name: &str) -> Option<Url> {
         let text = self.optional(name)?;
         let url = Url::parse(text.trim_end_matches('/'))

@@ -117,9 +117,12 @@ pub const TABLE: &[Entry] = &[
     entry("APP_OS", "Windows", "System that a linked phone shows for this client; a real one, else pair codes are refused."),
     entry("WHATSAPP_CHAT_STORAGE", "", "Accepted, not used yet: whether chats are kept."),
     entry("WHATSAPP_ACCOUNT_VALIDATION", "true", "Whether devices of WhatsApp Web check a number before the first message to it."),
+    entry("WHATSAPP_TYPING_FOR", "0s", "How long devices of WhatsApp Web show that they are typing before a message; it takes a quarter of SEND_TIMEOUT at most."),
     entry("WHATSAPP_AUTO_REPLY", "", "Accepted, not used yet: text that answers messages."),
     entry("WHATSAPP_WEBHOOK", "", "Accepted, not used yet: address that events are sent to."),
     entry("WHATSAPP_WEBHOOK_SECRET", "", "Accepted, not used yet: secret that signs them.").secret(),
+    #[cfg(feature = "demo")]
+    entry("WHATSAPP_LOOPBACK", "", "Two ports of this machine, that for clients and that for media, at which a simulated WhatsApp is used in place of the real one; what is sent reaches nobody.").hidden(),
     entry("CLOCK_OFFSET_S", "0", "Seconds by which the wall clock of this node is wrong, for tests.").hidden(),
 ];
 

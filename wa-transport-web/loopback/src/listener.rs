@@ -57,6 +57,18 @@ impl Listener {
         format!("ws://{}/ws/chat", self.websocket)
     }
 
+    /// The port of 127.0.0.1 for clients.
+    #[must_use]
+    pub const fn websocket_port(&self) -> u16 {
+        self.websocket.port()
+    }
+
+    /// The port of 127.0.0.1 for media.
+    #[must_use]
+    pub const fn media_port(&self) -> u16 {
+        self.media.port()
+    }
+
     /// Where media are uploaded to and downloaded from, for instance `http://127.0.0.1:40002`, without a slash at its end.
     #[must_use]
     pub fn media_url(&self) -> String {
