@@ -5,7 +5,8 @@
 # interface and in temporary folders; a Postgres or Redis that runs already is left alone.
 #
 #   ./test.sh              everything, as continuous integration runs it
-#   KILLS=50 ./test.sh     the kill loop with 50 kills instead of 5, that of nodes with 50 instead of 4 and 20,000 messages
+#   KILLS=50 ./test.sh     the kill loops with 50 kills instead of 5, that of nodes with 50 instead of 4 and 20,000 messages
+#   LINKED_DEVICES=20 LINKED_PEOPLE=2000 ./test.sh   the campaign over linked devices with 20 of them and 2,000 people instead of 4 and 60
 #   SIM_SEEDS=10000 ./test.sh   more seeds for the simulation instead of 500
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -52,6 +53,9 @@ RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
 
 say "wa-core alone, as an embedder without extra features builds it"
 cargo check -p wa-core --no-default-features
+
+say "the server without its demonstration"
+cargo check -p wa-server-example --no-default-features
 
 say "a whole campaign in demo mode"
 cargo run --quiet -- demo --exit
