@@ -1,6 +1,6 @@
-//! What one more lane costs in memory.
+//! What one more lane costs in memory, and with `pace` what 4,000 lanes cost that send at a human pace.
 //!
-//! `cargo bench -p wa-core --bench lanes [-- quick]`
+//! `cargo bench -p wa-core --bench lanes [-- quick | pace [SECONDS]]`
 //!
 //! An engine takes over devices whose last hour is full to the cap of 80. Of the day a lane keeps a count per quarter of
 //! an hour in a fixed place, so 80 attempts cost what 800 do. The resident set is read before and after: two waves of
@@ -9,29 +9,46 @@
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints its results")]
 
+#[path = "lanes/pace.rs"]
+mod pace;
+
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use wa_core::domain::device::{Credential, Device, Epoch};
-use wa_core::domain::message::{Attempt, IdempotencyKey, Message, MessageScope, MessageState};
+use wa_core::domain::message::{Attempt, Message, MessageState};
 use wa_core::domain::phone::{PersonKey, Phone};
 use wa_core::domain::platform::Platform;
 use wa_core::engine::config::EngineConfig;
 use wa_core::engine::{Engine, EngineBuilder};
-use wa_core::id::{AttemptId, DeviceId, IdSource, MessageId, UserId};
+use wa_core::id::{AttemptId, DeviceId, IdSource, UserId};
 use wa_core::seed::Seed;
 use wa_core::store::{Change, ChangeSet, LeaseStore, MemoryStore, Store, WriteClass};
 use wa_core::time::{Clock, SystemClock, Timestamp};
 use wa_core::transport::{StubTransport, TransportMessageId};
 
+use self::pace::{queued, resident};
+
 /// Attempts of the last hour, per device: the default cap.
 const ATTEMPTS: u32 = 80;
-/// What one round of `balance` takes over at most.
+/// How many lanes the first wave has.
 const WAVE: usize = 10_000;
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime starts").block_on(measure());
+    let words: Vec<String> = std::env::args().collect();
+    let Some(place) = words.iter().position(|word| word == "pace") else {
+        runtime.expect("a runtime starts").block_on(measure());
+        return;
+    };
+    let seconds = words.get(place + 1).and_then(|word| word.parse().ok()).unwrap_or(60);
+    let paced = pace::measure(
+        "the memory store",
+        Arc::new(MemoryStore::new()),
+        Duration::from_secs(seconds),
+    );
+    runtime.expect("a runtime starts").block_on(paced);
 }
 
 async fn measure() {
@@ -40,7 +57,9 @@ async fn measure() {
     let clock = Arc::new(SystemClock::new());
     let now = clock.wall();
     let devices = if quick { WAVE + WAVE / 10 } else { 2 * WAVE };
-    fill(&store, devices, now).await;
+    let ids = IdSource::seeded([3; 32]);
+    let user = UserId::new(&ids, now);
+    fill(&store, &ids, user, 0..WAVE, now).await;
     let config = EngineConfig::new("bench");
     let builder = EngineBuilder::new(store.clone(), clock, config).transport(Arc::new(StubTransport::new()));
     let core = builder.open().await.expect("the engine opens");
@@ -50,6 +69,7 @@ async fn measure() {
     let engine = Engine::start(core).await.expect("the engine starts");
     let first = engine.status().lanes;
     let after_first = resident();
+    fill(&store, &ids, user, WAVE..devices, now).await;
     let between = settled_resident(&mut blocks);
     engine.balance().await.expect("the rest is taken over");
     let second = engine.status().lanes - first;
@@ -72,17 +92,6 @@ fn each(before: usize, after: usize, lanes: usize) -> usize {
     after.saturating_sub(before) / lanes
 }
 
-/// Bytes of memory that the process really has, as Linux counts them: 4 KiB pages.
-fn resident() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells the resident set");
-    let pages: usize = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|word| word.parse().ok())
-        .expect("the second word is a number");
-    pages * 4_096
-}
-
 /// Fills the holes of the heap with blocks that stay, until small blocks of every size make it grow.
 fn settled_resident(blocks: &mut Vec<Vec<u8>>) -> usize {
     for size in [1_024, 512, 256, 128, 64, 32] {
@@ -94,12 +103,10 @@ fn settled_resident(blocks: &mut Vec<Vec<u8>>) -> usize {
     resident()
 }
 
-async fn fill(store: &MemoryStore, devices: usize, now: Timestamp) {
-    let ids = IdSource::seeded([3; 32]);
-    let user = UserId::new(&ids, now);
+async fn fill(store: &MemoryStore, ids: &IdSource, user: UserId, numbers: Range<usize>, now: Timestamp) {
     let seed = store.seed(&Seed::from_number(1)).await.expect("the seed is kept");
-    for number in 0..devices {
-        let id = DeviceId::new(&ids, now);
+    for number in numbers {
+        let id = DeviceId::new(ids, now);
         let mut device = Device::new(id, user, format!("device {number}"), Platform::STUB, now);
         device.credential = Credential::new(format!("{number:064}.{number:08}"));
         device.base_url = Some("https://kudus.wablas.com".to_owned());
@@ -108,7 +115,7 @@ async fn fill(store: &MemoryStore, devices: usize, now: Timestamp) {
         let person = PersonKey::of(&seed, user, &phone);
         let messages = (0..ATTEMPTS).map(|at| {
             let sent_at = now.minus(Duration::from_secs(u64::from(at + 1) * 40));
-            message(&ids, user, id, (phone, person), sent_at)
+            message(ids, user, id, (phone, person), sent_at)
         });
         let set =
             ChangeSet::one(Change::InsertDevice(Box::new(device))).and(Change::InsertMessages(messages.collect()));
@@ -120,34 +127,9 @@ async fn fill(store: &MemoryStore, devices: usize, now: Timestamp) {
 }
 
 fn message(ids: &IdSource, user: UserId, device: DeviceId, to: (Phone, PersonKey), at: Timestamp) -> Message {
-    let id = MessageId::new(ids, at);
     let attempt = AttemptId::new(ids, at);
     Message {
-        id,
-        user_id: user,
-        scope: MessageScope::Direct,
-        key: IdempotencyKey::unique(id),
-        round: 0,
-        supersedes: None,
-        superseded: false,
-        lead_id: None,
-        phone: Some(to.0),
-        person: to.1,
-        name: String::new(),
-        custom: Default::default(),
-        device_id: Some(device),
-        flow: None,
-        from_pool: false,
-        content: None,
-        override_suppression: false,
-        due_at: at,
-        delay: None,
-        expires_at: at,
-        held_at: None,
         state: MessageState::Sent,
-        reason: None,
-        detail: None,
-        refusal_count: 0,
         attempt: Some(Attempt {
             id: attempt,
             transport_message_id: TransportMessageId::from_attempt(attempt),
@@ -158,10 +140,7 @@ fn message(ids: &IdSource, user: UserId, device: DeviceId, to: (Phone, PersonKey
             greeting: None,
             attempted_at: at,
         }),
-        doubt: None,
-        delivery: None,
-        delivery_at: None,
         settled_at: Some(at),
-        created_at: at,
+        ..queued(ids, user, device, to, at)
     }
 }

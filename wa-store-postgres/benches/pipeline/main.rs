@@ -1,7 +1,7 @@
 //! Enqueue, audience expansion and drain on a private server with durable settings, each beside the same work written by hand in SQL
 //! and in the same run, interleaved; and begins over a large history and backlog beside those over a small one.
 //!
-//! `cargo bench -p wa-store-postgres --bench pipeline [-- quick | full] [enqueue] [drain] [expand] [wal] [scale]`
+//! `cargo bench -p wa-store-postgres --bench pipeline [-- quick | full] [enqueue] [drain] [expand] [wal] [scale] [pace]`
 
 #![allow(
     missing_docs,
@@ -14,6 +14,8 @@ mod by_hand;
 mod engine;
 #[path = "../../tests/postgres/large.rs"]
 mod large;
+#[path = "../../../wa-core/benches/lanes/pace.rs"]
+mod pace;
 mod report;
 mod scale;
 #[path = "../../tests/postgres/server.rs"]
@@ -21,6 +23,9 @@ mod scale;
 mod server;
 mod stage;
 mod wal;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use wa_store_postgres::{PostgresOptions, PostgresStore};
 
@@ -61,6 +66,8 @@ const QUICK: Size = Size {
     begins: 50,
 };
 
+/// How long lanes keep their pace while they are watched.
+const PACE_FOR: Duration = Duration::from_secs(60);
 /// What the history and the backlog of `scale` are with `full`.
 const HUGE: [usize; 2] = [10_000_000, 1_000_000];
 
@@ -101,6 +108,11 @@ async fn main() {
     }
     if wanted("scale") {
         scale::compare(&server, size).await;
+    }
+    if wanted("pace") {
+        let options = PostgresOptions::url(server.url()).schema("pace");
+        let store = PostgresStore::open(options).await.expect("the database opens");
+        pace::measure("Postgres", Arc::new(store), PACE_FOR).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! Enqueue, audience expansion, drain and enrolments on a file database, each beside the same work written by hand in SQL and
 //! in the same run, interleaved; and begins and steps of sequences over a large backlog beside those over a small one.
 //!
-//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin] [enrol] [scale]`
+//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin] [enrol] [scale] [pace]`
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints its results")]
 
@@ -10,9 +10,14 @@ mod by_hand;
 mod engine;
 mod enrol;
 mod fill;
+#[path = "../../../wa-core/benches/lanes/pace.rs"]
+mod pace;
 mod report;
 mod scale;
 mod stage;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::Connection;
 
@@ -48,6 +53,9 @@ const QUICK: Size = Size {
     begins: 50,
     leads: 20_000,
 };
+
+/// How long lanes keep their pace while they are watched.
+const PACE_FOR: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
@@ -86,6 +94,10 @@ async fn main() {
     }
     if wanted("scale") {
         scale::compare(&folder, size.devices, size.backlog, size.begins).await;
+    }
+    if wanted("pace") {
+        let store = open(&folder.file("pace")).await;
+        pace::measure("SQLite", Arc::new(store), PACE_FOR).await;
     }
 }
 
