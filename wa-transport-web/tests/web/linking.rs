@@ -96,7 +96,9 @@ async fn a_device_that_was_disconnected_stays_so_until_it_is_connected_with_the_
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(LIMIT, gone).await.expect("the connection is closed");
+    tokio::time::timeout(LIMIT, gone)
+        .await
+        .expect("the connection is closed");
     assert_eq!(rig.server.connects(OWN).len(), connects);
     let reason = rig
         .heard
