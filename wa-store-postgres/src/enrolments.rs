@@ -287,7 +287,7 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
     let mut rows = Vec::with_capacity(all.len());
     let mut firsts = Vec::with_capacity(all.len());
     let mut refused = Vec::new();
-    let (mut devices, mut leads, mut all_fit) = (Vec::new(), Vec::new(), true);
+    let (mut devices, mut leads) = (Vec::new(), Vec::new());
     for NewEnrolment { enrolment, first } in all {
         if let Some(user) = earlier.known.get(&enrolment.id) {
             // As with keys of messages: another user's is a mistake, and must tell nothing of theirs.
@@ -301,7 +301,9 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
             .get(&enrolment.sequence_id)
             .filter(|sequence| sequence.user_id == enrolment.user_id && sequence.deleted_at.is_none())
             .ok_or(Fail::not_found("sequence"))?;
-        let fits = enrolment.steps_version == sequence.steps_version && first.flow == Some(flow_of(&enrolment));
+        if enrolment.steps_version != sequence.steps_version || first.flow != Some(flow_of(&enrolment)) {
+            return Err(Fail::conflict("enrolment"));
+        }
         let same = (first.user_id, first.lead_id, first.device_id)
             == (enrolment.user_id, Some(enrolment.lead_id), enrolment.device_id);
         let result = match earlier.refusal(&enrolment, sequence.re_entry) {
@@ -318,7 +320,6 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
         };
         commit.done.enrolments.push(result);
         let enters = matches!(result, EnrolResult::Enrolled(_));
-        all_fit &= fits;
         if !(enters && same) {
             devices.extend(enrolment.device_id.map(|device| (enrolment.user_id, device)));
             leads.push((enrolment.user_id, enrolment.lead_id));
@@ -330,9 +331,6 @@ pub(crate) async fn enrol(commit: &mut Commit<'_>, all: Vec<NewEnrolment>) -> Do
     // Of the others, device and lead are checked with the message.
     check_devices(commit.connection, devices).await?;
     check_leads(commit.connection, leads).await?;
-    if !all_fit {
-        return Err(Fail::conflict("enrolment"));
-    }
     run_over(commit.connection, INSERT.as_str(), &rows, bind).await?;
     if !refused.is_empty() {
         unchain(commit, &refused).await?;

@@ -195,12 +195,34 @@ impl State {
         now: Timestamp,
         done: &mut Committed,
     ) -> Result<(), StoreError> {
+        for one in &all {
+            self.check_enrolment(one)?;
+        }
         for one in all {
             let (id, answer) = (one.enrolment.id, self.enrol_one(one, now, done)?);
             if !matches!(answer, EnrolResult::Enrolled(new) | EnrolResult::AlreadyIn(new) if new == id) {
                 self.unchain(id);
             }
             done.enrolments.push(answer);
+        }
+        Ok(())
+    }
+
+    /// What is looked at of all enrolments of a change before anything else of any.
+    fn check_enrolment(&self, new: &NewEnrolment) -> Result<(), StoreError> {
+        let NewEnrolment { enrolment, first } = new;
+        let user = enrolment.user_id;
+        if let Some(known) = self.enrolments.get(enrolment.id) {
+            // As with keys of messages: another user's is a mistake, and must tell nothing of theirs.
+            return if known.user_id == user {
+                Ok(())
+            } else {
+                Err(conflict(COMMIT, "enrolment"))
+            };
+        }
+        let newest = self.sequence_of(user, enrolment.sequence_id)?.steps_version;
+        if enrolment.steps_version != newest || flow_of(enrolment) != first.flow {
+            return Err(conflict(COMMIT, "enrolment"));
         }
         Ok(())
     }
@@ -212,24 +234,15 @@ impl State {
         done: &mut Committed,
     ) -> Result<EnrolResult, StoreError> {
         let NewEnrolment { enrolment, first } = one;
-        let (id, user, sequence_id) = (enrolment.id, enrolment.user_id, enrolment.sequence_id);
-        if let Some(known) = self.enrolments.get(id) {
-            // As with keys of messages: another user's is a mistake, and must tell nothing of theirs.
-            return if known.user_id == user {
-                Ok(EnrolResult::AlreadyIn(id))
-            } else {
-                Err(conflict(COMMIT, "enrolment"))
-            };
+        let (id, user) = (enrolment.id, enrolment.user_id);
+        if self.enrolments.get(id).is_some() {
+            return Ok(EnrolResult::AlreadyIn(id));
         }
-        let sequence = self.sequence_of(user, sequence_id)?;
-        let (newest, re_entry) = (sequence.steps_version, sequence.re_entry);
+        let re_entry = self.sequence_of(user, enrolment.sequence_id)?.re_entry;
         let lead = self.leads.get(&enrolment.lead_id).filter(|lead| lead.user_id == user);
         lead.ok_or(not_found(COMMIT, "lead"))?;
         if let Some(device) = enrolment.device_id {
             self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
-        }
-        if enrolment.steps_version != newest || flow_of(&enrolment) != first.flow {
-            return Err(conflict(COMMIT, "enrolment"));
         }
         if self.suppressions.contains_key(&(user, enrolment.person)) {
             return Ok(EnrolResult::Suppressed);
