@@ -20,7 +20,7 @@ use wa_core::domain::access::RequestScope;
 use wa_core::domain::device::LinkState;
 use wa_core::event::{Event, EventKind};
 use wa_core::id::{DeviceId, EventId, UserId};
-use wa_core::store::{PAGE_MAX, StoreError};
+use wa_core::store::StoreError;
 use wa_core::time::{Monotonic, Timestamp};
 
 use super::auth;
@@ -321,7 +321,7 @@ impl Connection {
     async fn look(&mut self, socket: &mut WebSocket) -> Result<(), End> {
         loop {
             let after = self.after.unwrap_or(EventId::MIN);
-            let events = match self.app.store.events(&self.scope, after, PAGE.min(PAGE_MAX)).await {
+            let events = match self.app.store.events(&self.scope, after, PAGE).await {
                 Ok(events) => events,
                 // It is tried again at the next look.
                 Err(error) => {
