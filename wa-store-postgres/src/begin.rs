@@ -17,7 +17,7 @@ use crate::leases::check_node;
 use crate::live::{Batch, LIVE_COLUMNS, Live, live};
 use crate::lock::{Mode, Space};
 use crate::message_row::kept_ours;
-use crate::row::{Columns, keys, read_all};
+use crate::row::{Columns, keys};
 use crate::tallies::Tallies;
 
 /// `begin`, `settle`, `decline`: the devices of the items and what each is sending, by the primary keys.
@@ -77,7 +77,7 @@ pub(crate) const BEGIN: &str = "
         INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)
         SELECT b.attempt_id, b.id, b.device_id, b.epoch, b.ours, b.text, b.greeting, b.attempted_at FROM begun b
     )
-    SELECT id FROM begun";
+    SELECT array_agg(id) FROM begun";
 
 /// `begin`, `settle`, `decline`: messages that are looked at one by one stand still from now on. By the primary key.
 pub(crate) const LOCK: &str = "SELECT id FROM messages WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE";
@@ -244,8 +244,8 @@ async fn begin_plain(connection: &mut PgConnection, begin: &Begin) -> Done<HashS
             .bind(item.attempted_at.as_millis())
     });
     statement = rows.add_to(statement);
-    let begun = statement.fetch_all(connection).await?;
-    Ok(read_all(&begun, |c| c.key("id"))?.into_iter().collect())
+    let begun = statement.fetch_one(connection).await?;
+    Columns::of(&begun).key_set("id")
 }
 
 /// What the items of one begin come to.

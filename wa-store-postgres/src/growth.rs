@@ -17,10 +17,13 @@ use crate::row::read_all;
 /// Rows that are written between two looks.
 const LOOK_EVERY: u64 = 1_000;
 
-/// The tables of a schema that have twice the rows that they had when they were last analysed. Catalogues alone.
+/// The tables of a schema that have twice the rows, or pages, that they had when they were last analysed. What a connection wrote
+/// is counted as rows up to a second later; pages are there at once. Catalogues and sizes of files alone.
 const GROWN: &str = "
     SELECT s.relname::text FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
-    WHERE s.schemaname = $1 AND s.n_live_tup > 500 + 2 * greatest(c.reltuples, 0) ORDER BY s.relname";
+    WHERE s.schemaname = $1 AND (
+        s.n_live_tup > 500 + 2 * greatest(c.reltuples, 0) OR pg_relation_size(c.oid) / 8192 > 8 + 2 * greatest(c.relpages, 0)
+    ) ORDER BY s.relname";
 
 /// What was written, and whether somebody looks.
 #[derive(Debug, Default)]

@@ -51,18 +51,25 @@ pub(crate) const HEADS: &str = "
     )
     SELECT n, message_id, priority, scope_id, due_at FROM head";
 /// `due`: the chosen heads, by the primary key, with what their texts are merged with: that of the lead, by the primary key, or
-/// their own; the greeting before each, by `messages_person`.
+/// their own; the greeting before each, by `messages_person`. OFFSET makes Postgres look for each lead and attempt: a plan that was made
+/// while there was none goes through all of them for each message.
 pub(crate) const CHOSEN: &str = "
     SELECT j.key, m.id, m.scope_kind, m.scope_id, m.round, m.phone, m.content, m.delay, m.expires_at,
         CASE WHEN m.lead_id IS NULL THEN m.name ELSE l.name END, coalesce(l.niches_spelled, l.niches),
         CASE WHEN m.lead_id IS NULL THEN m.custom ELSE l.custom END,
         (
-            SELECT pa.greeting FROM messages p JOIN attempts pa ON pa.id = p.attempt_id
-            WHERE p.person = m.person AND p.user_id = m.user_id ORDER BY pa.attempted_at DESC, p.id DESC LIMIT 1
+            SELECT pa.greeting FROM messages p CROSS JOIN LATERAL (
+                SELECT a.greeting, a.attempted_at FROM attempts a WHERE a.id = p.attempt_id OFFSET 0
+            ) AS pa
+            WHERE p.person = m.person AND p.user_id = m.user_id AND p.attempt_id IS NOT NULL
+            ORDER BY pa.attempted_at DESC, p.id DESC LIMIT 1
         ),
         m.enrolment_id, m.step_id, m.steps_version, m.name, m.due_at
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.id = j.value
-        LEFT JOIN leads l ON l.id = m.lead_id AND l.user_id = m.user_id
+        LEFT JOIN LATERAL (
+            SELECT x.name, x.niches, x.niches_spelled, x.custom FROM leads x
+            WHERE x.id = m.lead_id AND x.user_id = m.user_id OFFSET 0
+        ) AS l ON true
     WHERE m.state = 1";
 /// `sending`: by `devices_owner` and the primary keys.
 pub(crate) const SENDING: &str = "

@@ -17,7 +17,7 @@ use crate::insert::{gather, query, run_over};
 use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
 use crate::lock::{Mode, Space};
-use crate::row::{Columns, keys, read_all};
+use crate::row::{Columns, keys};
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -61,7 +61,7 @@ pub(crate) const SENT: &str = "
         ) AS n
         WHERE t.user_id = n.user_id AND t.scope_kind = n.scope_kind AND t.scope_id = n.scope_id AND t.device_id = n.device_id
     )
-    SELECT id FROM sent";
+    SELECT array_agg(id) FROM sent";
 
 /// `settle`: the vendor's ids of messages; a first one stays where the outcome was recorded before. By the primary key.
 pub(crate) const PROVIDER_IDS: &str = "
@@ -142,8 +142,8 @@ async fn settle_sent(connection: &mut PgConnection, settle: &Settle) -> Done<Has
             .bind(provider_id)
     });
     let statement = query(SENT).bind(&settle.incarnation).bind(settle.now.as_millis());
-    let settled = rows.add_to(statement).fetch_all(connection).await?;
-    Ok(read_all(&settled, |c| c.key("id"))?.into_iter().collect())
+    let settled = rows.add_to(statement).fetch_one(connection).await?;
+    Columns::of(&settled).key_set("id")
 }
 
 /// Looks at each message before its outcome is recorded.
