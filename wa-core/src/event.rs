@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 pub use self::local::{Heard, Listener, LocalBus};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
-use crate::domain::device::{HoldReason, LinkState};
+use crate::domain::device::{HoldReason, LinkState, NewChatsWarning, Restriction, RestrictionCause};
 use crate::domain::enrolment::{EnrolmentReason, EnrolmentState};
 use crate::domain::message::{MessageState, Reason};
 use crate::domain::sequence::{SequenceReason, SequenceStatus};
 use crate::domain::suppression::SuppressionReason;
 use crate::id::{CampaignId, CommandId, DeviceId, EnrolmentId, EventId, LeadId, MessageId, SequenceId, UserId};
 use crate::time::Timestamp;
+use crate::transport::RestrictionScope;
 
 /// What happened. Holds ids and states, never texts, numbers or credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +115,24 @@ pub enum EventKind {
         /// Why it is on hold.
         reason: Option<HoldReason>,
     },
+    /// An account was restricted, or its restriction changed or ended.
+    DeviceRestriction {
+        /// The device.
+        device_id: DeviceId,
+        /// Which messages it concerns.
+        scope: RestrictionScope,
+        /// Why.
+        cause: RestrictionCause,
+        /// Until when; the time of the event when it ended.
+        until_at: Timestamp,
+    },
+    /// WhatsApp told another limit of new chats, or warns of it in another way.
+    DeviceNewChats {
+        /// The device.
+        device_id: DeviceId,
+        /// How near the limit is; `None` when there is no limit any more.
+        warning: Option<NewChatsWarning>,
+    },
     /// A request to a device was answered.
     DeviceAnswered {
         /// The request.
@@ -131,6 +150,17 @@ impl EventKind {
             self,
             Self::CampaignProgress { .. } | Self::SequenceProgress { .. } | Self::EnrolmentStarted { .. }
         )
+    }
+
+    /// Tells of the restriction that an account has now.
+    #[must_use]
+    pub fn restriction(device_id: DeviceId, restriction: &Restriction) -> Self {
+        Self::DeviceRestriction {
+            device_id,
+            scope: restriction.scope,
+            cause: restriction.cause,
+            until_at: restriction.until_at,
+        }
     }
 }
 

@@ -176,6 +176,24 @@ fn pacing(read: &mut parse::Reader<'_>) -> PacingPolicy {
     if let Some(ramp) = ramp {
         policy = policy.warm_up(ramp);
     }
+    let expected = "must be off, or a whole number from 1 to 10000";
+    let cold = read.with("COLD_DAY_CAP", expected, |text| match text {
+        "off" => Some(None),
+        cap => cap
+            .parse()
+            .ok()
+            .filter(|cap| (1..=Caps::DAY_MAX_LIMIT).contains(cap))
+            .map(Some),
+    });
+    if let Some(cap) = cold {
+        policy = policy.cold_day_cap(cap);
+    }
+    let expected = "must be caps of the first days that do not fall, such as 5,10,20,40,80";
+    let ramp = read.with("COLD_RAMP", expected, |text| {
+        let caps: Option<Vec<u32>> = text.split(',').map(|cap| cap.trim().parse().ok()).collect();
+        WarmUp::new(caps?).ok()
+    });
+    policy = policy.cold_ramp(ramp);
     policy.build().expect("floor and percentage are the defaults")
 }
 

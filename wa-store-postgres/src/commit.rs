@@ -113,6 +113,7 @@ fn user_of(change: &Change) -> Option<UserId> {
         | Change::SetDeviceHold { user_id, .. }
         | Change::HoldDevice { user_id, .. }
         | Change::SetDeviceRestriction { user_id, .. }
+        | Change::SetDeviceNewChats { user_id, .. }
         | Change::DeleteLead { user_id, .. }
         | Change::DeleteCampaign { user_id, .. }
         | Change::SetCampaignStatus { user_id, .. }
@@ -299,6 +300,17 @@ impl Commit<'_> {
             } => {
                 change_device(self.connection, user_id, device_id, |device| {
                     device.restriction = restriction;
+                    device.updated_at = now;
+                })
+                .await
+            }
+            Change::SetDeviceNewChats {
+                user_id,
+                device_id,
+                new_chats,
+            } => {
+                change_device(self.connection, user_id, device_id, |device| {
+                    device.new_chats = new_chats;
                     device.updated_at = now;
                 })
                 .await

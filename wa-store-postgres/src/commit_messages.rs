@@ -29,7 +29,7 @@ use crate::places::{Moves, pool_device};
 use crate::row::{Columns, Key, custom_json, keys, opt_json, read_all, word};
 use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
-use crate::{enrolments, flows};
+use crate::{enrolments, flows, warmth};
 
 /// `InsertMessages`: keys that are known, by the unique index of keys; OFFSET makes Postgres look for each key, where it would else
 /// go through all messages for each as long as it thinks that there are none.
@@ -663,6 +663,28 @@ pub(crate) async fn receipt(
     Ok(())
 }
 
+/// The messages of a device to a person that wait because they were a stranger may go now.
+async fn bring_forward(commit: &mut Commit<'_>, (user, device): (UserId, DeviceId), person: PersonKey) -> Done<()> {
+    let now = commit.now;
+    let theirs = live_by(commit.connection, OPEN_TO, &person).await?;
+    let mut batch = Batch::default();
+    for live in theirs {
+        let on_lane = (live.user_id, live.device_id, live.state) == (user, Some(device), MessageState::Queued);
+        let waits = live.due_at > now && live.reason.is_some_and(Reason::waits_for_warmth);
+        if on_lane && waits {
+            batch.change(live, |live| {
+                live.due_at = now;
+                live.reason = None;
+            })?;
+        }
+    }
+    if batch.len() > 0 {
+        commit.done.wake.push(device);
+        batch.write(commit.connection, &mut commit.tallies).await?;
+    }
+    Ok(())
+}
+
 /// Stops the open messages to a person that are not being sent: those in doubt become `unknown`, others are skipped.
 async fn stop(commit: &mut Commit<'_>, user: UserId, person: PersonKey, why: Reason) -> Done<()> {
     let theirs = live_by(commit.connection, OPEN_TO, &person).await?;
@@ -732,6 +754,8 @@ pub(crate) async fn replied(
         })
         .await?;
     }
+    warmth::touch(commit.connection, device, person, at).await?;
+    bring_forward(commit, (user, device), person).await?;
     touch_leads(commit.connection, user, phone, at).await?;
     if let Some(live) = sent_to(commit, device, phone, false).await?.into_iter().next() {
         commit.done.matched.push(live.id);

@@ -22,8 +22,8 @@ macro_rules! device {
         concat!(
             "SELECT d.id, d.user_id, d.name, d.description, d.platform, d.phone, d.jid, d.credential, d.base_url,
                 d.hook_token, d.link_state, d.link_reason, d.link_at, d.hold_reason, d.hold_since_at, d.hold_detail,
-                d.restriction_until_at, d.restriction_scope, d.delay, d.caps, d.on_doubt, d.last_active_at,
-                d.created_at, d.updated_at, d.deleted_at, d.version, d.epoch, d.owner ",
+                d.restriction_until_at, d.restriction_scope, d.restriction_cause, d.new_chats, d.delay, d.caps, d.on_doubt,
+                d.last_active_at, d.created_at, d.updated_at, d.deleted_at, d.version, d.epoch, d.owner ",
             $from
         )
     };
@@ -60,18 +60,21 @@ pub(crate) const USERS: &str = "
 pub(crate) const ONE: &str = device!("FROM devices d WHERE d.id = $1");
 /// `commit`: adds a device.
 pub(crate) const INSERT: &str = "
-    WITH lane AS (INSERT INTO lanes (device_id) VALUES ($27))
-    INSERT INTO devices (name, name_key, description, platform, phone, jid, credential, base_url, hook_token, hook_digest,
-        link_state, link_reason, link_at, hold_reason, hold_since_at, hold_detail, restriction_until_at, restriction_scope,
-        delay, caps, on_doubt, last_active_at, created_at, updated_at, deleted_at, version, id, user_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)";
+    WITH lane AS (INSERT INTO lanes (device_id) VALUES ($29))
+    INSERT INTO devices (name, name_key, description, platform, phone, jid, credential, base_url, hook_token, hook_digest, link_state,
+        link_reason, link_at, hold_reason, hold_since_at, hold_detail, restriction_until_at, restriction_scope,
+        restriction_cause, new_chats, delay, caps, on_doubt, last_active_at, created_at, updated_at, deleted_at,
+        version, id, user_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24,
+        $25, $26, $27, $28, $29, $30)";
 /// `commit`: replaces a device, by the primary key.
 pub(crate) const UPDATE: &str = "
     UPDATE devices SET name = $1, name_key = $2, description = $3, platform = $4, phone = $5, jid = $6, credential = $7,
-        base_url = $8, hook_token = $9, hook_digest = $10, link_state = $11, link_reason = $12, link_at = $13, hold_reason = $14,
-        hold_since_at = $15, hold_detail = $16, restriction_until_at = $17, restriction_scope = $18, delay = $19, caps = $20,
-        on_doubt = $21, last_active_at = $22, created_at = $23, updated_at = $24, deleted_at = $25, version = $26
-    WHERE id = $27 AND user_id = $28";
+        base_url = $8, hook_token = $9, hook_digest = $10, link_state = $11, link_reason = $12, link_at = $13,
+        hold_reason = $14, hold_since_at = $15, hold_detail = $16, restriction_until_at = $17,
+        restriction_scope = $18, restriction_cause = $19, new_chats = $20, delay = $21, caps = $22, on_doubt = $23,
+        last_active_at = $24, created_at = $25, updated_at = $26, deleted_at = $27, version = $28
+    WHERE id = $29 AND user_id = $30";
 /// `commit`: another live device with the same token, by `devices_hook`.
 pub(crate) const HOOK_TAKEN: &str = "
     SELECT 1 FROM devices
@@ -110,6 +113,7 @@ pub(crate) fn read_owned(c: &mut Columns<'_>) -> Done<OwnedDevice> {
         link_at: c.at()?,
         hold: None,
         restriction: None,
+        new_chats: None,
         delay: None,
         caps: None,
         on_doubt: OnDoubt::default(),
@@ -131,10 +135,19 @@ pub(crate) fn read_owned(c: &mut Columns<'_>) -> Done<OwnedDevice> {
             detail,
         });
     }
-    let (until_at, scope) = (c.opt_at()?, c.opt_word("restriction_scope")?);
+    let (until_at, scope, cause) = (
+        c.opt_at()?,
+        c.opt_word("restriction_scope")?,
+        c.opt_word("restriction_cause")?,
+    );
     if let (Some(until_at), Some(scope)) = (until_at, scope) {
-        device.restriction = Some(Restriction { until_at, scope });
+        device.restriction = Some(Restriction {
+            until_at,
+            scope,
+            cause: cause.unwrap_or_default(),
+        });
     }
+    device.new_chats = c.opt_json("new_chats")?;
     device.delay = c.opt_json("delay")?;
     device.caps = c.opt_json("caps")?;
     device.on_doubt = c.kind("on_doubt", |number| match number {
@@ -175,6 +188,8 @@ fn bind<'q>(statement: Bound<'q>, device: &Device) -> Bound<'q> {
         .bind(device.hold.as_ref().and_then(|hold| hold.detail.clone()))
         .bind(device.restriction.map(|restriction| restriction.until_at.as_millis()))
         .bind(device.restriction.map(|restriction| word(&restriction.scope)))
+        .bind(device.restriction.map(|restriction| word(&restriction.cause)))
+        .bind(opt_json(device.new_chats.as_ref()))
         .bind(opt_json(device.delay.as_ref()))
         .bind(opt_json(device.caps.as_ref()))
         .bind(device.on_doubt as u8)
@@ -253,6 +268,7 @@ pub(crate) async fn update_device(connection: &mut PgConnection, device: Device)
         link_at: old.link_at,
         hold: old.hold.filter(|_| !cured),
         restriction: old.restriction,
+        new_chats: old.new_chats,
         last_active_at: old.last_active_at,
         created_at: old.created_at,
         deleted_at: None,

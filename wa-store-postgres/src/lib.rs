@@ -69,6 +69,7 @@ mod suppressions;
 mod sweep;
 mod tallies;
 mod wake;
+mod warmth;
 mod writer;
 
 use std::fmt;

@@ -279,6 +279,7 @@ impl Facts {
                     live.go(&requeued, now);
                     if live.state.is_open() {
                         live.reason = Some(*reason);
+                        live.expires_at = reason.expiry_put_off(live.expires_at, live.due_at, *due_at, now);
                         live.due_at = *due_at;
                     }
                 }

@@ -348,7 +348,9 @@ pub(crate) async fn decline(
             live.place(item.state, Some(item.reason), now);
             live.detail.clone_from(&item.detail);
             if item.state == MessageState::Queued {
-                live.due_at = item.due_at.unwrap_or(live.due_at);
+                let until = item.due_at.unwrap_or(live.due_at);
+                live.expires_at = item.reason.expiry_put_off(live.expires_at, live.due_at, until, now);
+                live.due_at = until;
             }
         })?;
     }

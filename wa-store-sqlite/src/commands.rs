@@ -167,6 +167,8 @@ async fn sees(connection: &mut SqliteConnection, scope: &RequestScope, devices: 
         EventKind::Reply { device_id, .. }
         | EventKind::DeviceLink { device_id, .. }
         | EventKind::DeviceHold { device_id, .. }
+        | EventKind::DeviceRestriction { device_id, .. }
+        | EventKind::DeviceNewChats { device_id, .. }
         | EventKind::DeviceAnswered { device_id, .. } => return Ok(scope.sees(*device_id)),
         // A kind that is newer than this store is told to whole users only.
         _ => return Ok(false),

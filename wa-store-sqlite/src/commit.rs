@@ -195,6 +195,17 @@ impl Commit<'_> {
                 })
                 .await
             }
+            Change::SetDeviceNewChats {
+                user_id,
+                device_id,
+                new_chats,
+            } => {
+                change_device(self.connection, user_id, device_id, |device| {
+                    device.new_chats = new_chats;
+                    device.updated_at = now;
+                })
+                .await
+            }
             Change::InsertLead { lead, on_duplicate } => {
                 let answers = insert_leads(self.connection, vec![(*lead, on_duplicate)], now).await?;
                 self.done.leads.extend(answers);

@@ -30,7 +30,7 @@ use crate::row::{
 };
 use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
-use crate::{enrolments, flows};
+use crate::{enrolments, flows, warmth};
 
 /// `InsertMessages`: keys that are known, by the unique index of keys.
 pub(crate) const KNOWN: &str = "
@@ -740,6 +740,9 @@ pub(crate) async fn replied(
             device.last_active_at = device.last_active_at.max(Some(at));
         })
         .await?;
+    }
+    if warmth::touch(commit.connection, (user, device), person, at, commit.now).await? {
+        commit.done.wake.push(device);
     }
     touch_leads(commit.connection, user, phone, at).await?;
     if let Some(live) = sent_to(commit, device, phone, false).await?.into_iter().next() {

@@ -21,8 +21,8 @@ macro_rules! device {
         concat!(
             "SELECT d.id, d.user_id, d.name, d.description, d.platform, d.phone, d.jid, d.credential, d.base_url,
                 d.hook_token, d.link_state, d.link_reason, d.link_at, d.hold_reason, d.hold_since_at, d.hold_detail,
-                d.restriction_until_at, d.restriction_scope, d.delay, d.caps, d.on_doubt, d.last_active_at,
-                d.created_at, d.updated_at, d.deleted_at, d.version, d.epoch, d.owner ",
+                d.restriction_until_at, d.restriction_scope, d.restriction_cause, d.new_chats, d.delay, d.caps, d.on_doubt,
+                d.last_active_at, d.created_at, d.updated_at, d.deleted_at, d.version, d.epoch, d.owner ",
             $from
         )
     };
@@ -58,16 +58,18 @@ pub(crate) const USERS: &str = "
 pub(crate) const ONE: &str = device!("FROM devices d WHERE d.id = ?");
 /// `commit`: adds a device.
 pub(crate) const INSERT: &str = "
-    INSERT INTO devices (name, name_key, description, platform, phone, jid, credential, base_url, hook_token, hook_digest,
-        link_state, link_reason, link_at, hold_reason, hold_since_at, hold_detail, restriction_until_at, restriction_scope,
-        delay, caps, on_doubt, last_active_at, created_at, updated_at, deleted_at, version, id, user_id)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    INSERT INTO devices (name, name_key, description, platform, phone, jid, credential, base_url, hook_token, hook_digest, link_state,
+        link_reason, link_at, hold_reason, hold_since_at, hold_detail, restriction_until_at, restriction_scope,
+        restriction_cause, new_chats, delay, caps, on_doubt, last_active_at, created_at, updated_at, deleted_at,
+        version, id, user_id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 /// `commit`: replaces a device, by the primary key.
 pub(crate) const UPDATE: &str = "
-    UPDATE devices SET name = ?, name_key = ?, description = ?, platform = ?, phone = ?, jid = ?, credential = ?,
-        base_url = ?, hook_token = ?, hook_digest = ?, link_state = ?, link_reason = ?, link_at = ?, hold_reason = ?,
-        hold_since_at = ?, hold_detail = ?, restriction_until_at = ?, restriction_scope = ?, delay = ?, caps = ?,
-        on_doubt = ?, last_active_at = ?, created_at = ?, updated_at = ?, deleted_at = ?, version = ?
+    UPDATE devices SET name = ?, name_key = ?, description = ?, platform = ?, phone = ?, jid = ?, credential = ?, base_url = ?,
+        hook_token = ?, hook_digest = ?, link_state = ?, link_reason = ?, link_at = ?, hold_reason = ?,
+        hold_since_at = ?, hold_detail = ?, restriction_until_at = ?, restriction_scope = ?, restriction_cause = ?,
+        new_chats = ?, delay = ?, caps = ?, on_doubt = ?, last_active_at = ?, created_at = ?, updated_at = ?,
+        deleted_at = ?, version = ?
     WHERE id = ? AND user_id = ?";
 /// `commit`: another live device with the same token, by `devices_hook`.
 pub(crate) const HOOK_TAKEN: &str = "
@@ -107,6 +109,7 @@ pub(crate) fn read_owned(c: &mut Columns<'_>) -> Done<OwnedDevice> {
         link_at: c.at()?,
         hold: None,
         restriction: None,
+        new_chats: None,
         delay: None,
         caps: None,
         on_doubt: OnDoubt::default(),
@@ -128,10 +131,19 @@ pub(crate) fn read_owned(c: &mut Columns<'_>) -> Done<OwnedDevice> {
             detail,
         });
     }
-    let (until_at, scope) = (c.opt_at()?, c.opt_word("restriction_scope")?);
+    let (until_at, scope, cause) = (
+        c.opt_at()?,
+        c.opt_word("restriction_scope")?,
+        c.opt_word("restriction_cause")?,
+    );
     if let (Some(until_at), Some(scope)) = (until_at, scope) {
-        device.restriction = Some(Restriction { until_at, scope });
+        device.restriction = Some(Restriction {
+            until_at,
+            scope,
+            cause: cause.unwrap_or_default(),
+        });
     }
+    device.new_chats = c.opt_json("new_chats")?;
     device.delay = c.opt_json("delay")?;
     device.caps = c.opt_json("caps")?;
     device.on_doubt = c.kind("on_doubt", |number| match number {
@@ -172,6 +184,8 @@ fn bind<'q>(statement: Bound<'q>, device: &Device) -> Bound<'q> {
         .bind(device.hold.as_ref().and_then(|hold| hold.detail.clone()))
         .bind(device.restriction.map(|restriction| restriction.until_at.as_millis()))
         .bind(device.restriction.map(|restriction| word(&restriction.scope)))
+        .bind(device.restriction.map(|restriction| word(&restriction.cause)))
+        .bind(opt_json(device.new_chats.as_ref()))
         .bind(opt_json(device.delay.as_ref()))
         .bind(opt_json(device.caps.as_ref()))
         .bind(device.on_doubt as u8)
@@ -254,6 +268,7 @@ pub(crate) async fn update_device(connection: &mut SqliteConnection, device: Dev
         link_at: old.link_at,
         hold: old.hold.filter(|_| !cured),
         restriction: old.restriction,
+        new_chats: old.new_chats,
         last_active_at: old.last_active_at,
         created_at: old.created_at,
         deleted_at: None,

@@ -61,6 +61,7 @@ mod sweep;
 mod tallies;
 #[cfg(test)]
 mod visits;
+mod warmth;
 mod writer;
 
 use std::fmt;

@@ -1,5 +1,8 @@
 //! The one mapping from what WhatsApp answers to what the engine must know.
 
+use std::time::Duration;
+
+use wa_core::time::Timestamp;
 use wa_core::transport::{MaybeSentCause, NotSentKind, RestrictionScope, SendError};
 use whatsapp_rust::{ClientError, IqError, SendError as ClientSendError};
 
@@ -29,11 +32,31 @@ pub(crate) fn refused(code: &str) -> SendError {
     }
 }
 
+/// Whether the account is restricted.
+pub(crate) fn is_restricted(error: &SendError) -> bool {
+    matches!(error, SendError::NotSent(refusal) if matches!(refusal.kind, NotSentKind::Restricted { .. }))
+}
+
+/// The same refusal because of a restriction, with its end.
+pub(crate) fn restricted_until(error: SendError, end: Option<Timestamp>) -> SendError {
+    match error {
+        SendError::NotSent(mut refusal) => {
+            if let NotSentKind::Restricted { until, .. } = &mut refusal.kind {
+                *until = end;
+            }
+            SendError::NotSent(refusal)
+        }
+        other => other,
+    }
+}
+
 /// What a failed question means; nothing was sent.
 pub(crate) fn unanswered(error: &IqError) -> SendError {
     match error {
-        IqError::ServerError { code: 429, .. } => SendError::not_sent(
-            NotSentKind::RateLimited { retry_after: None },
+        IqError::ServerError { code: 429, backoff, .. } => SendError::not_sent(
+            NotSentKind::RateLimited {
+                retry_after: backoff.map(|seconds| Duration::from_secs(seconds.into())),
+            },
             "WhatsApp says that it was asked too often (429)",
         ),
         IqError::ServerError { code, .. } => SendError::not_sent(

@@ -47,6 +47,7 @@ mod gate;
 mod http;
 mod inbound;
 mod jid;
+mod limits;
 mod live;
 mod logs;
 mod news;

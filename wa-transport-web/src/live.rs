@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use wa_core::domain::phone::Phone;
 use wa_core::time::{Clock, Timestamp};
@@ -18,6 +19,7 @@ use whatsapp_rust::{Client, SendOptions};
 
 use crate::acks::{Acks, Answer};
 use crate::backend::Backend;
+use crate::limits::{self, ANSWER_KEPT_FOR, ANSWER_WITHIN, Limits};
 use crate::options::WebOptions;
 use crate::{error, jid, picture};
 
@@ -46,6 +48,17 @@ pub(crate) struct Live {
     /// One upload at a time, so that the messages of a campaign share it.
     uploading: tokio::sync::Mutex<()>,
     numbers: Mutex<HashMap<Phone, bool>>,
+    /// One question at a time, so that messages that are refused together share the answer.
+    limits: tokio::sync::Mutex<LimitsAsked>,
+    /// Rings when a message was refused because of a restriction.
+    restricted: Arc<Notify>,
+}
+
+/// What was asked of the limits of an account.
+#[derive(Default)]
+struct LimitsAsked {
+    told: Option<(Instant, Limits)>,
+    rest_until: Option<Instant>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -59,8 +72,11 @@ impl Live {
         backend: Backend,
         options: Arc<WebOptions>,
         clock: Arc<dyn Clock>,
+        restricted: Arc<Notify>,
     ) -> Self {
         Self {
+            restricted,
+            limits: tokio::sync::Mutex::default(),
             client,
             acks,
             backend,
@@ -263,6 +279,53 @@ impl Live {
         Ok(content)
     }
 
+    /// What WhatsApp holds against the account; asked unless it was told within `kept_for`.
+    ///
+    /// # Errors
+    /// It is not told now; ask again after so long.
+    pub(crate) async fn limits(&self, kept_for: Duration) -> Result<Limits, Duration> {
+        let mut asked = self.limits.lock().await;
+        let now = Instant::now();
+        if let Some((at, told)) = asked.told
+            && at + kept_for > now
+        {
+            return Ok(told);
+        }
+        if let Some(rest_until) = asked.rest_until.filter(|until| *until > now) {
+            return Err(rest_until - now);
+        }
+        match limits::ask(&self.client, self.clock.wall()).await {
+            Ok(told) => {
+                *asked = LimitsAsked {
+                    told: Some((Instant::now(), told)),
+                    rest_until: None,
+                };
+                Ok(told)
+            }
+            Err(error) => {
+                let rest = limits::rest_after(&error);
+                tracing::warn!(%error, ?rest, "WhatsApp does not tell the limits of an account; it is asked again later");
+                asked.rest_until = Some(Instant::now() + rest);
+                Err(rest)
+            }
+        }
+    }
+
+    /// What a refusal means, with the end of the restriction where WhatsApp tells it before `until`.
+    async fn refused(&self, code: &str, until: Instant) -> SendError {
+        let refused = error::refused(code);
+        if !error::is_restricted(&refused) {
+            return refused;
+        }
+        self.restricted.notify_one();
+        let until = until.min(Instant::now() + ANSWER_WITHIN);
+        let told = tokio::time::timeout_at(until, self.limits(ANSWER_KEPT_FOR)).await;
+        match told {
+            Ok(Ok(limits)) => error::restricted_until(refused, limits.cold_until()),
+            _ => refused,
+        }
+    }
+
     /// Sends a message once and waits for the server's answer.
     pub(crate) async fn send(&self, message: &OutgoingMessage, timeout: Duration) -> Result<SendReceipt, SendError> {
         let until = Instant::now() + timeout;
@@ -299,7 +362,7 @@ impl Live {
                 provider_id: None,
                 accepted_at,
             }),
-            Ok(Ok(Some(Answer::Refused(code)))) => Err(error::refused(&code)),
+            Ok(Ok(Some(Answer::Refused(code)))) => Err(self.refused(&code, until).await),
             Ok(Ok(None)) => {
                 let lost = "the connection to WhatsApp was lost before it answered";
                 Err(SendError::maybe_sent(MaybeSentCause::ConnectionLost, lost))

@@ -30,6 +30,9 @@ pub struct WebOptions {
     pub connects_at_once: usize,
     /// Most connections that are opened in a second.
     pub connects_per_second: u32,
+    /// How often WhatsApp is asked for the limits of an account while there are any; when a device connects, a message is refused or
+    /// WhatsApp says that something changed, it is asked at once.
+    pub limits_every: Duration,
     /// One-time keys that a device offers; WhatsApp Web offers 812, whose making costs ten times as much.
     pub prekeys: usize,
 }
@@ -48,6 +51,7 @@ impl Default for WebOptions {
             offline_after: Duration::from_secs(15),
             connects_at_once: 50,
             connects_per_second: 20,
+            limits_every: Duration::from_secs(60 * 60),
             prekeys: 50,
         }
     }

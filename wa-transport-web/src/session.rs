@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
-use wa_core::domain::device::LinkState;
+use wa_core::domain::device::{LinkState, RestrictionCause};
 use wa_core::domain::phone::Phone;
 use wa_core::id::DeviceId;
 use wa_core::time::Timestamp;
 use wa_core::transport::{
-    LinkStep, MessageRef, NotSentKind, SendError, TransportDevice, TransportEvent, TransportMessageId,
+    LinkStep, MessageRef, NotSentKind, RestrictionScope, SendError, TransportDevice, TransportEvent, TransportMessageId,
 };
 use whatsapp_rust::bot::{Bot, BotHandle};
 use whatsapp_rust::pair_code::{PairCodeOptions, PairError};
@@ -27,6 +27,7 @@ use crate::acks::Acks;
 use crate::backend::Backend;
 use crate::error;
 use crate::inbound::Inbox;
+use crate::limits::{ANSWER_KEPT_FOR, ASK_AGAIN, Limits};
 use crate::live::Live;
 use crate::news::{Ear, End, NEWS_MAX, News};
 use crate::transport::Shared;
@@ -135,6 +136,16 @@ pub(crate) struct Session {
     unstored: VecDeque<TransportEvent>,
     store_at: Option<Instant>,
     told: Option<(LinkState, Option<String>)>,
+    /// What WhatsApp holds against the account, as it was told last.
+    limits: Option<Limits>,
+    /// The answer to the question for it, while it is on its way.
+    asked: Option<oneshot::Receiver<Result<Limits, Duration>>>,
+    /// Whether the answer that is on its way may be older than what it is asked for.
+    ask_anew: bool,
+    /// When it is asked for again.
+    ask_at: Option<Instant>,
+    /// Rings when a message was refused because of a restriction.
+    restricted: Arc<Notify>,
 }
 
 impl Drop for Session {
@@ -200,6 +211,11 @@ impl Session {
             unstored: VecDeque::new(),
             store_at: None,
             told: None,
+            limits: None,
+            asked: None,
+            ask_anew: false,
+            ask_at: None,
+            restricted: Arc::new(Notify::new()),
         }
     }
 
@@ -214,7 +230,7 @@ impl Session {
             return;
         }
         self.begin().await;
-        let backend = self.backend.clone();
+        let (backend, restricted) = (self.backend.clone(), Arc::clone(&self.restricted));
         loop {
             let wake_at = self.wake_at();
             tokio::select! {
@@ -236,6 +252,8 @@ impl Session {
                     Some(news) => self.learn(news).await,
                     None => self.ran_out(),
                 },
+                answer = answered(&mut self.asked) => self.weigh(answer),
+                () = restricted.notified() => self.ask_limits(ANSWER_KEPT_FOR),
                 () = sleep_until(wake_at) => self.look().await,
             }
             if self.store_at.is_none_or(|at| at <= Instant::now()) {
@@ -344,6 +362,7 @@ impl Session {
             self.backend.clone(),
             Arc::clone(options),
             Arc::clone(&self.shared.clock),
+            Arc::clone(&self.restricted),
         ));
         self.slot.set(Some(Arc::clone(&live)));
         self.run = Some(Run {
@@ -366,6 +385,7 @@ impl Session {
     /// Ends the connection at once.
     fn stop(&mut self) {
         self.slot.set(None);
+        (self.asked, self.ask_at, self.ask_anew) = (None, None, false);
         if let Some(mut run) = self.run.take() {
             let gone = || Err(error::offline("the connection was closed"));
             for waiting in run.want_qr.drain(..).chain(std::mem::take(&mut run.want_online)) {
@@ -401,6 +421,62 @@ impl Session {
         self.store_at = None;
     }
 
+    /// Asks WhatsApp what it holds against the account, unless it was told within `kept_for`.
+    fn ask_limits(&mut self, kept_for: Duration) {
+        let Some(run) = &self.run else { return };
+        if self.asked.is_some() {
+            self.ask_anew |= kept_for.is_zero();
+            return;
+        }
+        self.ask_at = None;
+        let (tell, answer) = oneshot::channel();
+        let live = Arc::clone(&run.live);
+        // Beside the connection, which must not wait for it; it ends with its answer, or when nobody waits for that any more.
+        tokio::spawn(async move {
+            let mut tell = tell;
+            tokio::select! {
+                told = live.limits(kept_for) => drop(tell.send(told)),
+                () = tell.closed() => {}
+            }
+        });
+        self.asked = Some(answer);
+    }
+
+    /// Tells what WhatsApp holds against the account.
+    fn weigh(&mut self, answer: Result<Limits, Duration>) {
+        self.asked = None;
+        match answer {
+            Ok(limits) => {
+                self.ask_at = limits
+                    .is_limited()
+                    .then(|| Instant::now() + self.shared.options.limits_every);
+                if self.limits != Some(limits) {
+                    self.limits = Some(limits);
+                    self.unstored.push_back(TransportEvent::Restriction {
+                        scope: RestrictionScope::Cold,
+                        until: limits.timelock,
+                        cause: RestrictionCause::Timelock,
+                    });
+                    self.unstored.extend(limits.new_chats.map(TransportEvent::NewChats));
+                    self.store_at = None;
+                }
+            }
+            Err(rest) => self.ask_at = Some(Instant::now() + rest),
+        }
+        if std::mem::take(&mut self.ask_anew) {
+            self.ask_limits(Duration::ZERO);
+        }
+    }
+
+    fn tell_ban(&mut self, until: Option<Timestamp>) {
+        self.unstored.push_back(TransportEvent::Restriction {
+            scope: RestrictionScope::All,
+            until,
+            cause: RestrictionCause::Banned,
+        });
+        self.store_at = None;
+    }
+
     /// Stores what waits.
     async fn store(&mut self) {
         while !self.unstored.is_empty() {
@@ -430,7 +506,8 @@ impl Session {
             .and_then(|run| run.away_since)
             .map(|since| since + offline_after);
         let store_at = (!self.unstored.is_empty()).then_some(self.store_at).flatten();
-        [self.try_at, away, store_at].into_iter().flatten().min()
+        let wakes = [self.try_at, away, store_at, self.ask_at];
+        wakes.into_iter().flatten().min()
     }
 
     /// Does what time has come for.
@@ -448,6 +525,10 @@ impl Session {
                     }
                 }
             }
+        }
+        if self.ask_at.is_some_and(|at| at <= now) {
+            self.ask_at = None;
+            self.ask_limits(Duration::ZERO);
         }
         let offline_after = self.shared.options.offline_after;
         let away = self.run.as_mut().is_some_and(|run| {
@@ -514,6 +595,8 @@ impl Session {
                 self.try_at = None;
                 self.told = None;
                 self.tell(LinkState::Ready, None, phone);
+                self.tell_ban(None);
+                self.ask_limits(Duration::ZERO);
             }
             News::Disconnected => {
                 run.away_since.get_or_insert(Instant::now());
@@ -523,6 +606,7 @@ impl Session {
                 let until = now + span.min(BAN_MAX);
                 let reason = format!("WhatsApp has banned the account until {until}: {why}.");
                 self.tell(LinkState::Restricted, Some(reason), None);
+                self.tell_ban(Some(until));
                 self.try_at = Some(Instant::now() + span.min(BAN_MAX));
             }
             News::Ended(end) => self.ended(end).await,
@@ -556,6 +640,7 @@ impl Session {
             }
             News::RestrictionChanged => {
                 tracing::info!(device = %self.device.id, "WhatsApp says that a restriction of the account has changed");
+                self.ask_limits(Duration::ZERO);
             }
         }
     }
@@ -805,6 +890,14 @@ async fn hear(run: &mut Option<Run>) -> Option<News> {
         biased;
         news = run.news.recv() => news,
         () = &mut run.handle => run.news.try_recv().ok(),
+    }
+}
+
+/// What WhatsApp holds against the account, once it has answered.
+async fn answered(asked: &mut Option<oneshot::Receiver<Result<Limits, Duration>>>) -> Result<Limits, Duration> {
+    match asked {
+        Some(asked) => asked.await.unwrap_or(Err(ASK_AGAIN)),
+        None => std::future::pending().await,
     }
 }
 

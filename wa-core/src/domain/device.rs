@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::pacing::{Caps, DelayRange};
 use super::phone::Phone;
 use super::platform::Platform;
+pub use super::restriction::{NewChats, NewChatsWarning, Restriction, RestrictionCause};
 use crate::id::{DeviceId, Incarnation, UserId};
 use crate::time::Timestamp;
-use crate::transport::{RestrictionScope, TransportDevice};
+use crate::transport::TransportDevice;
 
 /// How a device is linked; finer than [`DeviceStatus`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,15 +104,6 @@ pub struct Hold {
     pub detail: Option<String>,
 }
 
-/// A restriction that WhatsApp or a gateway put on the account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restriction {
-    /// Until when.
-    pub until_at: Timestamp,
-    /// Which messages it concerns.
-    pub scope: RestrictionScope,
-}
-
 /// What to do with a message in doubt where a repeated id is reported, but not proven, to be harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -162,8 +154,10 @@ pub struct Device {
     pub link_at: Timestamp,
     /// Set while it does not send although it could.
     pub hold: Option<Hold>,
-    /// Set while the account is restricted.
+    /// The last restriction of the account, also when it has ended.
     pub restriction: Option<Restriction>,
+    /// How many new chats the account may begin, where WhatsApp has told a limit.
+    pub new_chats: Option<NewChats>,
     /// Own delay between messages, else the policy's.
     pub delay: Option<DelayRange>,
     /// Own caps, else the policy's.
@@ -256,6 +250,7 @@ impl Device {
             link_at: now,
             hold: None,
             restriction: None,
+            new_chats: None,
             delay: None,
             caps: None,
             on_doubt: OnDoubt::default(),

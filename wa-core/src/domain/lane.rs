@@ -5,6 +5,7 @@
 //! read on the wall clock, because people live by it. [`LaneNow`] carries both readings, and an [`Anchor`] makes it.
 
 mod anchor;
+mod cold;
 mod rolling;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,13 @@ use rand::{Rng, RngExt as _};
 use serde::{Deserialize, Serialize};
 
 pub use self::anchor::{Anchor, LaneNow};
+use self::cold::Cold;
+pub use self::cold::{ColdBudget, Reopening};
 use self::rolling::Rolling;
 pub use self::waits::Waits;
 use super::pacing::{Caps, DrawnDelay, PacingPolicy, Priority, WarmUp};
 use super::schedule::Quiet;
+use super::warmth::Warmth;
 use crate::time::Timestamp;
 
 /// The shortest back-off of a lane.
@@ -40,6 +44,8 @@ pub struct LaneRequest {
     pub quiet: Option<Quiet>,
     /// The device's own caps; the policy's when there are none.
     pub caps: Option<Caps>,
+    /// Whether the device knows the person: only messages to strangers keep the rules for cold ones.
+    pub warmth: Warmth,
 }
 
 /// Why a lane waits.
@@ -63,8 +69,21 @@ pub enum LaneReason {
     BackOff,
     /// WhatsApp restricts the account.
     Restricted,
+    /// WhatsApp lets the account write to nobody who does not know it.
+    ColdRestricted,
+    /// Those who do not know the account are written to slowly: a cap, a ramp after a restriction, or what WhatsApp leaves of new
+    /// chats.
+    ColdPace,
     /// The device is paused until somebody resumes it.
     Paused,
+}
+
+impl LaneReason {
+    /// Whether only messages to people who do not know the device wait, so that others may go first.
+    #[must_use]
+    pub const fn is_cold(self) -> bool {
+        matches!(self, Self::ColdRestricted | Self::ColdPace)
+    }
 }
 
 /// When a lane may send a message, and what it waits for.
@@ -99,6 +118,8 @@ pub struct LaneHistory {
     pub last_begun_at: Option<Timestamp>,
     /// The start of the first attempt of the device's life that sent or may have sent, from which its warm-up counts.
     pub first_begun_at: Option<Timestamp>,
+    /// Those of `attempts` that were to people who did not know the device, as far as that matters.
+    pub cold: Vec<Timestamp>,
 }
 
 /// The pacing of one device: what it has sent, and when it may send next.
@@ -120,6 +141,8 @@ pub struct LanePacing {
     back_off_count: u8,
     restricted_until: Option<Timestamp>,
     paused: bool,
+    /// Most lanes have nothing to remember of cold messages; it is made with the first.
+    cold: Option<Box<Cold>>,
 }
 
 impl LanePacing {
@@ -156,6 +179,7 @@ impl LanePacing {
             back_off_count: 0,
             restricted_until: None,
             paused: false,
+            cold: cold_of(history.cold, now),
         }
     }
 
@@ -193,6 +217,10 @@ impl LanePacing {
         if let Some(ramp) = policy.warm_up(request.priority) {
             answer = answer.or_until(self.warm_at(ramp, now.at()), LaneReason::WarmUp);
         }
+        if let Some(cold) = self.cold.as_ref().filter(|_| request.warmth.is_cold()) {
+            let (at, reason) = cold.free_at(request.priority, policy, now.at());
+            answer = answer.or_until(at, reason);
+        }
         if let Some(last) = self.last_begun_at {
             let gap = match request.priority {
                 Priority::Interactive => policy.floor(),
@@ -210,21 +238,7 @@ impl LanePacing {
 
     /// The earliest instant, `now` or later, at which the ramp lets one more message pass.
     fn warm_at(&self, ramp: &WarmUp, now: Timestamp) -> Timestamp {
-        let first = self.first_begun_at.unwrap_or(now);
-        let mut at = now;
-        let mut days = now.since(first).as_secs() / DAY.as_secs();
-        let mut next_day = first + Duration::from_secs(days.saturating_add(1).saturating_mul(DAY.as_secs()));
-        // The caps of a ramp do not fall, so the search ends at the latest with its last day.
-        while let Some(cap) = ramp.day_cap(days) {
-            let free = self.rolling.day_free_at(cap).map_or(at, |free| free.max(at));
-            if free < next_day {
-                return free;
-            }
-            at = next_day;
-            days += 1;
-            next_day = next_day + DAY;
-        }
-        at
+        ramp_at(&self.rolling, self.first_begun_at.unwrap_or(now), ramp, now)
     }
 
     /// Uses a slot for the attempt that starts at `at`, in anchored time.
@@ -236,6 +250,11 @@ impl LanePacing {
         self.last_begun_at = Some(at);
     }
 
+    /// Counts the attempt just begun at `at` among those to people who do not know the device.
+    pub fn count_cold(&mut self, at: Timestamp) {
+        self.cold.get_or_insert_default().begin(at);
+    }
+
     /// Gives back the slot of the attempt begun at `at`, which certainly sent nothing; returns whether it still held
     /// one.
     ///
@@ -244,6 +263,9 @@ impl LanePacing {
     /// neighbour.
     pub fn give_back(&mut self, at: Timestamp) -> bool {
         let given = self.rolling.remove(at);
+        if let Some(cold) = &mut self.cold {
+            cold.give_back(at);
+        }
         if given && self.first_begun_at == Some(at) {
             self.first_begun_at = self.rolling.oldest();
         }
@@ -279,9 +301,51 @@ impl LanePacing {
         self.restricted_until = Some(until);
     }
 
-    /// Ends a restriction before its time.
+    /// Closes the lane until `until`, in anchored time, to messages to people who do not know the device, in place of any such
+    /// restriction before.
+    pub fn restrict_cold(&mut self, until: Timestamp, then: Reopening) {
+        self.cold.get_or_insert_default().close(until, then);
+    }
+
+    /// Whether it has anything to remember of messages to people who do not know the device.
+    #[must_use]
+    pub fn minds_strangers(&self) -> bool {
+        self.cold.is_some()
+    }
+
+    /// When a bulk message to somebody who does not know the device may go, as far as rules for such messages say.
+    #[must_use]
+    pub fn cold_open_at(&self, policy: &PacingPolicy, now: Timestamp) -> Timestamp {
+        self.cold
+            .as_ref()
+            .map_or(now, |cold| cold.free_at(Priority::Campaign, policy, now).0)
+    }
+
+    /// Sets how many people who do not know the device may be written to; they are spread over the time until it ends.
+    pub fn set_cold_budget(&mut self, budget: Option<ColdBudget>) {
+        if budget.is_some() || self.cold.is_some() {
+            self.cold.get_or_insert_default().set_budget(budget);
+        }
+    }
+
+    /// How far apart messages to people who do not know the device go about now.
+    #[must_use]
+    pub fn cold_gap(&self, policy: &PacingPolicy, now: Timestamp) -> Duration {
+        self.cold.as_ref().map_or(Duration::ZERO, |cold| cold.gap(policy, now))
+    }
+
+    /// Messages to people who did not know the device that count for a day at `now`, in anchored time.
+    #[must_use]
+    pub fn cold_day_count(&self, now: Timestamp) -> u32 {
+        self.cold.as_ref().map_or(0, |cold| cold.day_count(now))
+    }
+
+    /// Ends restrictions before their time, as if they had never been.
     pub fn lift_restriction(&mut self) {
         self.restricted_until = None;
+        if let Some(cold) = &mut self.cold {
+            cold.open();
+        }
     }
 
     /// Closes the lane until [`resume`](Self::resume).
@@ -306,6 +370,30 @@ impl LanePacing {
     pub fn day_count(&self, now: Timestamp) -> u32 {
         self.rolling.day_count(now)
     }
+}
+
+/// The earliest instant, `now` or later, at which a ramp that counts from `first` lets one more message pass.
+fn ramp_at(rolling: &Rolling, first: Timestamp, ramp: &WarmUp, now: Timestamp) -> Timestamp {
+    let mut at = now;
+    let mut days = now.since(first).as_secs() / DAY.as_secs();
+    let mut next_day = first + Duration::from_secs(days.saturating_add(1).saturating_mul(DAY.as_secs()));
+    // The caps of a ramp do not fall, so the search ends at the latest with its last day.
+    while let Some(cap) = ramp.day_cap(days) {
+        let free = rolling.day_free_at(cap).map_or(at, |free| free.max(at));
+        if free < next_day {
+            return free;
+        }
+        at = next_day;
+        days += 1;
+        next_day = next_day + DAY;
+    }
+    at
+}
+
+fn cold_of(mut begun: Vec<Timestamp>, now: Timestamp) -> Option<Box<Cold>> {
+    begun.sort_unstable();
+    begun.iter_mut().for_each(|at| *at = (*at).min(now));
+    (!begun.is_empty()).then(|| Box::new(Cold::with(&begun)))
 }
 
 /// A random span from zero to `most`, to the millisecond.

@@ -312,6 +312,8 @@ pub enum Reason {
     Unauthenticated = 33,
     /// Waits: the account is restricted.
     Restricted = 34,
+    /// Waits: those who do not know the device are written to slowly.
+    ColdPace = 37,
     /// Waits: its begin was never followed by a send.
     NeverHandedOver = 35,
     /// Waits: the gateway says that it never had it.
@@ -320,7 +322,7 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Suppressed,
         Self::Duplicate,
         Self::NotOnWhatsApp,
@@ -351,6 +353,7 @@ impl Reason {
         Self::GatewayUnavailable,
         Self::Unauthenticated,
         Self::Restricted,
+        Self::ColdPace,
         Self::NeverHandedOver,
         Self::NotFoundAtGateway,
     ];
@@ -359,6 +362,29 @@ impl Reason {
     #[must_use]
     pub fn from_u8(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| *reason as u8 == number)
+    }
+
+    /// Whether a queued message waits because its person does not know the device: it may go at once when that changes.
+    #[must_use]
+    pub const fn waits_for_warmth(self) -> bool {
+        matches!(self, Self::Restricted | Self::ColdPace)
+    }
+
+    /// When a message expires that was due at `due_at` and is put off to `until` for this reason: the time in which the account may
+    /// not write to strangers does not count.
+    #[must_use]
+    pub fn expiry_put_off(
+        self,
+        expires_at: Timestamp,
+        due_at: Timestamp,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Timestamp {
+        if self.waits_for_warmth() {
+            expires_at + until.since(due_at.max(now))
+        } else {
+            expires_at
+        }
     }
 }
 

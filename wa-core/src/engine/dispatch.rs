@@ -11,6 +11,7 @@ use super::flow::FlowNext;
 use super::node::Engine;
 use crate::domain::device::OnDoubt;
 use crate::domain::message::{MessageScope, Reason};
+use crate::domain::warmth::Warmth;
 use crate::id::{DeviceId, UserId};
 use crate::plan::{LaneEffect, SettlementContext, settlement};
 use crate::store::{Outcome, Verdict};
@@ -73,6 +74,8 @@ pub(crate) struct Ticket {
     pub(crate) begun_at: Timestamp,
     /// The attempt's start on the wall clock, as stored.
     pub(crate) attempted_at: Timestamp,
+    /// Whether the device knew the person; taken for no where nobody asked.
+    pub(crate) warmth: Warmth,
 }
 
 impl Ticket {
@@ -85,6 +88,7 @@ impl Ticket {
                 attempted_at: self.attempted_at,
                 reconcile_after: core.config.reconcile_after,
                 lane_was_passing: self.lane_was_passing,
+                warmth: self.warmth,
                 now: core.now(),
             },
         );

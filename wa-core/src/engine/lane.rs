@@ -74,6 +74,12 @@ pub(crate) struct Lane {
     pub(crate) waited: Waits,
     /// When it was last looked at, in anchored time.
     pub(crate) looked_at: Timestamp,
+    /// The end of the line in which messages to strangers stand, in anchored time.
+    pub(crate) cold_line: Timestamp,
+    /// The restriction for which its pool messages were given back, by its end in anchored time.
+    pub(crate) emptied_for: Option<Timestamp>,
+    /// Whether messages that were put off because of strangers may go earlier than they were told.
+    pub(crate) recall: bool,
 }
 
 impl Lane {

@@ -21,23 +21,27 @@ use super::timers::LaneTimers;
 use super::watch::LaneBegun;
 use crate::domain::campaign::Campaign;
 use crate::domain::content::Media;
-use crate::domain::device::OwnedDevice;
-use crate::domain::lane::{LaneAnswer, LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest, Waits};
+use crate::domain::device::{Device, Epoch, OwnedDevice, RestrictionCause};
+use crate::domain::lane::{
+    ColdBudget, LaneAnswer, LaneHistory, LaneNow, LanePacing, LaneReason, LaneRequest, Reopening, Waits,
+};
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
-use crate::domain::pacing::{DelayRange, DelaySettings};
+use crate::domain::pacing::{DelayRange, DelaySettings, Priority};
 use crate::domain::phone::Phone;
+use crate::domain::restriction::UNKNOWN_RESTRICTION_FOR;
 use crate::domain::schedule::Quiet;
+use crate::domain::warmth::Warmth;
 use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, MessageId, SequenceId, UserId};
 use crate::media::MediaError;
 use crate::plan::LaneEffect;
 use crate::store::{
     Begin, BeginItem, Begun, Decline, Due, LaneDue, LaneLook, NodeRecord, Outcome, Settle, Settled, StoreError,
-    StoreErrorKind,
+    StoreErrorKind, Strangers,
 };
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::{
-    HostedDevice, MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendContext, SendError, TransportDevice,
-    TransportMessageId,
+    HostedDevice, MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, RestrictionScope, SendContext,
+    SendError, TransportDevice, TransportMessageId,
 };
 
 /// How long the history of a lane reaches back: a day and one bucket of it.
@@ -48,6 +52,15 @@ const LOOKS_WHILE_WAITING: u32 = 15;
 
 /// How often the pool messages of a lane that cannot send are given back.
 const EMPTY_EVERY: Duration = Duration::from_secs(60);
+
+/// How many messages to strangers are put off, or brought forward, at once.
+const PUT_OFF_PAGE: u32 = 500;
+
+/// How many pages of one lane are brought forward in one refresh.
+const RECALL_PAGES: usize = 20;
+
+/// How much earlier messages to strangers must be able to go for those that were put off to be brought forward.
+const RECALL_LEAST: Duration = Duration::from_secs(60);
 
 /// How many lanes are emptied in one refresh.
 const EMPTIED_PER_REFRESH: usize = 200;
@@ -174,6 +187,24 @@ pub struct Candidate {
     repeated: Option<Repeated>,
     outgoing: Option<OutgoingMedia>,
     host: Arc<str>,
+    /// Whether the device knows the person; asked only where the lane has rules for strangers.
+    warmth: Option<Warmth>,
+}
+
+/// The messages to strangers at the head of a lane that may not go now.
+#[derive(Debug, Clone, Copy)]
+struct PutOff {
+    user_id: UserId,
+    device_id: DeviceId,
+    epoch: Epoch,
+    scope: MessageScope,
+    reason: Reason,
+    /// When the first of them may go, in anchored time.
+    from: Timestamp,
+    /// How far apart they stand in line.
+    gap: Duration,
+    /// Whether what the lane holds of pools is given back first.
+    empties: bool,
 }
 
 impl Candidate {
@@ -512,7 +543,7 @@ impl Engine {
         Ok(released.map_err(|error| self.note(error))?.len())
     }
 
-    fn can_carry(&self, device: &crate::domain::device::Device) -> bool {
+    fn can_carry(&self, device: &Device) -> bool {
         let known = self.core.transports.get(&device.platform).is_some();
         if !known {
             tracing::warn!(device = %device.id, platform = %device.platform, "no transport for this platform");
@@ -534,6 +565,7 @@ impl Engine {
             let ids: Vec<_> = chunk.iter().map(|owned| owned.device.id).collect();
             let since = self.core.now() - HISTORY;
             let histories = self.core.store.history(&ids, since).await?;
+            let mut cold = self.cold_attempts(&chunk, since).await?;
             let now = self.core.lane_now();
             let mut state = self.state();
             for (owned, past) in chunk.into_iter().zip(histories) {
@@ -545,12 +577,14 @@ impl Engine {
                     attempts: past.attempts.into_iter().map(|at| now.lane_at(at)).collect(),
                     last_begun_at: past.last_attempt_at.map(|at| now.lane_at(at)),
                     first_begun_at: past.first_attempt_at.map(|at| now.lane_at(at)),
+                    cold: cold.remove(&device.id).unwrap_or_default(),
                 };
                 let mut pacing = LanePacing::new(now, history);
-                if let Some(restriction) = device.restriction {
-                    pacing.restrict(now.lane_at(restriction.until_at));
-                }
+                self.limit(&mut pacing, device, now);
                 let lane = Lane {
+                    cold_line: now.at(),
+                    emptied_for: None,
+                    recall: false,
                     served_sequence: None,
                     user_id: device.user_id,
                     epoch: owned.epoch,
@@ -581,6 +615,59 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// When devices whose lanes have rules for strangers wrote to such since an instant, in anchored time.
+    async fn cold_attempts(
+        &self,
+        devices: &[OwnedDevice],
+        since: Timestamp,
+    ) -> Result<BTreeMap<DeviceId, Vec<Timestamp>>, StoreError> {
+        let has_cap = self.core.config.pacing.cold_day_cap(Priority::Campaign).is_some();
+        let devices = devices.iter().map(|owned| &owned.device);
+        let minding = devices.filter(|device| has_cap || device.restriction.is_some() || device.new_chats.is_some());
+        let ids: Vec<DeviceId> = minding.map(|device| device.id).collect();
+        if ids.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let attempts = self.core.store.cold_attempts(&ids, since).await?;
+        let now = self.core.lane_now();
+        let anchored = attempts
+            .into_iter()
+            .map(|attempts| attempts.into_iter().map(|at| now.lane_at(at)).collect());
+        Ok(ids.into_iter().zip(anchored).collect())
+    }
+
+    /// Lets a lane keep what WhatsApp holds against its account, as far as is recorded.
+    fn limit(&self, pacing: &mut LanePacing, device: &Device, now: LaneNow) {
+        pacing.lift_restriction();
+        if let Some(restriction) = device.restriction {
+            if restriction.scope == RestrictionScope::All {
+                pacing.restrict(now.lane_at(restriction.until_at));
+            }
+            let then = match restriction.cause {
+                RestrictionCause::Timelock | RestrictionCause::Banned => Reopening::Slowly,
+                _ => Reopening::AtOnce,
+            };
+            if restriction.scope == RestrictionScope::Cold || then == Reopening::Slowly {
+                pacing.restrict_cold(self.cold_end(device.id, restriction.until_at, now), then);
+            }
+        }
+        pacing.set_cold_budget(device.new_chats.map(|chats| ColdBudget {
+            count: chats.budget(),
+            told_at: now.lane_at(chats.told_at),
+            ends_at: now.lane_at(chats.ends_at),
+        }));
+    }
+
+    /// When strangers are written to again after a restriction, in anchored time.
+    fn cold_end(&self, device: DeviceId, until: Timestamp, now: LaneNow) -> Timestamp {
+        now.lane_at(until) + self.core.config.pacing.cold_jitter(&self.core.seed, device, until)
+    }
+
+    /// Whether a lane has rules for messages to strangers.
+    fn minds_strangers(&self, lane: &Lane) -> bool {
+        lane.pacing.minds_strangers() || self.core.config.pacing.cold_day_cap(Priority::Campaign).is_some()
     }
 
     /// Reads the settings of owned devices again: all, or those that a hint named.
@@ -642,10 +729,15 @@ impl Engine {
                 // What was read may be older than what the lane was told by its gateway.
                 let knows_more = unrecorded.contains(&device.id);
                 lane.may_send &= could || !knows_more;
-                match device.restriction {
-                    Some(restriction) => lane.pacing.restrict(now.lane_at(restriction.until_at)),
-                    None if knows_more => {}
-                    None => lane.pacing.lift_restriction(),
+                if !knows_more {
+                    let policy = &self.core.config.pacing;
+                    let before = lane.pacing.cold_open_at(policy, now.at());
+                    self.limit(&mut lane.pacing, device, now);
+                    let earlier = lane.pacing.cold_open_at(policy, now.at()) + RECALL_LEAST < before;
+                    lane.recall |= earlier;
+                    if earlier {
+                        lane.cold_line = now.at();
+                    }
                 }
                 if lane.may_send && !could {
                     lane.errors_since = now.wall();
@@ -657,7 +749,112 @@ impl Engine {
             }
         }
         self.adopt(strangers).await?;
+        self.recall().await?;
         self.empty_closed_lanes().await
+    }
+
+    /// Brings forward what was put off because its people were strangers, where they may be written to earlier than was known.
+    async fn recall(&self) -> Result<(), StoreError> {
+        let due: Vec<_> = {
+            let state = self.state();
+            let lanes = state.lanes.iter().filter(|(_, lane)| lane.recall);
+            lanes.map(|(id, lane)| (lane.user_id, *id, lane.epoch)).collect()
+        };
+        for (user_id, device_id, epoch) in due {
+            let mut is_done = false;
+            for _ in 0..RECALL_PAGES {
+                let now = self.core.now();
+                let page = self.core.store.put_off(user_id, device_id, now, PUT_OFF_PAGE).await?;
+                is_done = page.len() < PUT_OFF_PAGE as usize;
+                let items = page.into_iter().map(|message_id| Decline {
+                    incarnation: self.incarnation,
+                    user_id,
+                    device_id,
+                    epoch,
+                    message_id,
+                    state: MessageState::Queued,
+                    reason: Reason::ColdPace,
+                    due_at: Some(now),
+                    detail: None,
+                });
+                let items: Vec<_> = items.collect();
+                if !items.is_empty() {
+                    let moved = self.core.store.decline(&items, now).await;
+                    let moved = moved.map_err(|error| self.note(error))?;
+                    // What is not ours any more is somebody else's to bring forward.
+                    is_done |= moved == 0;
+                }
+                if is_done {
+                    break;
+                }
+            }
+            let now = self.core.lane_now().at();
+            let mut state = self.state();
+            let State { lanes, timers, .. } = &mut *state;
+            if let Some(lane) = lanes.get_mut(&device_id) {
+                lane.recall = !is_done;
+                if lane.phase == LanePhase::Idle {
+                    timers.set(device_id, now);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts messages to strangers off, those behind the first one too: they stand in line, and others go past them.
+    async fn put_off(&self, put_off: PutOff) -> Result<(), StoreError> {
+        let now = self.core.lane_now();
+        let PutOff {
+            user_id,
+            device_id,
+            epoch,
+            ..
+        } = put_off;
+        if put_off.empties && self.core.store.unassign(user_id, device_id).await? > 0 {
+            // Those of a pool need not wait for this device.
+            self.core.wake.plan();
+        }
+        let asked = Strangers {
+            user_id,
+            device_id,
+            scope: put_off.scope,
+            now: now.wall(),
+            limit: PUT_OFF_PAGE,
+        };
+        let page = self.core.store.strangers(&asked).await?;
+        let mut place = put_off.from;
+        let mut items = Vec::with_capacity(page.len());
+        for message_id in page {
+            items.push(Decline {
+                incarnation: self.incarnation,
+                user_id,
+                device_id,
+                epoch,
+                message_id,
+                state: MessageState::Queued,
+                reason: put_off.reason,
+                due_at: Some(now.wall_at(place)),
+                detail: None,
+            });
+            place = place + put_off.gap;
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
+        let moved = self.core.store.decline(&items, now.wall()).await;
+        let moved = moved.map_err(|error| self.note(error))?;
+        let mut state = self.state();
+        let State { lanes, timers, .. } = &mut *state;
+        if let Some(lane) = lanes.get_mut(&device_id) {
+            if !put_off.gap.is_zero() {
+                lane.cold_line = place;
+            }
+            // Where nothing moved, looking again at once would tell the same again and again.
+            if moved > 0 && lane.phase == LanePhase::Idle {
+                timers.set(device_id, now.at());
+            }
+        }
+        Ok(())
     }
 
     /// Gives back the pool messages of lanes that cannot send, so that they can go elsewhere. Done again after a while: a
@@ -797,6 +994,8 @@ impl Engine {
             (again.message.id, again.message.scope),
             again.message.delay,
             again.quiet,
+            // What may have been sent already is no first message any more.
+            Warmth::Warm,
         );
         let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
         if !answer.is_ready() {
@@ -827,6 +1026,7 @@ impl Engine {
             }),
             outgoing: None,
             host: Arc::clone(&lane.host),
+            warmth: Some(Warmth::Warm),
         })
     }
 
@@ -837,6 +1037,7 @@ impl Engine {
         (message, scope): (MessageId, MessageScope),
         delay: Option<DelayRange>,
         quiet: Option<Quiet>,
+        warmth: Warmth,
     ) -> LaneRequest {
         let policy = &self.core.config.pacing;
         let settings = DelaySettings {
@@ -850,6 +1051,7 @@ impl Engine {
             delay: policy.draw_delay(range, &self.core.seed, device_id, message),
             quiet,
             caps: lane.caps,
+            warmth,
         }
     }
 
@@ -871,8 +1073,10 @@ impl Engine {
         let flows = self
             .flows_of(heads.filter_map(|head| Some((head.scope, head.flow.as_ref()?.flow))))
             .await?;
+        let warmth = self.warmth_of(&answers).await?;
         let mut candidates = Vec::new();
         let mut declined = Vec::new();
+        let mut put_offs = Vec::new();
         {
             let mut state = self.state();
             let State {
@@ -907,15 +1111,22 @@ impl Engine {
                         (Some(flow), _) => flow.quiet(),
                         (None, campaign) => campaign.and_then(|parsed| quiet_of(&parsed.campaign)),
                     };
-                    let request = self.request(lane, device_id, (head.id, head.scope), head.delay, quiet);
+                    let known = warmth.get(&head.id).copied();
+                    let warmth = known.unwrap_or(Warmth::Warm);
+                    let request = self.request(lane, device_id, (head.id, head.scope), head.delay, quiet, warmth);
                     let told = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
                     if told.is_ready() {
-                        chosen = Some((head, request, flow));
+                        chosen = Some((head, request, flow, known));
                         break;
                     }
                     if lane.waiting.is_none_or(|(_, at)| told.at < at) {
                         lane.waiting = Some((told.reason, told.at));
                         earliest = told.at.min(now.at() + waiting_looks);
+                    }
+                    if told.reason.is_cold() {
+                        // Those behind it need not wait, nor those of the next one in turn.
+                        lane.serve(head.scope);
+                        put_offs.push(self.line_up(lane, device_id, head.scope, told, now));
                     }
                     if told.reason == LaneReason::QuietHours {
                         // They concern its campaign or sequence alone: the next one in turn may go.
@@ -923,7 +1134,7 @@ impl Engine {
                         earliest = told.at.min(now.at() + self.core.config.look_every);
                     }
                 }
-                let Some((head, request, flow)) = chosen else {
+                let Some((head, request, flow, known)) = chosen else {
                     lane.phase = LanePhase::Idle;
                     timers.set(device_id, earliest);
                     continue;
@@ -963,6 +1174,7 @@ impl Engine {
                         repeated: None,
                         outgoing: None,
                         host: Arc::clone(&lane.host),
+                        warmth: known,
                     }),
                     Err((state, reason)) => {
                         declined.push(self.decline(lane, device_id, head.id, state, reason, None));
@@ -977,7 +1189,64 @@ impl Engine {
             self.take_off(&declined).await?;
             self.core.wake.plan();
         }
+        for put_off in put_offs {
+            // What is not put off now stays at the head and is so at the next look.
+            if let Err(error) = self.put_off(put_off).await {
+                tracing::warn!(%error, device = %put_off.device_id, "messages to strangers could not be put off");
+            }
+        }
         Ok(candidates)
+    }
+
+    /// Whether devices know the people of the heads of their lanes, where these have rules for strangers.
+    async fn warmth_of(&self, answers: &[LaneDue]) -> Result<BTreeMap<MessageId, Warmth>, StoreError> {
+        let asked: Vec<MessageId> = {
+            let state = self.state();
+            let minds = |id: &DeviceId| state.lanes.get(id).is_some_and(|lane| self.minds_strangers(lane));
+            let lanes = answers.iter().filter(|answer| minds(&answer.device_id));
+            lanes
+                .flat_map(|answer| answer.heads.iter().map(|head| head.id))
+                .collect()
+        };
+        let mut told = BTreeMap::new();
+        for page in asked.chunks(1_000) {
+            let warmth = self.core.store.warmth(page).await?;
+            told.extend(page.iter().copied().zip(warmth));
+        }
+        Ok(told)
+    }
+
+    /// How the messages to strangers at the head of a lane are put off.
+    fn line_up(
+        &self,
+        lane: &mut Lane,
+        device_id: DeviceId,
+        scope: MessageScope,
+        told: LaneAnswer,
+        now: LaneNow,
+    ) -> PutOff {
+        // Once for each restriction: what comes to the lane afterwards belongs to it alone.
+        let empties = told.reason == LaneReason::ColdRestricted && lane.emptied_for != Some(told.at);
+        if empties {
+            lane.emptied_for = Some(told.at);
+        }
+        let (reason, from, gap) = match told.reason {
+            LaneReason::ColdRestricted => (Reason::Restricted, told.at, Duration::ZERO),
+            _ => {
+                let gap = lane.pacing.cold_gap(&self.core.config.pacing, now.at());
+                (Reason::ColdPace, told.at.max(lane.cold_line), gap)
+            }
+        };
+        PutOff {
+            user_id: lane.user_id,
+            device_id,
+            epoch: lane.epoch,
+            scope,
+            reason,
+            from,
+            gap,
+            empties,
+        }
     }
 
     /// Takes messages off their lanes; says whether all were. Those on which nothing moved may not be ours any more: looked at again at once, they
@@ -1100,6 +1369,18 @@ impl Engine {
     }
 
     async fn unprepared(&self, candidate: Candidate, error: SendError) -> Result<Option<Candidate>, StoreError> {
+        if let SendError::NotSent(refusal) = &error
+            && let NotSentKind::RateLimited { retry_after } = refusal.kind
+        {
+            // Every message of the lane would ask the same: it is the lane that waits.
+            let now = self.core.lane_now();
+            let mut rng = self.core.seed.rng(candidate.message_id.as_bytes(), "back-off");
+            if let Some(lane) = self.state().lanes.get_mut(&candidate.device_id) {
+                lane.pacing.back_off(now.at(), retry_after, &mut rng);
+            }
+            self.put_back([candidate.device_id], Duration::ZERO);
+            return Ok(None);
+        }
         let (state, reason, detail) = match error {
             SendError::NotSent(refusal) => match refusal.kind {
                 NotSentKind::NotOnWhatsApp => (MessageState::Skipped, Reason::NotOnWhatsApp, refusal.detail),
@@ -1176,6 +1457,12 @@ impl Engine {
                 };
                 if leaving.contains(&candidate.device_id) {
                     lane.phase = LanePhase::Idle;
+                    continue;
+                }
+                if candidate.warmth.is_none() && self.minds_strangers(lane) {
+                    // It was looked at before the lane had rules for strangers.
+                    lane.phase = LanePhase::Idle;
+                    timers.set(candidate.device_id, now.at());
                     continue;
                 }
                 let told = lane.pacing.ready_at(&candidate.request, &self.core.config.pacing, now);
@@ -1274,6 +1561,9 @@ impl Engine {
                 continue;
             };
             lane.pacing.begin(now.at());
+            if candidate.warmth == Some(Warmth::Cold) {
+                lane.pacing.count_cold(now.at());
+            }
             lane.serve(candidate.scope);
             let waited = std::mem::take(&mut lane.waited);
             if let Some(watch) = &self.core.watch {
@@ -1313,6 +1603,7 @@ impl Engine {
                 asked_at,
                 begun_at: now.at(),
                 attempted_at: item.attempted_at,
+                warmth: candidate.warmth.unwrap_or(Warmth::Cold),
             };
             dispatches.push(Dispatch::new(Arc::clone(self), transport, ticket));
         }
@@ -1403,8 +1694,8 @@ impl Engine {
                 }
                 LaneEffect::Restricted { until, scope } => {
                     let scope = match scope {
-                        crate::transport::RestrictionScope::Cold => RestrictionOrd::Cold,
-                        crate::transport::RestrictionScope::All => RestrictionOrd::All,
+                        RestrictionScope::Cold => RestrictionOrd::Cold,
+                        RestrictionScope::All => RestrictionOrd::All,
                     };
                     follow_ups.ask(FollowUp::Restrict(user_id, device_id, until, scope));
                 }
@@ -1445,11 +1736,24 @@ impl Engine {
                 lane.pacing.back_off(now.at(), retry_after, &mut rng);
                 lane.passing = false;
             }
-            LaneEffect::Restricted { until, .. } => {
+            LaneEffect::Restricted { until, scope } => {
                 lane.pacing.give_back(begun_at);
-                let until = until.map_or(now.at() + Duration::from_secs(3_600), |until| now.lane_at(until));
-                lane.pacing.restrict(until);
-                lane.passing = false;
+                let end = until.map_or(now.at() + UNKNOWN_RESTRICTION_FOR, |until| now.lane_at(until));
+                match scope {
+                    RestrictionScope::All => {
+                        lane.pacing.restrict(end);
+                        lane.passing = false;
+                    }
+                    RestrictionScope::Cold => {
+                        let device = one.outcome.device_id;
+                        match until {
+                            Some(until) => lane
+                                .pacing
+                                .restrict_cold(self.cold_end(device, until, now), Reopening::Slowly),
+                            None => lane.pacing.restrict_cold(end, Reopening::AtOnce),
+                        }
+                    }
+                }
             }
             LaneEffect::Unauthenticated => {
                 lane.pacing.give_back(begun_at);

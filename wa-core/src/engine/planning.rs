@@ -15,8 +15,9 @@ use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceAsk, DeviceCommand};
-use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction};
+use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction, RestrictionCause};
 use crate::domain::message::{Message, MessageScope, Reason};
+use crate::domain::restriction::UNKNOWN_RESTRICTION_FOR;
 use crate::event::{Event, EventKind};
 use crate::id::{CampaignId, EventId, LeadId, UserId};
 use crate::plan::{
@@ -577,19 +578,20 @@ impl Engine {
             state.pool_turn
         };
         for (user, messages) in by_user {
-            let mut open = BTreeSet::new();
+            let (mut open, mut closed_to_strangers) = (BTreeSet::new(), BTreeSet::new());
             let scope = RequestScope::user(user);
             let mut page = PageRequest::first(1_000);
             loop {
                 let devices = self.core.store.devices(&scope, &page).await?;
-                open.extend(
-                    devices
-                        .rows
-                        .iter()
-                        .filter(|device| device.may_send() && device.restriction.is_none_or(|one| one.until_at <= now))
-                        .filter(|device| self.core.transports.get(&device.platform).is_some())
-                        .map(|device| device.id),
-                );
+                let able = devices.rows.iter().filter(|device| device.may_send());
+                for device in able.filter(|device| self.core.transports.get(&device.platform).is_some()) {
+                    match device.restriction.filter(|one| one.holds(now)).map(|one| one.scope) {
+                        Some(RestrictionScope::All) => continue,
+                        Some(RestrictionScope::Cold) => drop(closed_to_strangers.insert(device.id)),
+                        None => {}
+                    }
+                    open.insert(device.id);
+                }
                 match devices.next {
                     Some(next) => page = PageRequest::after(next, 1_000),
                     None => break,
@@ -614,6 +616,7 @@ impl Engine {
                 taken: taken.collect(),
                 depth: self.core.config.pool_depth,
                 prefer_own_below: self.core.config.prefer_own_below,
+                closed_to_strangers,
                 seed: &self.core.seed,
             };
             let over = left_over(&messages, &context);
@@ -894,20 +897,40 @@ impl Engine {
                 self.hold(*user, *id, hold, Some(*version)).await
             }
             FollowUp::Restrict(user, id, until, scope) => {
-                let until_at = until.unwrap_or(now + Duration::from_secs(3_600));
                 let scope = match scope {
                     RestrictionOrd::Cold => RestrictionScope::Cold,
                     RestrictionOrd::All => RestrictionScope::All,
                 };
-                let restriction = Some(Restriction { until_at, scope });
-                let change = Change::SetDeviceRestriction {
-                    user_id: *user,
-                    device_id: *id,
-                    restriction,
-                };
-                self.quietly(ChangeSet::one(change)).await.map(|_| ())
+                self.restrict(*user, *id, refused_until(*until, scope, now), now).await
             }
         }
+    }
+
+    /// Records a restriction, unless more is known already.
+    async fn restrict(
+        &self,
+        user_id: UserId,
+        device_id: crate::id::DeviceId,
+        told: Restriction,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let known = self.core.store.owned(&[device_id]).await?.pop();
+        let Some(restriction) = known.and_then(|known| told.over(known.device.restriction, now)) else {
+            return Ok(());
+        };
+        let event = self
+            .core
+            .event(user_id, EventKind::restriction(device_id, &restriction));
+        let change = Change::SetDeviceRestriction {
+            user_id,
+            device_id,
+            restriction: Some(restriction),
+        };
+        if self.quietly(ChangeSet::one(change).tell(event.clone())).await? {
+            self.core.bus.publish(&[event]).await;
+        }
+        self.core.wake.changed(device_id);
+        Ok(())
     }
 
     async fn hold(
@@ -965,6 +988,18 @@ fn again(message: Message, campaigns: &BTreeMap<CampaignId, Campaign>, flows: &F
         media: media.and_then(|content| content.media.clone()),
         flow,
         message,
+    }
+}
+
+/// The restriction that a refused message tells of: what is known of its end, else a guess.
+pub(crate) fn refused_until(until: Option<Timestamp>, scope: RestrictionScope, now: Timestamp) -> Restriction {
+    Restriction {
+        until_at: until.unwrap_or(now + UNKNOWN_RESTRICTION_FOR),
+        scope,
+        cause: match (until, scope) {
+            (Some(_), RestrictionScope::Cold) => RestrictionCause::Timelock,
+            _ => RestrictionCause::Refused,
+        },
     }
 }
 

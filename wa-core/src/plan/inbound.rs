@@ -1,6 +1,6 @@
 //! From what a transport reports by itself to what it changes.
 
-use crate::domain::device::{Device, LinkState};
+use crate::domain::device::{Device, LinkState, NewChats, Restriction};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::suppression::{OptOutWords, Suppression, SuppressionReason};
 use crate::event::{Event, EventKind};
@@ -53,8 +53,10 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
     let mut replies = Vec::new();
     let mut reports = ChangeSet::default();
     let mut link = context.device.map(|device| device.link_state);
-    for event in events {
-        match event {
+    let mut restriction = context.device.and_then(|device| device.restriction);
+    let mut new_chats = context.device.and_then(|device| device.new_chats);
+    for reported in events {
+        match reported {
             TransportEvent::Receipt {
                 message, delivery, at, ..
             } => reports.changes.push(Change::Receipt {
@@ -91,6 +93,43 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
                     reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()),
                     phone,
                     jid: jid.map(|jid| jid.chars().take(JID_MAX).collect()),
+                });
+            }
+            TransportEvent::Restriction { scope, until, cause } => {
+                let told = match until {
+                    Some(until_at) => Restriction { until_at, scope, cause }.over(restriction, context.now),
+                    None => Restriction::lifted(restriction, scope, context.now),
+                };
+                let Some(told) = told.filter(|_| context.device.is_some()) else {
+                    continue;
+                };
+                restriction = Some(told);
+                reports.changes.push(Change::SetDeviceRestriction {
+                    user_id: context.user_id,
+                    device_id: context.device_id,
+                    restriction,
+                });
+                reports
+                    .events
+                    .push(event(EventKind::restriction(context.device_id, &told), context));
+            }
+            TransportEvent::NewChats(told) => {
+                if context.device.is_none() || told == new_chats {
+                    continue;
+                }
+                let seen = |chats: Option<NewChats>| chats.map(|chats| (chats.warning, chats.total, chats.ends_at));
+                if seen(told) != seen(new_chats) {
+                    let kind = EventKind::DeviceNewChats {
+                        device_id: context.device_id,
+                        warning: told.map(|chats| chats.warning),
+                    };
+                    reports.events.push(event(kind, context));
+                }
+                new_chats = told;
+                reports.changes.push(Change::SetDeviceNewChats {
+                    user_id: context.user_id,
+                    device_id: context.device_id,
+                    new_chats,
                 });
             }
         }
@@ -173,8 +212,9 @@ fn event(kind: EventKind, context: &InboundContext<'_>) -> Event {
 mod tests {
     use super::*;
     use crate::domain::delivery::Delivery;
+    use crate::domain::device::{NewChatsWarning, RestrictionCause};
     use crate::domain::platform::Platform;
-    use crate::transport::{MessageRef, TransportMessageId};
+    use crate::transport::{MessageRef, RestrictionScope, TransportMessageId};
 
     const NOW: Timestamp = Timestamp::from_millis(1_000_000);
 
@@ -281,5 +321,59 @@ mod tests {
         let sets = planned(vec![link(LinkState::Initializing, Some("starting"))], Some(&device));
         assert_eq!((sets[0].changes.len(), sets[0].events.len()), (1, 0));
         assert!(planned(vec![link(LinkState::Ready, None)], None).is_empty());
+    }
+
+    #[test]
+    fn a_restriction_is_recorded_and_told_once_and_its_end_too() {
+        let told = |until: Option<i64>| TransportEvent::Restriction {
+            scope: RestrictionScope::Cold,
+            until: until.map(Timestamp::from_millis),
+            cause: RestrictionCause::Timelock,
+        };
+        let mut device = device();
+        assert!(planned(vec![told(None)], Some(&device)).is_empty());
+        let sets = planned(vec![told(Some(2_000_000)), told(Some(2_000_000))], Some(&device));
+        let [Change::SetDeviceRestriction { restriction, .. }] = sets[0].changes[..] else {
+            panic!("{sets:?}");
+        };
+        device.restriction = restriction;
+        assert_eq!(restriction.unwrap().until_at, Timestamp::from_millis(2_000_000));
+        assert!(matches!(
+            sets[0].events[..],
+            [Event {
+                kind: EventKind::DeviceRestriction { .. },
+                ..
+            }]
+        ));
+        assert!(planned(vec![told(Some(2_000_000))], Some(&device)).is_empty());
+        let sets = planned(vec![told(None)], Some(&device));
+        let [Change::SetDeviceRestriction { restriction, .. }] = sets[0].changes[..] else {
+            panic!("{sets:?}");
+        };
+        assert_eq!(restriction.unwrap().until_at, NOW);
+    }
+
+    #[test]
+    fn a_limit_of_new_chats_is_recorded_with_what_is_used_and_told_when_it_changes() {
+        let chats = |used, warning| NewChats {
+            total: 50,
+            used,
+            warning,
+            ends_at: Timestamp::from_millis(9_000_000),
+            told_at: NOW,
+        };
+        let mut device = device();
+        let counts = |told, device: &Device| {
+            let sets = planned(vec![TransportEvent::NewChats(told)], Some(device));
+            sets.first().map(|set| (set.changes.len(), set.events.len()))
+        };
+        assert_eq!(counts(None, &device), None);
+        let first = chats(1, NewChatsWarning::None);
+        assert_eq!(counts(Some(first), &device), Some((1, 1)));
+        device.new_chats = Some(first);
+        assert_eq!(counts(Some(first), &device), None);
+        assert_eq!(counts(Some(chats(2, NewChatsWarning::None)), &device), Some((1, 0)));
+        assert_eq!(counts(Some(chats(2, NewChatsWarning::First)), &device), Some((1, 1)));
+        assert_eq!(counts(None, &device), Some((1, 1)));
     }
 }

@@ -25,6 +25,8 @@ pub struct RoutingContext<'a> {
     pub depth: u32,
     /// Until how many sent in the last hour the lead's own device is preferred in balanced routing.
     pub prefer_own_below: u32,
+    /// Those of the devices that may not write to people who do not know them: they get only what they have begun.
+    pub closed_to_strangers: BTreeSet<DeviceId>,
     /// The seed of the database.
     pub seed: &'a Seed,
 }
@@ -124,10 +126,12 @@ fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>)
         }
         None => true,
     };
-    let free = |index: &usize| context.devices[*index].topped_up < context.depth && has_room(index);
+    let has_place = |index: &usize| context.devices[*index].topped_up < context.depth && has_room(index);
+    let free =
+        |index: &usize| has_place(index) && !context.closed_to_strangers.contains(&context.devices[*index].device_id);
     // Whoever wrote to a lead before goes on writing to it while it can send.
     if let Some(sticky) = message.sticky.and_then(|id| position(&context.devices, id)) {
-        return Some(sticky).filter(free);
+        return Some(sticky).filter(has_place);
     }
     let all = 0..context.devices.len();
     match routing {
@@ -143,6 +147,7 @@ fn choose(message: &PoolMessage, routing: Routing, context: &RoutingContext<'_>)
         Routing::Balanced | Routing::OwnDevice => {
             let own = message.lead_device.and_then(|own| position(&context.devices, own));
             let own = own.filter(&has_room);
+            let own = own.filter(|own| !context.closed_to_strangers.contains(&context.devices[*own].device_id));
             if let Some(own) = own.filter(|own| context.devices[*own].sent_this_hour < context.prefer_own_below) {
                 // Sticky: it waits for its own device rather than going elsewhere while that has room this hour.
                 return Some(own).filter(free);
@@ -216,6 +221,7 @@ mod tests {
             taken: BTreeMap::new(),
             depth: 3,
             prefer_own_below: 50,
+            closed_to_strangers: BTreeSet::new(),
             seed: &setup.seed,
         }
     }

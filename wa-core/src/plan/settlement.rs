@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::domain::device::OnDoubt;
 use crate::domain::message::Reason;
+use crate::domain::restriction::UNKNOWN_RESTRICTION_FOR;
+use crate::domain::warmth::Warmth;
 use crate::store::Verdict;
 use crate::time::Timestamp;
 use crate::transport::{
@@ -59,6 +61,8 @@ pub struct SettlementContext {
     pub reconcile_after: Duration,
     /// Whether the lane's last message before this one passed: only then a refusal counts against the message.
     pub lane_was_passing: bool,
+    /// Whether the device knew the person.
+    pub warmth: Warmth,
     /// Now.
     pub now: Timestamp,
 }
@@ -129,7 +133,7 @@ fn refused(refusal: Refusal, context: &SettlementContext) -> Settlement {
         NotSentKind::RateLimited { retry_after } => again(Reason::RateLimited, LaneEffect::BackOff { retry_after }),
         NotSentKind::DeviceOffline => again(Reason::DeviceOffline, LaneEffect::BackOff { retry_after: None }),
         NotSentKind::Unavailable => again(Reason::GatewayUnavailable, LaneEffect::BackOff { retry_after: None }),
-        NotSentKind::Restricted { until, scope } => again(Reason::Restricted, LaneEffect::Restricted { until, scope }),
+        NotSentKind::Restricted { until, scope } => restricted(until, scope, context),
         NotSentKind::Unauthenticated => {
             let requeue = Verdict::Requeue {
                 reason: Reason::Unauthenticated,
@@ -146,6 +150,28 @@ fn refused(refusal: Refusal, context: &SettlementContext) -> Settlement {
     }
 }
 
+/// A refusal because of a restriction is nobody's fault, and no message fails by it. One that says nothing of its end and came for
+/// a message to somebody who knows the device is no restriction at all: it is about that person, and counts.
+fn restricted(until: Option<Timestamp>, scope: RestrictionScope, context: &SettlementContext) -> (Verdict, LaneEffect) {
+    let of_person = scope == RestrictionScope::Cold && !context.warmth.is_cold();
+    let due_at = match (of_person, until) {
+        (true, Some(until)) => until.max(context.now),
+        (true, None) => context.now + UNKNOWN_RESTRICTION_FOR,
+        // Its lane knows when it may go.
+        (false, _) => context.now,
+    };
+    let requeue = Verdict::Requeue {
+        reason: Reason::Restricted,
+        due_at,
+        counts: of_person && until.is_none() && context.lane_was_passing,
+    };
+    let effect = match (of_person, until) {
+        (true, None) => LaneEffect::GivenBack,
+        _ => LaneEffect::Restricted { until, scope },
+    };
+    (requeue, effect)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +183,7 @@ mod tests {
             attempted_at: Timestamp::from_millis(1_000),
             reconcile_after: Duration::from_secs(90),
             lane_was_passing: true,
+            warmth: Warmth::Cold,
             now: Timestamp::from_millis(5_000),
         }
     }
@@ -174,6 +201,30 @@ mod tests {
                 assert_eq!(told.lane, LaneEffect::Used);
             }
         }
+    }
+
+    #[test]
+    fn a_restriction_puts_its_message_back_and_blames_it_only_where_the_device_knows_the_person() {
+        let told = |warmth, until, scope| {
+            let context = SettlementContext {
+                warmth,
+                ..context(DoubtPolicy::Unknown, OnDoubt::Resolve)
+            };
+            let refusal = SendError::not_sent(NotSentKind::Restricted { until, scope }, "");
+            let told = settlement(Err(refusal), &context);
+            let Verdict::Requeue { due_at, counts, .. } = told.verdict else {
+                panic!("{told:?}")
+            };
+            (due_at.as_millis(), counts, told.lane != LaneEffect::GivenBack)
+        };
+        let later = Some(Timestamp::from_millis(90_000));
+        use RestrictionScope::{All, Cold};
+        for until in [None, later] {
+            assert_eq!(told(Warmth::Cold, until, Cold), (5_000, false, true));
+            assert_eq!(told(Warmth::Warm, until, All), (5_000, false, true));
+        }
+        assert_eq!(told(Warmth::Warm, later, Cold), (90_000, false, true));
+        assert_eq!(told(Warmth::Warm, None, Cold), (3_605_000, true, false));
     }
 
     #[test]

@@ -20,12 +20,13 @@ use crate::domain::device::{Device, Epoch, OwnedDevice};
 use crate::domain::enrolment::{Enrolment, ToAdvance};
 use crate::domain::lead::{Lead, LeadIdentity};
 use crate::domain::message::{Attempt, Message, MessageScope, MessageState, Reason};
-use crate::domain::phone::PersonKey;
+use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::saved_text::SavedText;
 use crate::domain::sequence::{Sequence, SequenceSteps};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::domain::suppression::Suppression;
 use crate::domain::token::Token;
+use crate::domain::warmth::Warmth;
 use crate::event::Event;
 use crate::id::{
     CampaignId, CommandId, DeviceId, EnrolmentId, EventId, Incarnation, LeadId, MessageId, SequenceId, TemplateId,
@@ -331,6 +332,7 @@ impl FaultyStore {
                 Seen::Held(device, held) => What::Held(device, held),
                 Seen::Deleted(device) => What::Deleted(device),
                 Seen::LeadDeleted(lead) => What::LeadDeleted(lead),
+                Seen::Wrote(device, phone) => What::Wrote(device, phone),
             });
         }
     }
@@ -348,6 +350,7 @@ enum Seen {
     Held(DeviceId, bool),
     Deleted(DeviceId),
     LeadDeleted(LeadId),
+    Wrote(DeviceId, Phone),
 }
 
 fn seen_of(set: &ChangeSet) -> Vec<Seen> {
@@ -368,6 +371,7 @@ fn seen_of(set: &ChangeSet) -> Vec<Seen> {
             Change::HoldDevice { device_id, .. } => Some(Seen::Held(*device_id, true)),
             Change::DeleteDevice { device_id, .. } => Some(Seen::Deleted(*device_id)),
             Change::DeleteLead { lead_id, .. } => Some(Seen::LeadDeleted(*lead_id)),
+            Change::Replied { device_id, phone, .. } => Some(Seen::Wrote(*device_id, *phone)),
             _ => None,
         })
         .collect()
@@ -537,6 +541,14 @@ passed_on! { OutboxStore {
         self.call("settle", self.parts.inner.settle(settle), seen).await
     }
 }
+
+passed_on! { WarmthStore {
+    fn warmth(messages: &[MessageId]) -> Vec<Warmth>;
+    fn strangers(asked: &Strangers) -> Vec<MessageId>;
+    fn put_off(user: UserId, device: DeviceId, now: Timestamp, limit: u32) -> Vec<MessageId>;
+    fn cold_attempts(devices: &[DeviceId], since: Timestamp) -> Vec<Vec<Timestamp>>;
+    fn acquainted(device: DeviceId, people: &[(Phone, PersonKey)]) -> Vec<PersonKey>;
+} }
 
 passed_on! { SuppressionStore {
     fn suppressed(user: UserId, persons: &[PersonKey]) -> Vec<Suppression>;

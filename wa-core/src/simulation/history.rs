@@ -163,6 +163,8 @@ pub enum What {
     EnrolmentEnded(EnrolmentId),
     /// A person must not be written to from here on.
     Suppressed(UserId, PersonKey),
+    /// A person wrote to a device.
+    Wrote(DeviceId, Phone),
     /// A person may be written to again.
     Unsuppressed(UserId, PersonKey),
     /// A device was put on hold (`true`) or the hold ended.

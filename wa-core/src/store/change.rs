@@ -6,7 +6,7 @@ use crate::domain::audience::{AudienceCursor, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceCommand};
 use crate::domain::delivery::Delivery;
-use crate::domain::device::{Device, Epoch, Hold, LinkState, Restriction};
+use crate::domain::device::{Device, Epoch, Hold, LinkState, NewChats, Restriction};
 use crate::domain::enrolment::{Enrolment, EnrolmentReason, EnrolmentState};
 use crate::domain::lead::Lead;
 use crate::domain::message::{IdempotencyKey, Message, MessageState};
@@ -102,14 +102,23 @@ pub enum Change {
         /// The version of the settings that it is about; `None` for any.
         version: Option<i64>,
     },
-    /// Records a restriction of the account, or its end.
+    /// Records a restriction of the account.
     SetDeviceRestriction {
         /// Its owner.
         user_id: UserId,
         /// The device.
         device_id: DeviceId,
-        /// The restriction; `None` ends it.
+        /// The restriction; `None` forgets it.
         restriction: Option<Restriction>,
+    },
+    /// Records how many new chats an account may begin.
+    SetDeviceNewChats {
+        /// Its owner.
+        user_id: UserId,
+        /// The device.
+        device_id: DeviceId,
+        /// What WhatsApp told; `None` for no limit.
+        new_chats: Option<NewChats>,
     },
     /// Adds a lead.
     InsertLead {
@@ -354,7 +363,8 @@ pub enum Change {
     },
     /// Records that a person wrote: the user's leads with that number get the time as last interaction (no new version), the
     /// device as last activity, and the newest sent message of the device to them becomes `replied`. Open enrolments of the person
-    /// in sequences that exit on a reply end with reason `Replied`, as by `EndEnrolment`.
+    /// in sequences that exit on a reply end with reason `Replied`, as by `EndEnrolment`. The device knows the person from then on
+    /// ([`Warmth`](crate::domain::warmth::Warmth)), and what waited on it because it did not is due at once.
     Replied {
         /// The owner of the device.
         user_id: UserId,

@@ -136,6 +136,13 @@ macro_rules! forward_store {
                 fn suppressed(user: UserId, persons: &[PersonKey]) -> Vec<Suppression>;
                 fn suppressions(scope: &RequestScope, page: &PageRequest<PersonKey>) -> Page<Suppression, PersonKey>;
             });
+            $crate::forward_trait!($type => $field, WarmthStore {
+                fn warmth(messages: &[MessageId]) -> Vec<$crate::domain::warmth::Warmth>;
+                fn strangers(asked: &Strangers) -> Vec<MessageId>;
+                fn put_off(user: UserId, device: DeviceId, now: Timestamp, limit: u32) -> Vec<MessageId>;
+                fn cold_attempts(devices: &[DeviceId], since: Timestamp) -> Vec<Vec<Timestamp>>;
+                fn acquainted(device: DeviceId, people: &[($crate::domain::phone::Phone, PersonKey)]) -> Vec<PersonKey>;
+            });
             $crate::forward_trait!($type => $field, LeaseStore {
                 fn seed(candidate: &Seed) -> Seed;
                 fn join(incarnation: Incarnation, name: &str, now: Timestamp) -> ();

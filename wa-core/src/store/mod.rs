@@ -35,6 +35,7 @@ mod page;
 mod sequences;
 mod sessions;
 mod suppressions;
+mod warmth;
 
 use std::fmt;
 
@@ -67,6 +68,7 @@ pub use self::sessions::{
     SessionStore, SessionWrite, session_batch, session_range,
 };
 pub use self::suppressions::SuppressionStore;
+pub use self::warmth::{Strangers, WarmthStore};
 use crate::time::Timestamp;
 
 /// Which kind of work a write belongs to; stores with one writer serve the urgent first.
@@ -91,6 +93,7 @@ pub trait Store:
     + SequenceStore
     + OutboxStore
     + SuppressionStore
+    + WarmthStore
     + LeaseStore
     + CommandStore
     + EventStore

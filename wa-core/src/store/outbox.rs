@@ -310,7 +310,8 @@ pub struct Decline {
     pub state: MessageState,
     /// Why.
     pub reason: Reason,
-    /// For `Queued`: when it is looked at again.
+    /// For `Queued`: when it is looked at again. Time for which it is put off because strangers are not to be written to does not
+    /// count for its expiry ([`Reason::expiry_put_off`]), nor does that of such a `Requeue`.
     pub due_at: Option<Timestamp>,
     /// What is to be told to people.
     pub detail: Option<String>,

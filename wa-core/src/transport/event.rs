@@ -4,9 +4,10 @@ use std::fmt;
 
 use async_trait::async_trait;
 
+use super::error::RestrictionScope;
 use super::message::TransportMessageId;
 use crate::domain::delivery::Delivery;
-use crate::domain::device::LinkState;
+use crate::domain::device::{LinkState, NewChats, RestrictionCause};
 use crate::domain::phone::Phone;
 use crate::id::{DeviceId, UserId};
 use crate::store::StoreError;
@@ -83,6 +84,17 @@ pub enum TransportEvent {
         /// The device's WhatsApp identity, if told, at most 100 characters.
         jid: Option<String>,
     },
+    /// The vendor said whether the account is restricted.
+    Restriction {
+        /// Which messages it is about.
+        scope: RestrictionScope,
+        /// Until when they may not be sent; `None` when they may.
+        until: Option<Timestamp>,
+        /// Why not.
+        cause: RestrictionCause,
+    },
+    /// WhatsApp said how many new chats the account may begin; `None` for no limit.
+    NewChats(Option<NewChats>),
 }
 
 /// Takes the events of transports; the engine's handle is one.

@@ -147,7 +147,7 @@ fn show(forecast: &Forecast) {
         hours(waited.hour_cap_ms + waited.day_cap_ms + waited.warm_up_ms),
         hours(waited.quiet_hours_ms),
         hours(waited.offline_ms),
-        hours(waited.back_off_ms + waited.restricted_ms)
+        hours(waited.back_off_ms + waited.restricted_ms + waited.cold_ms)
     ));
     for used in &forecast.latencies {
         let known = match used.source {

@@ -8,11 +8,14 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::command::{DeviceAnswer, DeviceCommand};
-use wa_core::domain::device::{Credential, Device, DeviceStatus};
+use wa_core::domain::device::{
+    Credential, Device, DeviceStatus, NewChats, NewChatsWarning, Restriction, RestrictionCause,
+};
 use wa_core::engine::handle::DeviceRequest;
 use wa_core::id::{CommandId, DeviceId};
 use wa_core::plan::{CapsDraft, DelayDraft, DeviceDraft, Edit};
 use wa_core::store::{PAGE_MAX, PageRequest};
+use wa_core::transport::RestrictionScope;
 
 use super::envelope::{Envelope, Listed, Nothing, Reply};
 use super::error::{ApiError, ApiResult};
@@ -179,6 +182,10 @@ pub struct DeviceView {
     pub hold: Option<HoldView>,
     /// Set while the account is restricted: until when.
     pub restricted_until: Option<String>,
+    /// Set while the account is restricted: what it may not do, and why.
+    pub restriction: Option<RestrictionView>,
+    /// How many new chats WhatsApp allows the account, where it has told a limit.
+    pub new_chats: Option<NewChatsView>,
     /// Shortest pause between messages, in seconds.
     pub min_delay: Option<u64>,
     /// Longest pause between messages, in seconds.
@@ -215,6 +222,78 @@ pub struct HoldView {
     pub detail: Option<String>,
 }
 
+/// A restriction that WhatsApp or a gateway put on the account.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RestrictionView {
+    /// `cold`: only messages to people who never wrote to the device wait. `all`: all messages wait.
+    pub scope: String,
+    /// `timelock`, `banned`, or `refused` when a message was refused and nobody said more.
+    pub cause: String,
+    /// Until when.
+    pub until: String,
+    /// What a person should know of it.
+    pub reason: String,
+}
+
+/// WhatsApp's limit of new chats: of people who never wrote.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NewChatsView {
+    /// How many the cycle has.
+    pub total: u32,
+    /// How many were used when WhatsApp told it.
+    pub used: u32,
+    /// How many the device begins from then until the cycle ends, spread over that time; the rest is kept back.
+    pub budget: u32,
+    /// `none`, `first`, `second` or `capped`: how urgently WhatsApp warns.
+    pub warning: String,
+    /// When the cycle ends.
+    pub ends_at: String,
+    /// When WhatsApp told this.
+    pub told_at: String,
+    /// What a person should know of it.
+    pub reason: String,
+}
+
+fn restriction_shown(restriction: Restriction) -> RestrictionView {
+    let until = restriction.until_at.to_string();
+    let waits = match restriction.scope {
+        RestrictionScope::Cold => "Messages to people who never wrote to this device wait until then; others go on.",
+        RestrictionScope::All => "All messages of this device wait until then.",
+    };
+    let why = match restriction.cause {
+        RestrictionCause::Timelock => "WhatsApp does not let this account write to new people",
+        RestrictionCause::Banned => "WhatsApp has banned this account for a while",
+        _ => "A message was refused because the account is restricted; the end is a guess",
+    };
+    RestrictionView {
+        scope: word(&restriction.scope),
+        cause: word(&restriction.cause),
+        reason: format!("{why}, until {until}. {waits}"),
+        until,
+    }
+}
+
+fn new_chats_shown(chats: NewChats) -> NewChatsView {
+    let ends_at = chats.ends_at.to_string();
+    let then = match chats.warning {
+        NewChatsWarning::None => "they are spread over that time",
+        NewChatsWarning::First => "WhatsApp has warned, so only half of what is left is used",
+        _ => "WhatsApp has warned again, so no new person is written to until then",
+    };
+    NewChatsView {
+        total: chats.total,
+        used: chats.used,
+        budget: chats.budget(),
+        warning: word(&chats.warning),
+        reason: format!(
+            "WhatsApp allows this account {} new chats until {ends_at}, {} of which were used; {then}.",
+            chats.total, chats.used
+        ),
+        ends_at,
+        told_at: chats.told_at.to_string(),
+    }
+}
+
 /// Addresses to enter at the gateway; paths alone while `PUBLIC_BASE_URL` is not set.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct CallbacksView {
@@ -230,6 +309,8 @@ fn shown(caller: &Caller, device: &Device) -> DeviceView {
     let base = caller.settings.public_base_url.as_ref();
     let base = base.map(|url| url.as_str().trim_end_matches('/')).unwrap_or_default();
     let callback = |kind: &str| format!("{base}/hook/{}/{kind}", device.hook_token);
+    let now = caller.clock.wall();
+    let restriction = device.restriction.filter(|restriction| restriction.holds(now));
     let is_gateway = device.platform.is_gateway() && !device.hook_token.is_empty();
     DeviceView {
         id: device.id.to_string(),
@@ -249,7 +330,12 @@ fn shown(caller: &Caller, device: &Device) -> DeviceView {
             since_at: hold.since_at.to_string(),
             detail: hold.detail.clone(),
         }),
-        restricted_until: at(device.restriction.map(|restriction| restriction.until_at)),
+        restricted_until: at(restriction.map(|restriction| restriction.until_at)),
+        restriction: restriction.map(restriction_shown),
+        new_chats: device
+            .new_chats
+            .filter(|chats| chats.ends_at > now)
+            .map(new_chats_shown),
         min_delay: device.delay.map(|delay| delay.min().as_secs()),
         max_delay: device.delay.map(|delay| delay.max().as_secs()),
         hour_max: device.caps.map(|caps| caps.hour_max()),

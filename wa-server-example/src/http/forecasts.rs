@@ -141,6 +141,8 @@ pub struct WaitsView {
     pub back_off_ms: u64,
     /// For the end of a restriction of the account.
     pub restricted_ms: u64,
+    /// With nothing to send but to people who do not know the device, to whom it may not write yet.
+    pub cold_ms: u64,
     /// For a device that cannot send.
     pub offline_ms: u64,
 }
@@ -155,6 +157,7 @@ impl From<&Waits> for WaitsView {
             quiet_hours_ms: waits.quiet_hours_ms,
             back_off_ms: waits.back_off_ms,
             restricted_ms: waits.restricted_ms,
+            cold_ms: waits.cold_ms,
             offline_ms: waits.offline_ms,
         }
     }

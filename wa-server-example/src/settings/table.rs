@@ -101,6 +101,8 @@ pub const TABLE: &[Entry] = &[
     entry("PACING", "human", "Pace of all devices: human, or for demonstrations and measurements without real recipients demo or unpaced."),
     entry("HOUR_CAP", "80", "Most messages of a device within any hour, where it has no own cap."),
     entry("DAY_CAP", "800", "Most messages of a device within any 24 hours, where it has no own cap."),
+    entry("COLD_DAY_CAP", "off", "Messages of a device within a day to people who never wrote to it and to whom it has not sent before, or off; others do not count for it. Practitioners begin at 15 to 30 on linked devices."),
+    entry("COLD_RAMP", "5,10,20,40,80", "Caps of the days after WhatsApp had restricted an account, for messages to people who do not know it."),
     entry("WARM_UP", "off", "Caps of the first days after a device's first message: off, cautious (20,50,120,300,600) or a list such as 20,50,120; messages that people write by hand are not held up by it."),
     entry("SEND_TIMEOUT", "30s", "How long one send may take."),
     entry("IN_FLIGHT_MAX", "64", "Most sends under way per gateway host."),

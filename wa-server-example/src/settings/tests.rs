@@ -115,6 +115,9 @@ fn caps_and_the_ramp_of_new_devices_are_read_and_what_they_cannot_be_is_said() {
     for (name, text) in [
         ("WARM_UP", "10,5"),
         ("WARM_UP", "soon"),
+        ("COLD_DAY_CAP", "0"),
+        ("COLD_DAY_CAP", "few"),
+        ("COLD_RAMP", "10,5"),
         ("WARM_UP", ""),
         ("HOUR_CAP", "0"),
         ("DAY_CAP", "x"),

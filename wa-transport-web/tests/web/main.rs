@@ -5,6 +5,8 @@
 mod backend;
 mod campaign;
 mod linking;
+mod restrictions;
 mod rig;
 mod sending;
 mod stage;
+mod town;

@@ -2,7 +2,9 @@
 
 use super::world::{World, assert_kind};
 use crate::domain::access::RequestScope;
-use crate::domain::device::{Credential, Device, Epoch, Hold, HoldReason, LinkState, Restriction};
+use crate::domain::device::{
+    Credential, Device, Epoch, Hold, HoldReason, LinkState, NewChats, NewChatsWarning, Restriction, RestrictionCause,
+};
 use crate::id::{DeviceId, UserId};
 use crate::store::{Change, ChangeSet, Fence, StoreErrorKind};
 use crate::transport::RestrictionScope;
@@ -110,6 +112,7 @@ pub(super) async fn an_update_leaves_link_hold_and_restriction_alone(world: Worl
     let restriction = Restriction {
         until_at: world.at(60),
         scope: RestrictionScope::All,
+        cause: RestrictionCause::Banned,
     };
     let learned = Change::SetDeviceLink {
         user_id: user,
@@ -253,10 +256,12 @@ pub(super) async fn a_restriction_is_kept_and_ends_when_asked(world: World) {
         Some(Restriction {
             until_at: world.at(77),
             scope: RestrictionScope::Cold,
+            cause: RestrictionCause::Timelock,
         }),
         Some(Restriction {
             until_at: world.at(78),
             scope: RestrictionScope::All,
+            cause: RestrictionCause::Banned,
         }),
         None,
     ] {
@@ -269,6 +274,33 @@ pub(super) async fn a_restriction_is_kept_and_ends_when_asked(world: World) {
             .await;
         assert_eq!(world.device_of(user, device_id).await.restriction, restriction);
     }
+}
+
+pub(super) async fn a_limit_of_new_chats_is_kept_and_ends_when_asked(world: World) {
+    let user = world.user().await;
+    let read = world.rows.device(user);
+    let device_id = read.id;
+    world.insert_device(&read).await;
+    let told = |used| NewChats {
+        total: 50,
+        used,
+        warning: NewChatsWarning::First,
+        ends_at: world.at(1_000),
+        told_at: world.at(1),
+    };
+    for new_chats in [Some(told(3)), Some(told(4)), None, Some(told(5))] {
+        world
+            .commit(Change::SetDeviceNewChats {
+                user_id: user,
+                device_id,
+                new_chats,
+            })
+            .await;
+        assert_eq!(world.device_of(user, device_id).await.new_chats, new_chats);
+    }
+    world.commit(update(&read)).await;
+    let device = world.device_of(user, device_id).await;
+    assert_eq!((device.new_chats, device.version), (Some(told(5)), read.version + 1));
 }
 
 pub(super) async fn a_link_change_keeps_state_reason_instant_number_and_identity(world: World) {

@@ -216,6 +216,11 @@ pub(super) async fn no_change_reaches_another_users_rows(world: World) {
             device_id,
             restriction: None,
         },
+        Change::SetDeviceNewChats {
+            user_id: other,
+            device_id,
+            new_chats: None,
+        },
         Change::UpdateLead(Box::new(lead)),
         Change::DeleteLead {
             user_id: other,

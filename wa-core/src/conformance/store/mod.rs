@@ -70,6 +70,7 @@ mod sessions;
 mod suppression;
 mod sweep;
 mod time;
+mod warmth;
 
 pub mod model;
 

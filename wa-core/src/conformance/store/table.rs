@@ -144,6 +144,7 @@ case_table! { $
         a_hold_of_the_engine_leaves_that_of_a_person,
         a_hold_for_an_older_version_of_the_settings_is_refused,
         a_restriction_is_kept_and_ends_when_asked,
+        a_limit_of_new_chats_is_kept_and_ends_when_asked,
         a_link_change_keeps_state_reason_instant_number_and_identity,
         a_link_change_of_an_owner_needs_the_epoch_of_the_device,
         a_deleted_device_is_not_read_but_still_known_to_the_engine,
@@ -292,6 +293,14 @@ case_table! { $
         a_message_in_doubt_begins_again_under_the_next_owner,
         the_gate_does_not_ask_when_a_message_is_due,
         two_nodes_begin_a_message_and_one_wins,
+    }
+    warmth {
+        who_wrote_or_was_sent_to_is_no_stranger_to_that_device,
+        what_was_not_sent_makes_nobody_known,
+        strangers_of_a_lane_are_told_in_order_of_those_that_are_looked_at,
+        what_waits_for_a_stranger_is_found_and_goes_at_once_when_they_write,
+        time_put_off_for_strangers_does_not_count_for_the_expiry,
+        attempts_to_strangers_are_told_as_it_stood_then,
     }
     outbox_settle {
         a_message_that_is_being_sent_moves_as_the_verdict_says,

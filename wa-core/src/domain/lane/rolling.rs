@@ -115,6 +115,12 @@ impl Rolling {
         counted.map(|number| u32::from(self.day[slot(number)])).sum()
     }
 
+    /// How many of the instants that are still known lie at or after `since`, to the quarter of an hour.
+    pub(super) fn count_since(&self, since: Timestamp) -> u32 {
+        let counted = self.buckets().filter(|number| *number >= bucket(since));
+        counted.map(|number| u32::from(self.day[slot(number)])).sum()
+    }
+
     /// The oldest instant that is still known, to the quarter of an hour if it is not within the hour of the newest.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
         let number = self.buckets().filter(|number| self.day[slot(*number)] > 0).last()?;

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::pacing::{DelayRange, PacingError};
 use crate::domain::schedule::{LocalTime, QuietHours, TimeZone};
+use crate::domain::warmth::Warmth;
 use crate::id::{DeviceId, MessageId};
 use crate::seed::{ChaCha8Rng, Seed};
 
@@ -39,6 +40,7 @@ fn request(priority: Priority) -> LaneRequest {
         delay: drawn(10),
         quiet: None,
         caps: None,
+        warmth: Warmth::Warm,
     }
 }
 
@@ -263,6 +265,7 @@ fn history_from_a_wall_clock_that_stood_ahead_counts_as_now() {
         attempts: vec![ahead; 80],
         last_begun_at: Some(ahead),
         first_begun_at: Some(ahead),
+        cold: Vec::new(),
     };
     let lane = LanePacing::new(present(START), history);
     assert_eq!(
@@ -505,6 +508,7 @@ impl Witness {
                 jump,
             } => {
                 let request = LaneRequest {
+                    warmth: Warmth::Warm,
                     priority,
                     delay: drawn(delay),
                     quiet: quiet.then_some(self.quiet),
@@ -567,6 +571,7 @@ impl Witness {
                     attempts,
                     last_begun_at: self.begun.last().map(|begun| begun.at),
                     first_begun_at: self.lane.first_begun_at,
+                    cold: Vec::new(),
                 };
                 self.lane = LanePacing::new(self.now(), history);
                 self.close();

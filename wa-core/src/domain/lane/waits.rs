@@ -25,6 +25,8 @@ pub struct Waits {
     pub back_off_ms: u64,
     /// For the end of a restriction of the account.
     pub restricted_ms: u64,
+    /// With nothing to send but to people who do not know the device, whom WhatsApp or the policy keeps it from writing to now.
+    pub cold_ms: u64,
     /// For a device that cannot send: offline, on hold, without a transport.
     pub offline_ms: u64,
 }
@@ -42,6 +44,7 @@ impl Waits {
             LaneReason::QuietHours => &mut self.quiet_hours_ms,
             LaneReason::BackOff => &mut self.back_off_ms,
             LaneReason::Restricted => &mut self.restricted_ms,
+            LaneReason::ColdRestricted | LaneReason::ColdPace => &mut self.cold_ms,
             LaneReason::Paused => &mut self.offline_ms,
         };
         *place = place.saturating_add(millis);
@@ -53,7 +56,7 @@ impl Waits {
         self.fields().into_iter().fold(0, u64::saturating_add)
     }
 
-    const fn fields(&self) -> [u64; 8] {
+    const fn fields(&self) -> [u64; 9] {
         [
             self.delay_ms,
             self.hour_cap_ms,
@@ -62,6 +65,7 @@ impl Waits {
             self.quiet_hours_ms,
             self.back_off_ms,
             self.restricted_ms,
+            self.cold_ms,
             self.offline_ms,
         ]
     }
@@ -79,6 +83,7 @@ impl Add for Waits {
             quiet_hours_ms: with(self.quiet_hours_ms, other.quiet_hours_ms),
             back_off_ms: with(self.back_off_ms, other.back_off_ms),
             restricted_ms: with(self.restricted_ms, other.restricted_ms),
+            cold_ms: with(self.cold_ms, other.cold_ms),
             offline_ms: with(self.offline_ms, other.offline_ms),
         }
     }

@@ -7,6 +7,7 @@ use rand::RngExt as _;
 use super::{Caps, DelayRange, DelaySettings, DrawnDelay, PacingError, Priority, WarmUp, within};
 use crate::id::{DeviceId, MessageId};
 use crate::seed::Seed;
+use crate::time::Timestamp;
 
 /// How far an engine keeps to a human pace. Quiet hours, restrictions and back-off hold in all profiles.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,9 +31,14 @@ pub struct PacingPolicy {
     caps: Caps,
     interactive_percent: u32,
     warm_up: Option<WarmUp>,
+    cold_day_cap: Option<u32>,
+    cold_ramp: WarmUp,
+    cold_jitter_max: Duration,
 }
 
 impl PacingPolicy {
+    /// How long after the end of a restriction messages to people who do not know the device begin again, at most.
+    pub const COLD_JITTER_MAX: Duration = Duration::from_secs(10 * 60);
     /// The shortest pause between two messages of a device, unless a longer one is configured.
     pub const FLOOR: Duration = DelayRange::FLOOR;
     /// The longest floor that can be configured.
@@ -50,6 +56,9 @@ impl PacingPolicy {
             caps: Caps::default(),
             interactive_percent: 120,
             warm_up: None,
+            cold_day_cap: None,
+            cold_ramp: WarmUp::after_restriction(),
+            cold_jitter_max: Self::COLD_JITTER_MAX,
         }
     }
 
@@ -129,6 +138,27 @@ impl PacingPolicy {
             .filter(|_| self.profile == PacingProfile::Human && priority.is_bulk())
     }
 
+    /// How many messages a day go to people who do not know the device; `None` when all caps are those of all messages.
+    #[must_use]
+    pub fn cold_day_cap(&self, priority: Priority) -> Option<u32> {
+        self.cold_day_cap
+            .filter(|_| self.profile == PacingProfile::Human && priority.is_bulk())
+    }
+
+    /// The ramp that messages to people who do not know the device keep from the end of a restriction on.
+    #[must_use]
+    pub fn cold_ramp(&self, priority: Priority) -> Option<&WarmUp> {
+        Some(&self.cold_ramp).filter(|_| self.profile == PacingProfile::Human && priority.is_bulk())
+    }
+
+    /// How long after the end of a restriction of `device` at `until` it begins again: the same on every node.
+    #[must_use]
+    pub fn cold_jitter(&self, seed: &Seed, device: DeviceId, until: Timestamp) -> Duration {
+        let key = [device.as_bytes().as_slice(), &until.as_millis().to_be_bytes()].concat();
+        let most = u64::try_from(self.paced(self.cold_jitter_max).as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(seed.rng(&key, "cold jitter").random_range(0..=most))
+    }
+
     fn paced(&self, span: Duration) -> Duration {
         match self.profile {
             PacingProfile::Human => span,
@@ -188,10 +218,29 @@ impl PacingPolicyBuilder {
         self
     }
 
+    /// Sets how many messages a day go to people who do not know the device; no cap of their own by default.
+    pub fn cold_day_cap(mut self, cap: u32) -> Self {
+        self.policy.cold_day_cap = Some(cap);
+        self
+    }
+
+    /// Sets the ramp that messages to people who do not know the device keep from the end of a restriction on;
+    /// [`WarmUp::after_restriction`] by default.
+    pub fn cold_ramp(mut self, ramp: WarmUp) -> Self {
+        self.policy.cold_ramp = ramp;
+        self
+    }
+
+    /// Sets how long after the end of a restriction they begin again at most; [`PacingPolicy::COLD_JITTER_MAX`] by default.
+    pub fn cold_jitter_max(mut self, most: Duration) -> Self {
+        self.policy.cold_jitter_max = most;
+        self
+    }
+
     /// The policy.
     ///
     /// # Errors
-    /// When the floor is below [`PacingPolicy::FLOOR`] or above [`PacingPolicy::FLOOR_LIMIT`], or the percentage is
+    /// When the cap of messages to people who do not know the device is 0 or above [`Caps::DAY_MAX_LIMIT`], when the floor is below [`PacingPolicy::FLOOR`] or above [`PacingPolicy::FLOOR_LIMIT`], or the percentage is
     /// below 100 or above [`PacingPolicy::INTERACTIVE_PERCENT_LIMIT`].
     pub fn build(self) -> Result<PacingPolicy, PacingError> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -200,6 +249,12 @@ impl PacingPolicyBuilder {
             millis(self.policy.floor),
             millis(PacingPolicy::FLOOR),
             millis(PacingPolicy::FLOOR_LIMIT),
+        )?;
+        within(
+            "cold_day_cap",
+            self.policy.cold_day_cap.unwrap_or(1).into(),
+            1,
+            Caps::DAY_MAX_LIMIT.into(),
         )?;
         within(
             "interactive_percent",
@@ -287,6 +342,23 @@ mod tests {
         assert_eq!(caps(Priority::Interactive, 80).day_max(), 960);
         assert_eq!(caps(Priority::Interactive, 1).hour_max(), 1);
         assert_eq!(caps(Priority::Sequence, 80).hour_max(), 80);
+    }
+
+    #[test]
+    fn strangers_have_a_cap_a_ramp_and_a_jitter_of_their_own() {
+        let policy = PacingPolicy::builder().cold_day_cap(15).build().unwrap();
+        assert_eq!(policy.cold_day_cap(Priority::Campaign), Some(15));
+        assert_eq!(policy.cold_day_cap(Priority::Interactive), None);
+        assert_eq!(PacingPolicy::human().cold_day_cap(Priority::Campaign), None);
+        assert_eq!(PacingPolicy::demo().cold_ramp(Priority::Campaign), None);
+        let jitter = |policy: &PacingPolicy, number| {
+            policy.cold_jitter(&Seed::from_number(1), device(number), Timestamp::from_millis(5))
+        };
+        assert_eq!(jitter(&policy, 1), jitter(&policy, 1));
+        assert_ne!(jitter(&policy, 1), jitter(&policy, 2));
+        assert_eq!(jitter(&PacingPolicy::unpaced(), 1), Duration::ZERO);
+        let refused = PacingPolicy::builder().cold_day_cap(0).build().unwrap_err();
+        assert_eq!(refused.to_string(), "cold_day_cap must be at least 1");
     }
 
     #[test]

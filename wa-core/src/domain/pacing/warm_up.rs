@@ -25,6 +25,16 @@ impl WarmUp {
         }
     }
 
+    /// The ramp 5, 10, 20, 40, 80, for messages to people who do not know a device, from the end of a restriction on.
+    ///
+    /// No official numbers exist here either; it begins below what practitioners name for a new device.
+    #[must_use]
+    pub fn after_restriction() -> Self {
+        Self {
+            day_caps: vec![5, 10, 20, 40, 80],
+        }
+    }
+
     /// A ramp with one cap for each day, the first for the day that begins with the first message.
     ///
     /// # Errors

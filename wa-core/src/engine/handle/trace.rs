@@ -8,7 +8,7 @@ use super::{CONTACTS_MAX, Contact, Handle, HandleError, SequenceWithSteps};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor};
 use crate::domain::campaign::{Campaign, CampaignStatus, Routing};
-use crate::domain::device::{Device, DeviceStatus, HoldReason};
+use crate::domain::device::{Device, DeviceStatus, HoldReason, Restriction};
 use crate::domain::enrolment::{Enrolment, EnrolmentState};
 use crate::domain::lane::LaneReason;
 use crate::domain::lead::{Lead, TargetStatus};
@@ -23,6 +23,7 @@ use crate::id::{CampaignId, DeviceId, LeadId, MessageId, SequenceId};
 use crate::plan::ScopeGate;
 use crate::store::{EnrolmentFilter, MessageFilter, PAGE_MAX, PageRequest};
 use crate::time::Timestamp;
+use crate::transport::RestrictionScope;
 
 /// Of what a trace is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -596,7 +597,18 @@ impl Looks<'_> {
             return WaitsFor::Resume;
         }
         if message.due_at > now {
-            return WaitsFor::Due { until: message.due_at };
+            let until = message.due_at;
+            return match message.reason {
+                Some(Reason::Restricted) => WaitsFor::Lane {
+                    reason: LaneReason::ColdRestricted,
+                    until,
+                },
+                Some(Reason::ColdPace) => WaitsFor::Lane {
+                    reason: LaneReason::ColdPace,
+                    until,
+                },
+                _ => WaitsFor::Due { until },
+            };
         }
         let Some(id) = message.device_id else {
             let able = self.devices.iter().filter(|device| device.may_send());
@@ -617,7 +629,8 @@ impl Looks<'_> {
             return WaitsFor::DeviceOnline { since: offline.link_at };
         }
         let restriction = device.and_then(|device| device.restriction);
-        if let Some(restriction) = restriction.filter(|one| one.until_at > now) {
+        let all = |one: &Restriction| one.scope == RestrictionScope::All && one.holds(now);
+        if let Some(restriction) = restriction.filter(all) {
             return WaitsFor::Restriction {
                 until: restriction.until_at,
             };
@@ -677,6 +690,8 @@ fn in_words(message: &Message, waits_for: Option<WaitsFor>, zone: TimeZone, now:
                 LaneReason::QuietHours => "the end of quiet hours",
                 LaneReason::BackOff => "the next try after a refusal",
                 LaneReason::Restricted => "the end of a restriction",
+                LaneReason::ColdRestricted => "WhatsApp to let its device write to new people",
+                LaneReason::ColdPace => "the next new person that its device may write to",
                 LaneReason::Paused => return "waits for its device, which is paused".to_owned(),
             };
             format!("waits for {what} until {}", clock(until))
@@ -746,6 +761,7 @@ const fn reason_in_words(reason: Reason) -> &'static str {
         Reason::GatewayUnavailable => "the gateway cannot be reached",
         Reason::Unauthenticated => "the credential is not accepted",
         Reason::Restricted => "the account is restricted",
+        Reason::ColdPace => "new people are written to slowly",
         Reason::NeverHandedOver => "it was never handed over",
         Reason::NotFoundAtGateway => "the gateway never had it",
     }

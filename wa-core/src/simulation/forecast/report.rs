@@ -215,6 +215,8 @@ pub enum ForecastWarningCode {
     LeftOut,
     /// It is paused; the forecast lets it go on now.
     Paused,
+    /// WhatsApp restricts accounts of devices.
+    Restricted,
 }
 
 /// A thing to know.

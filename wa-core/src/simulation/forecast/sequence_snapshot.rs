@@ -131,6 +131,7 @@ impl Snapshot {
             base,
             sequence: target,
         };
+        reader.read_acquaintances().await?;
         Ok(reader.finish(Target::Sequence(Box::new(of)), starts_at, before, &shares, ids))
     }
 }

@@ -13,7 +13,8 @@ use crate::domain::campaign::{Campaign, CampaignStatus};
 use crate::domain::device::Device;
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState};
-use crate::domain::phone::PersonKey;
+use crate::domain::pacing::Priority;
+use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::platform::Platform;
 use crate::domain::schedule::{LatePolicy, TimeZone};
 use crate::domain::summary::Numbers;
@@ -25,6 +26,7 @@ use crate::plan::{FieldCode, FieldError};
 use crate::seed::Seed;
 use crate::store::{CampaignFilter, LeaseStore, MemoryStore, MessageFilter, PAGE_MAX, PageRequest};
 use crate::time::Timestamp;
+use crate::transport::RestrictionScope;
 
 /// How far back lanes remember what they sent: a day and one bucket of it.
 const HISTORY: Duration = Duration::from_secs(24 * 3_600 + 15 * 60);
@@ -133,6 +135,10 @@ pub(super) struct Reader<'a> {
     pub(super) keeps_triggers: bool,
     pub(super) devices: BTreeMap<DeviceId, (String, DeviceStand)>,
     pub(super) platforms: BTreeSet<Platform>,
+    /// Devices that have rules for people who do not know them.
+    minding: Vec<DeviceId>,
+    /// Those who may be written to, where there are such devices.
+    met: HashSet<Phone>,
     /// Whether all suppressions were read, so that none has to be asked for.
     knows_suppressions: bool,
     pub(super) warnings: Vec<ForecastWarning>,
@@ -193,6 +199,7 @@ impl Snapshot {
             remaining: left,
             ..before
         };
+        reader.read_acquaintances().await?;
         Ok(reader.finish(Target::Campaign(Box::new(target)), starts_at, before, &shares, ids))
     }
 }
@@ -233,6 +240,8 @@ impl<'a> Reader<'a> {
             keeps_triggers: false,
             devices: BTreeMap::new(),
             platforms: BTreeSet::new(),
+            minding: Vec::new(),
+            met: HashSet::new(),
             knows_suppressions: false,
             warnings: Vec::new(),
         };
@@ -318,8 +327,71 @@ impl Reader<'_> {
                 self.platforms.insert(device.platform.clone());
             }
         }
+        self.read_limits(&devices).await?;
         self.store.load_devices(devices);
         pass_the_turn().await;
+        Ok(())
+    }
+
+    /// What WhatsApp and the policy hold against writing to people who do not know these devices.
+    async fn read_limits(&mut self, devices: &[Device]) -> Result<(), HandleError> {
+        let has_cap = self.core.config.pacing.cold_day_cap(Priority::Campaign).is_some();
+        let now = self.made_at;
+        for device in devices {
+            let restriction = device.restriction.filter(|restriction| restriction.holds(now));
+            if let Some(restriction) = restriction {
+                let what = match restriction.scope {
+                    RestrictionScope::Cold => "may not write to people who do not know it",
+                    RestrictionScope::All => "may not write at all",
+                };
+                let (name, until) = (&device.name, restriction.until_at);
+                let message = format!("\"{name}\" {what} until {until}: WhatsApp restricts its account");
+                self.warn(ForecastWarningCode::Restricted, message);
+            }
+            if let Some(chats) = device.new_chats.filter(|chats| chats.ends_at > now) {
+                let (name, count, until) = (&device.name, chats.budget(), chats.ends_at);
+                let message =
+                    format!("\"{name}\" may begin about {count} new chats until {until}: so many WhatsApp leaves it");
+                self.warn(ForecastWarningCode::Restricted, message);
+            }
+        }
+        let minding = devices.iter().filter(|device| {
+            let limited = device.restriction.is_some() || device.new_chats.is_some();
+            device.deleted_at.is_none() && (has_cap || limited)
+        });
+        let minding: Vec<DeviceId> = minding.map(|device| device.id).collect();
+        if minding.is_empty() {
+            return Ok(());
+        }
+        let attempts = self.core.store.cold_attempts(&minding, now - HISTORY).await?;
+        for (device, attempts) in minding.iter().zip(attempts) {
+            // From here on the store remembers to whom is sent.
+            self.store.load_acquaintances(*device, &[]);
+            self.store.load_cold_attempts(*device, attempts);
+        }
+        self.minding.extend(minding);
+        Ok(())
+    }
+
+    fn meet(&mut self, phones: impl Iterator<Item = Phone>) {
+        if !self.minding.is_empty() {
+            self.met.extend(phones);
+        }
+    }
+
+    /// Whom of those who may be written to the devices know.
+    pub(super) async fn read_acquaintances(&mut self) -> Result<(), HandleError> {
+        let people: Vec<_> = std::mem::take(&mut self.met)
+            .into_iter()
+            .map(|phone| (phone, PersonKey::of(&self.core.seed, self.scope.user_id, &phone)))
+            .collect();
+        for device in &self.minding {
+            for page in people.chunks(PAGE_MAX as usize) {
+                let known = self.core.store.acquainted(*device, page).await?;
+                self.store.load_acquaintances(*device, &known);
+                pass_the_turn().await;
+            }
+        }
         Ok(())
     }
 
@@ -374,7 +446,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    pub(super) fn persons<'b>(&self, phones: impl Iterator<Item = &'b crate::domain::phone::Phone>) -> Vec<PersonKey> {
+    pub(super) fn persons<'b>(&self, phones: impl Iterator<Item = &'b Phone>) -> Vec<PersonKey> {
         let user = self.scope.user_id;
         phones
             .map(|phone| PersonKey::of(&self.core.seed, user, phone))
@@ -459,6 +531,7 @@ impl Reader<'_> {
                 .await?;
             let count = page.rows.len();
             taken += count as u64;
+            self.meet(page.rows.iter().filter_map(|message| message.phone));
             let rows = page.rows.into_iter().filter_map(|mut message| {
                 if matches!(message.state, MessageState::Queued | MessageState::Held) {
                     // What earlier attempts were is of no concern: lanes remember them apart.
@@ -492,6 +565,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn take_leads(&mut self, leads: Vec<Lead>) {
+        self.meet(leads.iter().map(|lead| lead.phone));
         let known = &mut self.leads;
         let keeps_triggers = self.keeps_triggers;
         let needed = leads.into_iter().filter(|lead| known.insert(lead.id)).map(|mut lead| {
@@ -566,6 +640,7 @@ impl Reader<'_> {
             taken += count as u64;
             self.read_people(campaign, entries.iter().map(|entry| &entry.phone))
                 .await?;
+            self.meet(entries.iter().map(|entry| entry.phone));
             self.store.load_entries(entries);
             if !self.took(count).await? {
                 return Ok(None);
@@ -577,7 +652,7 @@ impl Reader<'_> {
     async fn read_people<'b>(
         &self,
         campaign: &Campaign,
-        phones: impl Iterator<Item = &'b crate::domain::phone::Phone> + Send,
+        phones: impl Iterator<Item = &'b Phone> + Send,
     ) -> Result<(), HandleError> {
         let again = campaign.audience.is_pool() && campaign.started_at.is_some();
         let has_messages = campaign.cursor != AudienceCursor::Start || again;

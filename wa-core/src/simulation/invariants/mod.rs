@@ -5,6 +5,7 @@
 
 mod accounted;
 mod bounded;
+mod cold;
 mod durable;
 mod enrolled;
 mod explained;
@@ -79,6 +80,7 @@ pub fn check(record: &Record) -> Vec<Violation> {
         accounted::check,
         obedient::check,
         paced::check,
+        cold::check,
         fenced::check,
         terminal::check,
         sums::check,

@@ -107,6 +107,14 @@ impl State {
                 device.restriction = restriction;
                 device.updated_at = now;
             }),
+            Change::SetDeviceNewChats {
+                user_id,
+                device_id,
+                new_chats,
+            } => self.change_device(user_id, device_id, |device| {
+                device.new_chats = new_chats;
+                device.updated_at = now;
+            }),
             Change::InsertLead { lead, on_duplicate } => {
                 let answer = self.insert_lead(*lead, on_duplicate, now)?;
                 done.leads.push(answer);
@@ -298,6 +306,7 @@ impl State {
             link_at: old.link_at,
             hold: old.hold.clone().filter(|_| !cured),
             restriction: old.restriction,
+            new_chats: old.new_chats.filter(|_| !self.flawed(Flaw::UpdateForgetsNewChats)),
             last_active_at: old.last_active_at,
             created_at: old.created_at,
             deleted_at: None,

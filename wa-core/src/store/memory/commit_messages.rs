@@ -297,6 +297,10 @@ impl State {
                 device.last_active_at = device.last_active_at.max(Some(at));
             })?;
         }
+        self.touch(device, person, at);
+        if self.bring_forward(user, device, person, now)? {
+            done.wake.push(device);
+        }
         for id in self.leads_with(user, phone) {
             let mut lead = Lead::clone(&self.leads[&id]);
             lead.last_interaction_at = lead.last_interaction_at.max(Some(at));

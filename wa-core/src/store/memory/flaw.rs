@@ -38,6 +38,8 @@ flaws! {
     HoldReplacesThatOfAPerson,
     /// A device is put on hold for what was said of a credential that it has no more.
     HoldIgnoresVersion,
+    /// An edit of a device forgets how many new chats its account may begin.
+    UpdateForgetsNewChats,
     /// A campaign's status is set whatever it was.
     StatusIsForced,
     /// A page of an audience is committed from any cursor.
@@ -60,6 +62,14 @@ flaws! {
     ReceiptMovesBack,
     /// A receipt is no evidence for a message in doubt.
     ReceiptProvesNothing,
+    /// Who wrote to a device is a stranger to it all the same.
+    WhoWroteStaysAStranger,
+    /// Those to whom a device has sent are strangers to it all the same.
+    WhoWasSentToStaysAStranger,
+    /// What waited because its person was a stranger still does when they have written.
+    WhoWroteStillWaits,
+    /// Waiting for the end of a restriction counts as time in which a message could have been sent.
+    RestrictionEatsExpiry,
     /// A reply that is delivered twice counts twice.
     ReplyCountsTwice,
     /// A command that was answered takes another answer.

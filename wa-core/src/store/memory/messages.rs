@@ -31,6 +31,8 @@ pub(super) type StepKey = (SequenceId, StepId, Option<DeviceId>);
 pub(super) struct Messages {
     /// Whether texts of attempts and the indexes of receipts, replies, lists and opt-outs are left out.
     pub(super) lean: bool,
+    /// Whether it is kept all the same to whom devices have sent.
+    pub(super) keeps_sent_to: bool,
     /// What lanes have sent before the first message that is kept here.
     pub(super) before: BTreeMap<DeviceId, LaneHistory>,
     rows: BTreeMap<MessageId, Box<Message>>,
@@ -185,6 +187,7 @@ impl Messages {
         let mut fresh = Self {
             earlier: self.earlier.clone(),
             lean: self.lean,
+            keeps_sent_to: self.keeps_sent_to,
             before: self.before.clone(),
             ..Self::default()
         };
@@ -242,6 +245,10 @@ impl Messages {
                 by_ours: |m| m.attempt.as_ref().map(|a| (a.device_id, a.transport_message_id.clone(), m.id));
                 by_vendors: |m| m.attempt.as_ref().and_then(|a| Some((a.device_id, a.provider_id.clone()?, m.id)));
                 attempted_to: |m| m.attempt.as_ref().map(|a| (m.user_id, m.person, a.attempted_at, m.id));
+            }
+        }
+        if !self.lean || self.keeps_sent_to {
+            keep! {
                 sent_to: |m| sent(m).and_then(|m| Some((m.device_id?, m.phone?, attempted_at(m), m.id)));
             }
         }

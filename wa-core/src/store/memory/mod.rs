@@ -11,6 +11,7 @@
 //! | `commit`, `commit_messages` | one method per change |
 //! | `sequences`, `enrolments` | their rows with indexes and counts, and the changes of both |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
+//! | `warmth` | whom devices know |
 //! | `pool` | campaigns whose audience is the pool of leads without a device |
 //! | `leases`, `reads`, `campaigns`, `sequence_reads`, `sessions`, `app` | the other sub-traits |
 //! | `replica` | rows put in as they were read elsewhere, for forecasts |
@@ -37,6 +38,7 @@ mod state;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod warmth;
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};

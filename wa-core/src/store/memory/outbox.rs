@@ -230,6 +230,7 @@ impl State {
                     requeued.apply(message, now);
                     if requeued.state.is_open() {
                         message.reason = Some(*reason);
+                        message.expires_at = reason.expiry_put_off(message.expires_at, message.due_at, *due_at, now);
                         message.due_at = *due_at;
                     }
                 }
@@ -298,11 +299,18 @@ impl State {
     }
 
     fn decline_one(&mut self, item: &Decline, now: Timestamp) -> Result<(), StoreError> {
+        let keeps_expiry = self.flawed(Flaw::RestrictionEatsExpiry);
         self.change_message("decline", item.message_id, |message| {
             place(message, item.state, Some(item.reason), now);
             message.detail.clone_from(&item.detail);
             if item.state == MessageState::Queued {
-                message.due_at = item.due_at.unwrap_or(message.due_at);
+                let until = item.due_at.unwrap_or(message.due_at);
+                if !keeps_expiry {
+                    message.expires_at = item
+                        .reason
+                        .expiry_put_off(message.expires_at, message.due_at, until, now);
+                }
+                message.due_at = until;
             }
         })?;
         Ok(())

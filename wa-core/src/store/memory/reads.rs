@@ -99,6 +99,8 @@ impl State {
             EventKind::Reply { device_id, .. }
             | EventKind::DeviceLink { device_id, .. }
             | EventKind::DeviceHold { device_id, .. }
+            | EventKind::DeviceRestriction { device_id, .. }
+            | EventKind::DeviceNewChats { device_id, .. }
             | EventKind::DeviceAnswered { device_id, .. } => scope.sees(*device_id),
         }
     }

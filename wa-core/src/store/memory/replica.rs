@@ -15,8 +15,9 @@ use crate::domain::message::Message;
 use crate::domain::phone::PersonKey;
 use crate::domain::sequence::{MatchCursor, Sequence, SequenceSteps};
 use crate::domain::suppression::Suppression;
-use crate::id::{CampaignId, EnrolmentId, LeadId, MessageId, SequenceId};
+use crate::id::{CampaignId, DeviceId, EnrolmentId, LeadId, MessageId, SequenceId};
 use crate::store::{LaneHistory, Taken};
+use crate::time::Timestamp;
 
 impl MemoryStore {
     /// An empty store that keeps no texts of attempts, and no index that only receipts, replies, lists of messages and
@@ -110,6 +111,21 @@ impl MemoryStore {
             let here = state.held_by(one.campaign_id, one.device_id);
             state.put_taken_before(one.campaign_id, one.device_id, here - i64::from(one.taken));
         }
+    }
+
+    /// Remembers whom a device knows, and from here on to whom devices send.
+    pub(crate) fn load_acquaintances(&self, device: DeviceId, persons: &[PersonKey]) {
+        let mut state = self.lock();
+        state.messages.keeps_sent_to = true;
+        let first = Timestamp::from_millis(i64::MIN);
+        state
+            .in_touch
+            .extend(persons.iter().map(|person| ((device, *person), first)));
+    }
+
+    /// Remembers when a device wrote to strangers before.
+    pub(crate) fn load_cold_attempts(&self, device: DeviceId, attempts: Vec<Timestamp>) {
+        self.lock().cold_before.insert(device, attempts);
     }
 
     /// Remembers what lanes have sent before.

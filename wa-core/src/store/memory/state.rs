@@ -88,6 +88,7 @@ enum Undo {
     Command(CommandId, Option<Box<DeviceCommand>>),
     Event(UserId, EventId),
     Heard(DeviceId, TransportMessageId),
+    Touched(DeviceId, PersonKey),
     Mark(Mark),
 }
 
@@ -138,6 +139,10 @@ pub(super) struct State {
     pub(super) marks: BTreeSet<Mark>,
     pub(super) heard: BTreeMap<(DeviceId, TransportMessageId), Timestamp>,
     pub(super) heard_at: BTreeSet<(Timestamp, DeviceId, TransportMessageId)>,
+    /// Devices and people who are in touch, and since when.
+    pub(super) in_touch: BTreeMap<(DeviceId, PersonKey), Timestamp>,
+    /// Attempts to write to strangers that were made before the first message that is kept here.
+    pub(super) cold_before: BTreeMap<DeviceId, Vec<Timestamp>>,
     pub(super) suppressions: BTreeMap<(UserId, PersonKey), Box<Suppression>>,
 
     pub(super) saved_texts: BTreeMap<TemplateId, Box<SavedText>>,
@@ -272,6 +277,7 @@ impl State {
             Undo::Command(id, old) => drop(self.replace_command(id, old)),
             Undo::Event(user, id) => drop(self.remove_event(user, id)),
             Undo::Heard(device, id) => self.forget_heard(device, id),
+            Undo::Touched(device, person) => drop(self.in_touch.remove(&(device, person))),
             Undo::Mark(mark) => drop(self.marks.remove(&mark)),
         }
     }
@@ -580,6 +586,15 @@ impl State {
         self.heard_at.insert((now, device, id.clone()));
         self.note(Undo::Heard(device, id));
         true
+    }
+
+    /// Notes that a device and a person are in touch.
+    pub(super) fn touch(&mut self, device: DeviceId, person: PersonKey, at: Timestamp) {
+        let known = self.in_touch.contains_key(&(device, person));
+        if !known && !self.flawed(Flaw::WhoWroteStaysAStranger) {
+            self.in_touch.insert((device, person), at);
+            self.note(Undo::Touched(device, person));
+        }
     }
 
     pub(super) fn forget_heard(&mut self, device: DeviceId, id: TransportMessageId) {

@@ -9,7 +9,9 @@ use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing}
 use crate::domain::command::DeviceAnswer;
 use crate::domain::content::Content;
 use crate::domain::delivery::Delivery;
-use crate::domain::device::{Credential, Epoch, Hold, HoldReason, LinkState, OwnedDevice, Restriction};
+use crate::domain::device::{
+    Credential, Epoch, Hold, HoldReason, LinkState, OwnedDevice, Restriction, RestrictionCause,
+};
 use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::Phone;
 use crate::domain::suppression::{Suppression, SuppressionReason};
@@ -344,6 +346,7 @@ impl Model {
                 restriction: self.chance(50).then_some(Restriction {
                     until_at: self.now + Duration::from_secs(60),
                     scope: RestrictionScope::All,
+                    cause: RestrictionCause::Banned,
                 }),
             },
             2 if self.chance(50) => {
@@ -684,11 +687,7 @@ impl Model {
                 delivery: deliveries[self.below(3)],
             },
             5 | 6 => Verdict::Requeue {
-                reason: if self.chance(50) {
-                    Reason::RateLimited
-                } else {
-                    Reason::NotFoundAtGateway
-                },
+                reason: [Reason::RateLimited, Reason::NotFoundAtGateway, Reason::Restricted][self.below(3)],
                 due_at: soon,
                 counts: self.chance(60),
             },
@@ -776,7 +775,7 @@ impl Model {
             epoch,
             message_id: message.id,
             state,
-            reason: Reason::TooLong,
+            reason: [Reason::TooLong, Reason::Restricted, Reason::ColdPace][self.below(3)],
             due_at: Some(self.now + Duration::from_secs(30)),
             detail: Some("too long".to_owned()),
         };

@@ -9,7 +9,7 @@ use crate::domain::access::RequestScope;
 use crate::domain::message::{Message, MessageScope};
 use crate::id::{CampaignId, EventId, LeadId, UserId};
 use crate::store::{
-    CampaignFilter, Due, LaneLook, LeadFilter, MessageFilter, PAGE_MAX, PageRequest, RecentOf, StoreError,
+    CampaignFilter, Due, LaneLook, LeadFilter, MessageFilter, PAGE_MAX, PageRequest, RecentOf, StoreError, Strangers,
 };
 use crate::time::Timestamp;
 
@@ -171,6 +171,22 @@ impl Model {
         })
         .unwrap();
         both!(self, store => store.history(&devices, BEFORE)).unwrap();
+        both!(self, store => store.cold_attempts(&devices, BEFORE)).unwrap();
+        for (user, device) in &self.devices {
+            both!(self, store => store.put_off(*user, *device, self.now, PAGE_MAX)).unwrap();
+            let scopes = self.campaigns.iter().map(|(_, id)| MessageScope::Campaign(*id));
+            let scopes = scopes.chain(self.sequences.iter().map(|(_, id)| MessageScope::Sequence(*id)));
+            for scope in scopes.chain([MessageScope::Direct]) {
+                let asked = Strangers {
+                    user_id: *user,
+                    device_id: *device,
+                    scope,
+                    now: self.now,
+                    limit: PAGE_MAX,
+                };
+                both!(self, store => store.strangers(&asked)).unwrap();
+            }
+        }
         for (_, device) in &self.devices {
             both!(self, store => store.recent(RecentOf::Device(*device), BEFORE, 20)).unwrap();
         }

@@ -1,0 +1,2 @@
+DROP TABLE acquaintances;
+ALTER TABLE devices DROP COLUMN new_chats, DROP COLUMN restriction_cause;

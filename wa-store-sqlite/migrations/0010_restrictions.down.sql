@@ -1,0 +1,3 @@
+DROP TABLE acquaintances;
+ALTER TABLE devices DROP COLUMN new_chats;
+ALTER TABLE devices DROP COLUMN restriction_cause;
