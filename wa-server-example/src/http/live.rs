@@ -102,6 +102,8 @@ impl Links {
             EventKind::LeadCreated { .. } => "LEAD_CREATED",
             EventKind::OptedOut { .. } => "OPTED_OUT",
             EventKind::DeviceHold { .. } => "DEVICE_HOLD",
+            EventKind::DeviceRestriction { .. } => "DEVICE_RESTRICTION",
+            EventKind::DeviceNewChats { .. } => "DEVICE_NEW_CHATS",
             EventKind::DeviceAnswered { .. } => "DEVICE_ANSWERED",
             _ => "OTHER",
         };

@@ -117,6 +117,8 @@ impl Meters {
             EventKind::Reply { .. } => "reply",
             EventKind::DeviceLink { .. } => "device_link",
             EventKind::DeviceHold { .. } => "device_hold",
+            EventKind::DeviceRestriction { .. } => "device_restriction",
+            EventKind::DeviceNewChats { .. } => "device_new_chats",
             EventKind::DeviceAnswered { .. } => "device_answered",
             _ => "other",
         };

@@ -44,6 +44,7 @@ impl TransportSink for Handle {
         for set in inbound(events, &context) {
             let reply = matches!(set.changes.first(), Some(Change::Replied { .. }));
             let told = set.events.clone();
+            let limits = set.changes.iter().any(is_limit);
             let receipts: Vec<Change> = set
                 .changes
                 .iter()
@@ -52,6 +53,10 @@ impl TransportSink for Handle {
                 .collect();
             match self.commit_untold(set, WriteClass::Settle).await {
                 Ok(committed) => {
+                    if limits {
+                        // What WhatsApp forbids now must not wait until all devices are read again.
+                        self.core.wake.changed(device);
+                    }
                     let news = !reply || committed.reply_is_new;
                     self.tell(if news { &told } else { &[] }, &committed).await;
                     if committed.matched.len() < receipts.len() {
@@ -85,6 +90,13 @@ impl TransportSink for Inlet {
         let core = self.0.upgrade().ok_or(gone)?;
         Handle::new(core).accept(user, device, events).await
     }
+}
+
+fn is_limit(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::SetDeviceRestriction { .. } | Change::SetDeviceNewChats { .. }
+    )
 }
 
 fn is_receipt(change: &Change) -> bool {
