@@ -1583,6 +1583,11 @@ impl Engine {
                 text: item.text,
                 media: candidate.outgoing,
             };
+            // Of one in doubt nobody has asked, and its refusal says as much as that of a first message.
+            let warmth = match candidate.repeated {
+                Some(_) => Warmth::Cold,
+                None => candidate.warmth.unwrap_or(Warmth::Cold),
+            };
             let ticket = Ticket {
                 user_id: item.user_id,
                 device_id,
@@ -1603,7 +1608,7 @@ impl Engine {
                 asked_at,
                 begun_at: now.at(),
                 attempted_at: item.attempted_at,
-                warmth: candidate.warmth.unwrap_or(Warmth::Cold),
+                warmth,
             };
             dispatches.push(Dispatch::new(Arc::clone(self), transport, ticket));
         }
