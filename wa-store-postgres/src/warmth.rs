@@ -14,14 +14,16 @@ use crate::error::{Done, Fail};
 use crate::insert::query;
 use crate::row::{Columns, keys, read_all};
 
-/// Whether the device of `m` knows its person: an acquaintance, or a sent message to the number.
+/// Whether the device of `m` knows its person: an acquaintance, or a sent message to the number. OFFSET makes Postgres look for each,
+/// where it would else read all there are.
 macro_rules! known {
     () => {
-        "(EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = m.device_id AND q.person = m.person)
+        "(EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = m.device_id AND q.person = m.person OFFSET 0)
         OR EXISTS (
             SELECT 1 FROM messages s
             WHERE hashtextextended(s.phone, 0) = hashtextextended(m.phone, 0) AND s.phone = m.phone
                 AND s.device_id = m.device_id AND s.state = 5
+            OFFSET 0
         ))"
     };
 }

@@ -12,32 +12,41 @@ use crate::SqliteStore;
 use crate::error::{Done, Fail};
 use crate::row::{Columns, blob, hex, hex_list, json, read_all};
 
-/// Whether the device of `m` knows its person: an acquaintance, or a sent message to the number.
+/// Whether the device of a message knows its person: an acquaintance, or a sent message to the number.
 macro_rules! known {
-    () => {
-        "(EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = m.device_id AND q.person = m.person)
-        OR EXISTS (
-            SELECT 1 FROM messages s INDEXED BY messages_sent_to
-            WHERE s.device_id = m.device_id AND s.phone = m.phone AND s.state = 5
-        ))"
+    ($m:literal) => {
+        concat!(
+            "(EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = ",
+            $m,
+            ".device_id AND q.person = ",
+            $m,
+            ".person) OR EXISTS (
+                SELECT 1 FROM messages s INDEXED BY messages_sent_to
+                WHERE s.device_id = ",
+            $m,
+            ".device_id AND s.phone = ",
+            $m,
+            ".phone AND s.state = 5
+            ))"
+        )
     };
 }
 
 /// `warmth`: the messages by the unique index of ids, acquaintances by the primary key, what was sent by `messages_sent_to`.
 pub(crate) const WARMTH: &str = concat!(
     "SELECT j.key, ",
-    known!(),
+    known!("m"),
     " FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)"
 );
 /// `strangers`: a range of `messages_queue`, and of each as `warmth`.
 pub(crate) const STRANGERS: &str = concat!(
-    "SELECT m.id FROM (
+    "SELECT v.id FROM (
         SELECT m.id, m.device_id, m.phone, m.person, m.due_at FROM messages m INDEXED BY messages_queue
         WHERE m.state = 1 AND m.device_id = ?1 AND m.priority = ?2 AND m.scope_id = ?3 AND m.due_at <= ?4 AND m.user_id = ?5
         ORDER BY m.due_at, m.id LIMIT ?6
-    ) m WHERE NOT ",
-    known!(),
-    " ORDER BY m.due_at, m.id"
+    ) v WHERE NOT ",
+    known!("v"),
+    " ORDER BY v.due_at, v.id"
 );
 /// `put_off`: what is queued on a device, by `messages_queue`.
 pub(crate) const PUT_OFF: &str = "
