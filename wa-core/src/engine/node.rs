@@ -56,6 +56,9 @@ const EMPTY_EVERY: Duration = Duration::from_secs(60);
 /// How many messages to strangers are put off, or brought forward, at once.
 const PUT_OFF_PAGE: u32 = 500;
 
+/// How much later than a restriction ends strangers are written to at the earliest: clocks differ, and WhatsApp tells seconds.
+const COLD_MARGIN: Duration = Duration::from_secs(1);
+
 /// How many pages of one lane are brought forward in one refresh.
 const RECALL_PAGES: usize = 20;
 
@@ -662,7 +665,8 @@ impl Engine {
 
     /// When strangers are written to again after a restriction, in anchored time.
     fn cold_end(&self, device: DeviceId, until: Timestamp, now: LaneNow) -> Timestamp {
-        now.lane_at(until) + self.core.config.pacing.cold_jitter(&self.core.seed, device, until)
+        let jitter = self.core.config.pacing.cold_jitter(&self.core.seed, device, until);
+        now.lane_at(until) + COLD_MARGIN + jitter
     }
 
     /// Whether a lane has rules for messages to strangers.

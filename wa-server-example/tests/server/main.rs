@@ -29,6 +29,7 @@ mod postgres;
 mod redaction;
 #[path = "../../../wa-bus-redis/tests/redis/server.rs"]
 mod redis;
+mod restrictions;
 mod sequence_kills;
 mod sequences;
 mod server_process;

@@ -131,7 +131,7 @@ impl Snapshot {
             base,
             sequence: target,
         };
-        reader.read_acquaintances().await?;
+        reader.read_acquaintances(&shares).await?;
         Ok(reader.finish(Target::Sequence(Box::new(of)), starts_at, before, &shares, ids))
     }
 }
@@ -161,6 +161,7 @@ fn shares_of(sequence: &Sequence) -> Shares {
     Shares {
         has_quiet_hours: sequence.quiet_hours.is_some(),
         is_pool: sequence.device_id.is_none() && sequence.routing.is_pool(),
+        by_others: sequence.device_id.is_some() || sequence.routing.is_pool(),
     }
 }
 

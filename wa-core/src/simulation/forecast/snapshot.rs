@@ -111,6 +111,8 @@ pub(super) fn cancelled() -> HandleError {
 pub(super) struct Shares {
     pub(super) has_quiet_hours: bool,
     pub(super) is_pool: bool,
+    /// Whether others than the recipients' own devices send it.
+    pub(super) by_others: bool,
 }
 
 impl Shares {
@@ -118,6 +120,7 @@ impl Shares {
         Self {
             has_quiet_hours: campaign.quiet_hours.is_some(),
             is_pool: campaign.routing.is_pool(),
+            by_others: campaign.device_id.is_some() || campaign.routing.is_pool(),
         }
     }
 }
@@ -137,8 +140,8 @@ pub(super) struct Reader<'a> {
     pub(super) platforms: BTreeSet<Platform>,
     /// Devices that have rules for people who do not know them.
     minding: Vec<DeviceId>,
-    /// Those who may be written to, where there are such devices.
-    met: HashSet<Phone>,
+    /// Those who may be written to, where there are such devices, by the device that they belong to.
+    met: BTreeMap<Option<DeviceId>, BTreeSet<(Phone, PersonKey)>>,
     /// Whether all suppressions were read, so that none has to be asked for.
     knows_suppressions: bool,
     pub(super) warnings: Vec<ForecastWarning>,
@@ -199,7 +202,7 @@ impl Snapshot {
             remaining: left,
             ..before
         };
-        reader.read_acquaintances().await?;
+        reader.read_acquaintances(&shares).await?;
         Ok(reader.finish(Target::Campaign(Box::new(target)), starts_at, before, &shares, ids))
     }
 }
@@ -241,7 +244,7 @@ impl<'a> Reader<'a> {
             devices: BTreeMap::new(),
             platforms: BTreeSet::new(),
             minding: Vec::new(),
-            met: HashSet::new(),
+            met: BTreeMap::new(),
             knows_suppressions: false,
             warnings: Vec::new(),
         };
@@ -373,19 +376,28 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn meet(&mut self, phones: impl Iterator<Item = Phone>) {
-        if !self.minding.is_empty() {
-            self.met.extend(phones);
+    fn meet(&mut self, people: impl Iterator<Item = (Option<DeviceId>, Phone)>) {
+        if self.minding.is_empty() {
+            return;
+        }
+        let (seed, user) = (&self.core.seed, self.scope.user_id);
+        for (device, phone) in people {
+            let person = PersonKey::of(seed, user, &phone);
+            self.met.entry(device).or_default().insert((phone, person));
         }
     }
 
-    /// Whom of those who may be written to the devices know.
-    pub(super) async fn read_acquaintances(&mut self) -> Result<(), HandleError> {
-        let people: Vec<_> = std::mem::take(&mut self.met)
-            .into_iter()
-            .map(|phone| (phone, PersonKey::of(&self.core.seed, self.scope.user_id, &phone)))
-            .collect();
+    /// Whom of those who may be written to the devices know: of each its own people and those who are nobody's, or all, where
+    /// messages go by other devices too.
+    pub(super) async fn read_acquaintances(&mut self, shares: &[Shares]) -> Result<(), HandleError> {
+        let by_any = shares.iter().any(|one| one.by_others);
+        let mut met: BTreeMap<Option<DeviceId>, BTreeSet<(Phone, PersonKey)>> = BTreeMap::new();
+        for (device, people) in std::mem::take(&mut self.met) {
+            met.entry(device.filter(|_| !by_any)).or_default().extend(people);
+        }
         for device in &self.minding {
+            let theirs = [None, Some(*device)].into_iter().filter_map(|of| met.get(&of));
+            let people: Vec<_> = theirs.flatten().copied().collect();
             for page in people.chunks(PAGE_MAX as usize) {
                 let known = self.core.store.acquainted(*device, page).await?;
                 self.store.load_acquaintances(*device, &known);
@@ -531,7 +543,7 @@ impl Reader<'_> {
                 .await?;
             let count = page.rows.len();
             taken += count as u64;
-            self.meet(page.rows.iter().filter_map(|message| message.phone));
+            self.meet(page.rows.iter().filter_map(|one| Some((one.device_id, one.phone?))));
             let rows = page.rows.into_iter().filter_map(|mut message| {
                 if matches!(message.state, MessageState::Queued | MessageState::Held) {
                     // What earlier attempts were is of no concern: lanes remember them apart.
@@ -565,7 +577,7 @@ impl Reader<'_> {
     }
 
     pub(super) fn take_leads(&mut self, leads: Vec<Lead>) {
-        self.meet(leads.iter().map(|lead| lead.phone));
+        self.meet(leads.iter().map(|lead| (lead.device_id, lead.phone)));
         let known = &mut self.leads;
         let keeps_triggers = self.keeps_triggers;
         let needed = leads.into_iter().filter(|lead| known.insert(lead.id)).map(|mut lead| {
@@ -640,7 +652,7 @@ impl Reader<'_> {
             taken += count as u64;
             self.read_people(campaign, entries.iter().map(|entry| &entry.phone))
                 .await?;
-            self.meet(entries.iter().map(|entry| entry.phone));
+            self.meet(entries.iter().map(|entry| (None, entry.phone)));
             self.store.load_entries(entries);
             if !self.took(count).await? {
                 return Ok(None);
