@@ -101,6 +101,11 @@ pub enum EventKind {
         /// The newest message that they answer to, if any.
         message_id: Option<MessageId>,
     },
+    /// A human wrote to a person on the device's own phone.
+    TakenOver {
+        /// The device.
+        device_id: DeviceId,
+    },
     /// A device's link changed.
     DeviceLink {
         /// The device.

@@ -1,6 +1,7 @@
 //! Commits: one change after the other, in the order given.
 
 use sqlx::postgres::PgConnection;
+use wa_core::domain::enrolment::EnrolmentReason;
 use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{Change, ChangeSet, Committed, Fence};
 use wa_core::time::Timestamp;
@@ -10,7 +11,7 @@ use crate::campaigns::{
     trigger_again, update_campaign, update_saved_text,
 };
 use crate::commands::{answer_command, insert_command, insert_events};
-use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, replied, suppress};
+use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, suppress, wrote};
 use crate::devices::{change_device, insert_device, live_device, mark_device, update_device};
 use crate::enrolments::{self, Ending};
 use crate::error::{Done, Fail};
@@ -129,6 +130,7 @@ fn user_of(change: &Change) -> Option<UserId> {
         | Change::Unsuppress { user_id, .. }
         | Change::ErasePerson { user_id, .. }
         | Change::Replied { user_id, .. }
+        | Change::TakenOver { user_id, .. }
         | Change::DeleteSavedText { user_id, .. } => Some(*user_id),
         // Of no user or of several, or newer than this store, which then refuses it.
         _ => None,
@@ -166,7 +168,7 @@ pub(crate) async fn commit(
             continue;
         }
         let Change::InsertLead { lead, on_duplicate } = change else {
-            let reply = matches!(change, Change::Replied { .. });
+            let reply = matches!(change, Change::Replied { .. } | Change::TakenOver { .. });
             commit.apply(change).await?;
             if reply && !commit.done.reply_is_new {
                 // Delivered again: what follows from it, events too, was committed the first time.
@@ -424,7 +426,21 @@ impl Commit<'_> {
                 person,
                 provider_id,
                 at,
-            } => replied(self, (user_id, device_id), (phone, person), &provider_id, at).await,
+            } => {
+                let reason = EnrolmentReason::Replied;
+                wrote(self, (user_id, device_id), (phone, person), (&provider_id, at), reason).await
+            }
+            Change::TakenOver {
+                user_id,
+                device_id,
+                phone,
+                person,
+                provider_id,
+                at,
+            } => {
+                let reason = EnrolmentReason::TakenOver;
+                wrote(self, (user_id, device_id), (phone, person), (&provider_id, at), reason).await
+            }
             Change::InsertSavedText(saved) => insert_saved_text(self.connection, &saved).await,
             Change::UpdateSavedText(saved) => update_saved_text(self.connection, *saved).await,
             Change::DeleteSavedText { user_id, template_id } => {

@@ -611,11 +611,16 @@ pub(crate) async fn erase(commit: &mut Commit<'_>, user: UserId, person: PersonK
 }
 
 /// Ends the open enrolments of a person in sequences that a reply ends.
-pub(crate) async fn end_by_reply(commit: &mut Commit<'_>, user: UserId, person: PersonKey) -> Done<()> {
+pub(crate) async fn end_by_reply(
+    commit: &mut Commit<'_>,
+    user: UserId,
+    person: PersonKey,
+    reason: EnrolmentReason,
+) -> Done<()> {
     let exits = |sequence: &Sequence| sequence.exit_on_reply;
     let open = open_of(commit.connection, OPEN_OF_PERSON, user, &person).await?;
     let open = where_sequence(commit, open, exits).await?;
-    end_all(commit, &open, Ending::by(EnrolmentReason::Replied)).await
+    end_all(commit, &open, Ending::by(reason)).await
 }
 
 /// Those whose sequence is such.

@@ -87,6 +87,7 @@ pub(crate) const ACQUAINTED: &str = "
 /// `Replied`: by the primary key.
 pub(crate) const TOUCH: &str =
     "INSERT INTO acquaintances (device_id, person, since_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+
 /// Notes that a device and a person are in touch.
 pub(crate) async fn touch(
     connection: &mut PgConnection,

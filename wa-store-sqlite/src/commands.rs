@@ -165,6 +165,7 @@ async fn sees(connection: &mut SqliteConnection, scope: &RequestScope, devices: 
         EventKind::OptedOut { lead_id: None, .. } => return Ok(false),
         EventKind::MessageState { device_id, .. } => return Ok(device_id.is_some_and(|id| scope.sees(id))),
         EventKind::Reply { device_id, .. }
+        | EventKind::TakenOver { device_id }
         | EventKind::DeviceLink { device_id, .. }
         | EventKind::DeviceHold { device_id, .. }
         | EventKind::DeviceRestriction { device_id, .. }

@@ -116,7 +116,12 @@ pub(crate) const SENT_TO: &str = live!(
     WHERE m.device_id = ?1 AND m.phone = ?2 AND m.state = 5 AND (?3 = 0 OR m.delivery IS NULL)
     ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
 );
-/// `Replied`: by the primary key.
+/// `TakenOver`: a message to a person whose newest attempt has that id, by `messages_person`.
+pub(crate) const OURS_TO: &str = "
+    SELECT 1 FROM messages m INDEXED BY messages_person CROSS JOIN attempts a ON a.id = m.attempt_id
+    WHERE m.person = ?1 AND m.user_id = ?2
+        AND (a.transport_message_id = ?3 OR (a.transport_message_id IS NULL AND a.id = ?4)) LIMIT 1";
+/// `Replied`, `TakenOver`: by the primary key.
 pub(crate) const HEAR: &str =
     "INSERT INTO replies (device_id, provider_id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
 
@@ -716,15 +721,31 @@ pub(crate) async fn erase_person(commit: &mut Commit<'_>, user: UserId, person: 
     Ok(())
 }
 
-/// Records that a person wrote.
-pub(crate) async fn replied(
+/// Whether a message to a person was sent by a device of the user.
+async fn is_ours(commit: &mut Commit<'_>, user: UserId, person: PersonKey, id: &TransportMessageId) -> Done<bool> {
+    let attempt: Option<AttemptId> = id.as_str().parse().ok();
+    let found = sqlx::query(OURS_TO)
+        .bind(blob(&person).to_vec())
+        .bind(blob(&user).to_vec())
+        .bind(id.as_str().to_owned())
+        .bind(attempt.map(|attempt| blob(&attempt).to_vec()))
+        .fetch_optional(&mut *commit.connection)
+        .await?;
+    Ok(found.is_some())
+}
+
+/// Records that a person wrote, or a human on the device's own phone, as the reason says by which it ends enrolments.
+pub(crate) async fn wrote(
     commit: &mut Commit<'_>,
     (user, device): (UserId, DeviceId),
     (phone, person): (Phone, PersonKey),
-    provider_id: &TransportMessageId,
-    at: Timestamp,
+    (provider_id, at): (&TransportMessageId, Timestamp),
+    reason: EnrolmentReason,
 ) -> Done<()> {
     let owned = device_of(commit.connection, user, device).await?;
+    if reason == EnrolmentReason::TakenOver && is_ours(commit, user, person, provider_id).await? {
+        return Ok(());
+    }
     let heard = sqlx::query(HEAR)
         .bind(blob(&device).to_vec())
         .bind(provider_id.as_str().to_owned())
@@ -745,7 +766,11 @@ pub(crate) async fn replied(
         commit.done.wake.push(device);
     }
     touch_leads(commit.connection, user, phone, at).await?;
-    if let Some(live) = sent_to(commit, device, phone, false).await?.into_iter().next() {
+    let newest = match reason {
+        EnrolmentReason::Replied => sent_to(commit, device, phone, false).await?.into_iter().next(),
+        _ => None,
+    };
+    if let Some(live) = newest {
         commit.done.matched.push(live.id);
         if Delivery::advances(live.delivery, Delivery::Replied) {
             change(commit, live, |live| {
@@ -755,5 +780,5 @@ pub(crate) async fn replied(
             .await?;
         }
     }
-    enrolments::end_by_reply(commit, user, person).await
+    enrolments::end_by_reply(commit, user, person, reason).await
 }

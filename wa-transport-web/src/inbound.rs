@@ -109,7 +109,12 @@ async fn read(client: &Client, message: &whatsapp_rust::types::events::InboundMe
         return None;
     };
     Some(InboundMessage {
-        provider_id: id_of(&info.id, &peer)?,
+        provider_id: if source.is_from_me {
+            // As our own messages are known, so that what another device of the account sent for us is recognised.
+            TransportMessageId::new(info.id.as_str())?
+        } else {
+            id_of(&info.id, &peer)?
+        },
         peer,
         peer_name: (!source.is_from_me && !info.push_name.is_empty()).then(|| info.push_name.clone()),
         text,

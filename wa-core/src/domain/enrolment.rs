@@ -66,6 +66,8 @@ pub enum EnrolmentReason {
     DeviceGone = 9,
     /// The lead has no device.
     NoDevice = 10,
+    /// A human wrote to the person on the device's own phone, and the sequence ends by a reply.
+    TakenOver = 11,
     /// Completed, but not chained on: no active sequence has the next trigger as an entry point.
     NobodyHasTrigger = 20,
     /// Completed, but not chained on: the next sequence does not take the person again.
@@ -76,7 +78,7 @@ pub enum EnrolmentReason {
 
 impl EnrolmentReason {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Replied,
         Self::Suppressed,
         Self::ByPerson,
@@ -87,6 +89,7 @@ impl EnrolmentReason {
         Self::Erased,
         Self::DeviceGone,
         Self::NoDevice,
+        Self::TakenOver,
         Self::NobodyHasTrigger,
         Self::ReEntryRefused,
         Self::LeadChanged,

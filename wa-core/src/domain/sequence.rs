@@ -276,7 +276,8 @@ pub struct Sequence {
     pub expires_after: Duration,
     /// What a failed or expired step does.
     pub on_failure: FailurePolicy,
-    /// Whether a reply ends the enrolment.
+    /// Whether a reply ends the enrolment, and so does what a human writes to the person on the device's own phone: the
+    /// conversation has begun.
     pub exit_on_reply: bool,
     /// Whether a person may enter again.
     pub re_entry: ReEntry,

@@ -47,8 +47,9 @@ pub(crate) fn opting_out(events: &[TransportEvent], words: &OptOutWords) -> Vec<
 
 /// What events change, as sets to be committed one after the other.
 ///
-/// Each reply is a set of its own that begins with [`Change::Replied`]: one that was seen before makes the whole set a
-/// no-op, so that an opt-out delivered again does not undo an opt-in made since.
+/// Each reply, and each message of the own phone, is a set of its own that begins with [`Change::Replied`] or
+/// [`Change::TakenOver`]: one that was seen before makes the whole set a no-op, so that an opt-out delivered again does not undo
+/// an opt-in made since.
 pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>) -> Vec<ChangeSet> {
     let mut replies = Vec::new();
     let mut reports = ChangeSet::default();
@@ -66,8 +67,7 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
                 delivery,
                 at: at.unwrap_or(context.now).min(context.now),
             }),
-            // What the device's own phone wrote is no reply of anybody.
-            TransportEvent::Inbound(message) if message.from_me => {}
+            TransportEvent::Inbound(message) if message.from_me => replies.extend(taken_over(message, context)),
             TransportEvent::Inbound(message) => replies.push(reply(message, context)),
             TransportEvent::Link {
                 state,
@@ -191,6 +191,24 @@ fn reply(message: InboundMessage, context: &InboundContext<'_>) -> ChangeSet {
     set
 }
 
+/// What the device's own phone wrote is no reply of anybody: a human has taken the conversation over. A gateway does not say
+/// whether it calls its own messages so.
+fn taken_over(message: InboundMessage, context: &InboundContext<'_>) -> Option<ChangeSet> {
+    context.device.filter(|device| !device.platform.is_gateway())?;
+    let kind = EventKind::TakenOver {
+        device_id: context.device_id,
+    };
+    let change = Change::TakenOver {
+        user_id: context.user_id,
+        device_id: context.device_id,
+        phone: message.peer,
+        person: PersonKey::of(context.seed, context.user_id, &message.peer),
+        provider_id: message.provider_id,
+        at: message.at.unwrap_or(context.now).min(context.now),
+    };
+    Some(ChangeSet::one(change).tell(event(kind, context)))
+}
+
 fn link_event(state: LinkState, context: &InboundContext<'_>) -> Event {
     let kind = EventKind::DeviceLink {
         device_id: context.device_id,
@@ -273,8 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_devices_own_phone_wrote_changes_nothing() {
-        assert!(planned(vec![wrote("stop", true)], None).is_empty());
+    fn what_the_devices_own_phone_wrote_is_taken_over_and_opts_nobody_out() {
+        let mut linked = device();
+        linked.platform = Platform::WHATSAPP_WEB;
+        let sets = planned(vec![wrote("stop", true)], Some(&linked));
+        assert!(matches!(sets[0].changes[..], [Change::TakenOver { at: NOW, .. }]));
+        assert!(matches!(sets[0].events[0].kind, EventKind::TakenOver { .. }));
+        linked.platform = Platform::WABLAS;
+        assert!(planned(vec![wrote("stop", true)], Some(&linked)).is_empty());
         assert!(opting_out(&[wrote("stop", true)], &OptOutWords::default()).is_empty());
         let twice = [wrote("stop", false), wrote("stop", false), wrote("hi", false)];
         assert_eq!(opting_out(&twice, &OptOutWords::default()), [phone()]);

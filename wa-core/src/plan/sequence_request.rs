@@ -56,7 +56,8 @@ pub struct SequenceDraft {
     pub expires_after: Option<Duration>,
     /// `continue`, the default, or `stop`: what a failed step does to its enrolment. Field `on_failure`.
     pub on_failure: Option<String>,
-    /// Whether a reply ends the enrolment; off by default. Field `exit_on_reply`.
+    /// Whether a reply ends the enrolment, and what a human writes on the device's own phone; off by default. Field
+    /// `exit_on_reply`.
     pub exit_on_reply: Option<bool>,
     /// `never`, the default, `after_completion` or `always`: whether a person may enter again. Field `re_entry`.
     pub re_entry: Option<String>,

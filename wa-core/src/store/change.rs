@@ -380,6 +380,23 @@ pub enum Change {
         /// When.
         at: Timestamp,
     },
+    /// Records that a human wrote to a person on the device's own phone: as `Replied`, but no message becomes `replied`, and the
+    /// enrolments end with reason `TakenOver`. A message that was seen before makes the whole set a no-op in the same way, and so
+    /// does one that the user's devices sent: an account that is linked twice hears of what its other device sends.
+    TakenOver {
+        /// The owner of the device.
+        user_id: UserId,
+        /// The device.
+        device_id: DeviceId,
+        /// The person's number.
+        phone: Phone,
+        /// The person.
+        person: PersonKey,
+        /// The vendor's id of the message.
+        provider_id: TransportMessageId,
+        /// When.
+        at: Timestamp,
+    },
     /// Adds a saved text. `Conflict` when the name is taken.
     InsertSavedText(Box<SavedText>),
     /// Replaces a saved text whose version is still `saved.version`; the store sets version + 1.
@@ -527,7 +544,7 @@ pub struct Committed {
     pub wake: Vec<DeviceId>,
     /// Receipts and replies: the messages that they were matched to.
     pub matched: Vec<MessageId>,
-    /// Whether a `Replied` was new.
+    /// Whether a `Replied` or `TakenOver` was new.
     pub reply_is_new: bool,
 }
 

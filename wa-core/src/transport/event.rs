@@ -29,7 +29,7 @@ pub enum MessageRef {
 /// A message that somebody wrote to a device.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InboundMessage {
-    /// The vendor's id of it; repeated deliveries carry the same.
+    /// The vendor's id of it; repeated deliveries carry the same. When `from_me`, it is told as ids of sent messages are.
     pub provider_id: TransportMessageId,
     /// Who wrote, or, when `from_me`, to whom the device's own phone wrote.
     pub peer: Phone,

@@ -115,6 +115,7 @@ impl Meters {
             EventKind::LeadCreated { .. } => "lead_created",
             EventKind::OptedOut { .. } => "opted_out",
             EventKind::Reply { .. } => "reply",
+            EventKind::TakenOver { .. } => "taken_over",
             EventKind::DeviceLink { .. } => "device_link",
             EventKind::DeviceHold { .. } => "device_hold",
             EventKind::DeviceRestriction { .. } => "device_restriction",

@@ -221,7 +221,7 @@ pub struct SequenceBody {
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     on_failure: Given<String>,
-    /// Whether a reply ends the run.
+    /// Whether a reply ends the run, and what a human writes to the person on the own phone of a linked device.
     #[schema(value_type = Option<bool>)]
     #[serde(default)]
     exit_on_reply: Given<bool>,
@@ -380,7 +380,7 @@ pub struct SequenceView {
     pub expires_after: u64,
     /// What a failed step does to its run.
     pub on_failure: String,
-    /// Whether a reply ends the run.
+    /// Whether a reply ends the run, and what a human writes to the person on the own phone of a linked device.
     pub exit_on_reply: bool,
     /// Whether a person may enter again.
     pub re_entry: String,

@@ -4,6 +4,7 @@
 
 mod backend;
 mod campaign;
+mod conversations;
 mod linking;
 mod restrictions;
 mod rig;

@@ -12,7 +12,7 @@ use wa_core::domain::pacing::PacingPolicy;
 use wa_core::engine::config::EngineConfig;
 use wa_core::engine::handle::{DeviceRequest, Handle, LeadCreated};
 use wa_core::engine::{Engine, EngineBuilder, Runner};
-use wa_core::id::{CampaignId, IdSource, LeadId, UserId};
+use wa_core::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
 use wa_core::plan::{CampaignDraft, DeviceDraft, LeadDraft, SaveAs};
 use wa_core::store::{DeviceStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore, PageRequest, SessionOwner};
 use wa_core::time::{Clock, SystemClock};
@@ -52,10 +52,10 @@ pub struct Town {
 impl Town {
     /// A device that is linked and online, without any pace.
     pub async fn new() -> Self {
-        Self::with(options(), |config| config).await
+        Self::with(options()).await
     }
 
-    pub async fn with(options: WebOptions, configure: impl FnOnce(EngineConfig) -> EngineConfig) -> Self {
+    pub async fn with(options: WebOptions) -> Self {
         let server = Loopback::start(Options::new());
         let clock = Arc::new(SystemClock::new());
         let store = Arc::new(MemoryStore::new());
@@ -65,7 +65,7 @@ impl Town {
             .http(Arc::new(server.http()))
             .build()
             .unwrap();
-        let config = configure(EngineConfig::new("node-1").pacing(PacingPolicy::unpaced()));
+        let config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
         let core = EngineBuilder::new(store.clone(), clock.clone(), config)
             .transport(Arc::new(transport))
             .open()
@@ -121,6 +121,10 @@ impl Town {
             .unwrap();
     }
 
+    pub fn device_id(&self) -> DeviceId {
+        self.device.id
+    }
+
     /// The device as it stands.
     pub async fn device(&self) -> Device {
         self.store.device(&self.user, self.device.id).await.unwrap()
@@ -134,19 +138,18 @@ impl Town {
     }
 
     /// Somebody with a lead of the device and a client that is online.
-    pub async fn person(&self, phone: &str, name: &str) -> Person {
+    pub async fn person(&self, phone: &str, name: &str) -> (Person, LeadId) {
         let person = self.server.person(phone, name).await.unwrap();
         person.connect().await.unwrap();
-        self.lead(phone, name, None).await;
-        person
+        let lead = self.lead(phone, name).await;
+        (person, lead)
     }
 
-    pub async fn lead(&self, phone: &str, name: &str, niche: Option<&str>) -> LeadId {
+    pub async fn lead(&self, phone: &str, name: &str) -> LeadId {
         let lead = LeadDraft {
             name: Some(name.to_owned()),
             phone: Some(format!("+{phone}")),
             device_id: Some(self.device.id),
-            niche: niche.map(str::to_owned),
             ..LeadDraft::default()
         };
         match self.handle.create_lead(&self.user, &lead, OnDuplicate::Refuse).await {

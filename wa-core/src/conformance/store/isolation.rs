@@ -256,6 +256,14 @@ pub(super) async fn no_change_reaches_another_users_rows(world: World) {
             provider_id: TransportMessageId::new("in").unwrap(),
             at: world.now(),
         },
+        Change::TakenOver {
+            user_id: other,
+            device_id,
+            phone: two.lead.phone,
+            person: world.rows.person(other, &two.lead.phone),
+            provider_id: TransportMessageId::new("own").unwrap(),
+            at: world.now(),
+        },
         Change::UpdateSavedText(Box::new(saved)),
         Change::DeleteSavedText {
             user_id: other,

@@ -230,7 +230,7 @@ pub(super) async fn a_user_reads_back_as_inserted(world: World) {
 
 pub(super) async fn an_event_of_every_kind_reads_back(world: World) {
     use crate::domain::campaign::{CampaignReason, CampaignStatus};
-    use crate::domain::device::{HoldReason, LinkState};
+    use crate::domain::device::{HoldReason, LinkState, NewChatsWarning, RestrictionCause};
     use crate::domain::message::{MessageState, Reason};
     use crate::event::EventKind;
     use crate::id::{CampaignId, CommandId, DeviceId, EventId, MessageId};
@@ -267,6 +267,17 @@ pub(super) async fn an_event_of_every_kind_reads_back(world: World) {
         EventKind::DeviceHold {
             device_id,
             reason: Some(HoldReason::Unauthenticated),
+        },
+        EventKind::TakenOver { device_id },
+        EventKind::DeviceRestriction {
+            device_id,
+            scope: crate::transport::RestrictionScope::Cold,
+            cause: RestrictionCause::Timelock,
+            until_at: world.at(60),
+        },
+        EventKind::DeviceNewChats {
+            device_id,
+            warning: Some(NewChatsWarning::Second),
         },
         EventKind::DeviceAnswered {
             command_id: CommandId::new(ids, now),

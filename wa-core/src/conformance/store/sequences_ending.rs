@@ -145,6 +145,71 @@ pub(super) async fn a_reply_ends_what_exits_on_a_reply_and_nothing_else(world: W
     assert_eq!(state, EnrolmentState::Open, "one that was seen before ends nothing");
 }
 
+fn took_over(drip: &Drip, lead: &crate::domain::lead::Lead, provider_id: &str) -> Change {
+    Change::TakenOver {
+        user_id: drip.user(),
+        device_id: drip.stage.device,
+        phone: lead.phone,
+        person: drip.world().rows.person(drip.user(), &lead.phone),
+        provider_id: TransportMessageId::new(provider_id).unwrap(),
+        at: drip.stage.now(),
+    }
+}
+
+pub(super) async fn a_human_who_takes_over_ends_what_exits_on_a_reply_and_makes_nothing_replied(world: World) {
+    let drip = Drip::new(&world).await;
+    let stays = world.sequence(drip.user(), &["COLD"]).await;
+    drip.edit(|sequence| sequence.exit_on_reply = true).await;
+    let lead = drip.lead("COLD").await;
+    let earlier = world
+        .rows
+        .direct_message(drip.user(), Some(drip.stage.device), lead.phone);
+    let earlier = world.insert(earlier).await;
+    drip.tried(earlier, sent()).await;
+    let (id, message) = drip.enrol(&lead).await;
+    let other_sequence = world.enrolled(&lead, stays).await;
+    let (other_person, _) = drip.enrolled().await;
+    let done = world.commit(took_over(&drip, &lead, "own-1")).await;
+    assert!(done.reply_is_new && done.matched.is_empty());
+    drip.assert_ended(id, EnrolmentReason::TakenOver).await;
+    assert_eq!(drip.stage.state(message).await, MessageState::Cancelled);
+    assert_eq!(drip.stage.row(earlier).await.delivery, None);
+    for open in [other_sequence, other_person] {
+        assert_eq!(world.enrolment(open).await.state, EnrolmentState::Open);
+    }
+    assert!(!world.commit(took_over(&drip, &lead, "own-1")).await.reply_is_new);
+}
+
+pub(super) async fn what_a_device_of_the_user_sent_takes_nothing_over(world: World) {
+    let drip = Drip::new(&world).await;
+    drip.edit(|sequence| sequence.exit_on_reply = true).await;
+    let lead = drip.lead("COLD").await;
+    let direct = world
+        .rows
+        .direct_message(drip.user(), Some(drip.stage.device), lead.phone);
+    let mut item = drip.stage.item(world.insert(direct).await);
+    item.transport_message_id = TransportMessageId::new("3EB0AA").unwrap();
+    assert_eq!(drip.stage.try_begin(&item).await, Begun::Yes);
+    drip.stage
+        .settle(item.message_id, item.attempt_id, super::stage::unknown())
+        .await;
+    let (id, message) = drip.enrol(&lead).await;
+    let attempt = drip.stage.begin(message).await;
+    let ours = TransportMessageId::from_attempt(attempt);
+    for own in [ours.as_str(), "3EB0AA"] {
+        let done = world.commit(took_over(&drip, &lead, own)).await;
+        assert!(!done.reply_is_new);
+        assert_eq!(drip.enrolment(id).await.state, EnrolmentState::Open);
+    }
+    let people = [(lead.phone, world.rows.person(drip.user(), &lead.phone))];
+    let known = world.store.acquainted(drip.stage.device, &people).await.unwrap();
+    assert!(known.is_empty());
+    assert!(world.commit(took_over(&drip, &lead, "3EB0BB")).await.reply_is_new);
+    drip.assert_ended(id, EnrolmentReason::TakenOver).await;
+    let known = world.store.acquainted(drip.stage.device, &people).await.unwrap();
+    assert_eq!(known, [people[0].1]);
+}
+
 pub(super) async fn an_opt_out_ends_every_enrolment_of_the_person(world: World) {
     let drip = Drip::new(&world).await;
     let other = world.sequence(drip.user(), &["COLD"]).await;

@@ -616,6 +616,8 @@ case_table! { $
         what_may_have_been_sent_of_an_ended_enrolment_becomes_unknown,
         what_is_sent_again_of_an_ended_enrolment_is_cancelled,
         a_reply_ends_what_exits_on_a_reply_and_nothing_else,
+        a_human_who_takes_over_ends_what_exits_on_a_reply_and_makes_nothing_replied,
+        what_a_device_of_the_user_sent_takes_nothing_over,
         an_opt_out_ends_every_enrolment_of_the_person,
         an_erased_person_leaves_enrolments_without_a_number,
         a_deleted_lead_ends_its_enrolments,

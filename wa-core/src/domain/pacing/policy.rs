@@ -240,8 +240,9 @@ impl PacingPolicyBuilder {
     /// The policy.
     ///
     /// # Errors
-    /// When the cap of messages to people who do not know the device is 0 or above [`Caps::DAY_MAX_LIMIT`], when the floor is below [`PacingPolicy::FLOOR`] or above [`PacingPolicy::FLOOR_LIMIT`], or the percentage is
-    /// below 100 or above [`PacingPolicy::INTERACTIVE_PERCENT_LIMIT`].
+    /// When the cap of messages to people who do not know the device is 0 or above [`Caps::DAY_MAX_LIMIT`], the floor is below
+    /// [`PacingPolicy::FLOOR`] or above [`PacingPolicy::FLOOR_LIMIT`], or the percentage is below 100 or above
+    /// [`PacingPolicy::INTERACTIVE_PERCENT_LIMIT`].
     pub fn build(self) -> Result<PacingPolicy, PacingError> {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         within(

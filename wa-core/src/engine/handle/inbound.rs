@@ -42,7 +42,8 @@ impl TransportSink for Handle {
             now: self.core.now(),
         };
         for set in inbound(events, &context) {
-            let reply = matches!(set.changes.first(), Some(Change::Replied { .. }));
+            let first = set.changes.first();
+            let reply = matches!(first, Some(Change::Replied { .. } | Change::TakenOver { .. }));
             let told = set.events.clone();
             let limits = set.changes.iter().any(is_limit);
             let receipts: Vec<Change> = set

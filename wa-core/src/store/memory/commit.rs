@@ -7,6 +7,7 @@ use crate::domain::audience::{Audience, AudienceCursor, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceCommand};
 use crate::domain::device::{Device, Epoch, HoldReason};
+use crate::domain::enrolment::EnrolmentReason;
 use crate::domain::lead::Lead;
 use crate::domain::saved_text::SavedText;
 use crate::id::{CampaignId, DeviceId, LeadId, TemplateId, UserId};
@@ -21,7 +22,7 @@ impl State {
         self.transaction(|state| {
             let mut done = Committed::default();
             for change in set.changes {
-                let reply = matches!(change, Change::Replied { .. });
+                let reply = matches!(change, Change::Replied { .. } | Change::TakenOver { .. });
                 state.apply(change, now, &mut done)?;
                 if reply && !done.reply_is_new {
                     return Ok(done);
@@ -215,7 +216,35 @@ impl State {
                 person,
                 provider_id,
                 at,
-            } => self.replied((user_id, device_id), (phone, person), (provider_id, at), now, done),
+            } => {
+                let reason = EnrolmentReason::Replied;
+                self.wrote(
+                    (user_id, device_id),
+                    (phone, person),
+                    (provider_id, at),
+                    reason,
+                    now,
+                    done,
+                )
+            }
+            Change::TakenOver {
+                user_id,
+                device_id,
+                phone,
+                person,
+                provider_id,
+                at,
+            } => {
+                let reason = EnrolmentReason::TakenOver;
+                self.wrote(
+                    (user_id, device_id),
+                    (phone, person),
+                    (provider_id, at),
+                    reason,
+                    now,
+                    done,
+                )
+            }
             Change::InsertSavedText(saved) => self.insert_saved_text(*saved),
             Change::UpdateSavedText(saved) => self.update_saved_text(*saved),
             Change::DeleteSavedText { user_id, template_id } => self.delete_saved_text(user_id, template_id),

@@ -279,15 +279,29 @@ impl State {
             .collect()
     }
 
-    pub(super) fn replied(
+    /// Whether a message to a person was sent by a device of the user.
+    fn is_ours(&self, user: UserId, person: PersonKey, id: &TransportMessageId) -> bool {
+        self.messages.of_person(user, person).any(|message| {
+            let attempt = self.messages.row(message).attempt.as_ref();
+            attempt.is_some_and(|attempt| attempt.transport_message_id == *id)
+        })
+    }
+
+    /// Records that a person wrote, or a human on the device's own phone, as the reason says by which it ends enrolments.
+    pub(super) fn wrote(
         &mut self,
         (user, device): (UserId, DeviceId),
         (phone, person): (Phone, PersonKey),
         (provider_id, at): (TransportMessageId, Timestamp),
+        reason: EnrolmentReason,
         now: Timestamp,
         done: &mut Committed,
     ) -> Result<(), StoreError> {
         self.device_of(user, device).ok_or(not_found(COMMIT, "device"))?;
+        let by_phone = reason == EnrolmentReason::TakenOver;
+        if by_phone && self.is_ours(user, person, &provider_id) && !self.flawed(Flaw::OwnMessagesTakeOver) {
+            return Ok(());
+        }
         if !self.hear(device, provider_id, now) && !self.flawed(Flaw::ReplyCountsTwice) {
             return Ok(());
         }
@@ -307,7 +321,8 @@ impl State {
             self.put_lead(lead);
         }
         let newest = self.sent_to(device, phone).next();
-        if let Some(id) = newest {
+        let by_phone = by_phone && !self.flawed(Flaw::WhoTakesOverReplies);
+        if let Some(id) = newest.filter(|_| !by_phone) {
             if Delivery::advances(self.messages.row(id).delivery, Delivery::Replied) {
                 self.change_message(COMMIT, id, |message| {
                     message.delivery = Some(Delivery::Replied);
@@ -316,7 +331,7 @@ impl State {
             }
             done.matched.push(id);
         }
-        self.end_by_reply(user, person, now)
+        self.end_by_reply(user, person, reason, now)
     }
 }
 

@@ -431,7 +431,13 @@ impl State {
     }
 
     /// Ends the open enrolments of a person in sequences that a reply ends.
-    pub(super) fn end_by_reply(&mut self, user: UserId, person: PersonKey, now: Timestamp) -> Result<(), StoreError> {
+    pub(super) fn end_by_reply(
+        &mut self,
+        user: UserId,
+        person: PersonKey,
+        reason: EnrolmentReason,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         for id in self.enrolments.of_person(user, person) {
             let one = &self.enrolments.row(id).enrolment;
             let exits = self
@@ -439,7 +445,7 @@ impl State {
                 .get(one.sequence_id)
                 .is_some_and(|sequence| sequence.exit_on_reply);
             if is_open(one) && exits && !self.flawed(Flaw::ReplyEndsNothing) {
-                self.end_enrolment(COMMIT, id, Ending::by(EnrolmentReason::Replied), now)?;
+                self.end_enrolment(COMMIT, id, Ending::by(reason), now)?;
             }
         }
         Ok(())

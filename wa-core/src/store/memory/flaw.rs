@@ -72,6 +72,10 @@ flaws! {
     RestrictionEatsExpiry,
     /// A reply that is delivered twice counts twice.
     ReplyCountsTwice,
+    /// What a device of the user sent counts as written by a human on the phone.
+    OwnMessagesTakeOver,
+    /// What a human writes on the phone makes messages replied.
+    WhoTakesOverReplies,
     /// A command that was answered takes another answer.
     AnswerIsReplaced,
     /// A changed campaign or lead loses rows of the tallies when its messages stray.

@@ -97,6 +97,7 @@ impl State {
             EventKind::OptedOut { lead_id, .. } => lead_id.is_some_and(|id| self.visible_lead(scope, id).is_some()),
             EventKind::MessageState { device_id, .. } => sees(scope, *device_id),
             EventKind::Reply { device_id, .. }
+            | EventKind::TakenOver { device_id }
             | EventKind::DeviceLink { device_id, .. }
             | EventKind::DeviceHold { device_id, .. }
             | EventKind::DeviceRestriction { device_id, .. }

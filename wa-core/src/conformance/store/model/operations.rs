@@ -814,15 +814,29 @@ impl Model {
     async fn replied(&mut self) {
         let (user_id, device_id) = self.device();
         let (phone, n) = (self.phone(), self.below(12));
-        self.commit(Change::Replied {
-            user_id,
-            device_id,
-            phone,
-            person: self.rows.person(user_id, &phone),
-            provider_id: TransportMessageId::new(format!("in-{n}")).unwrap(),
-            at: self.now,
-        })
-        .await;
+        let person = self.rows.person(user_id, &phone);
+        let provider_id = TransportMessageId::new(format!("in-{n}")).unwrap();
+        let at = self.now;
+        let change = if self.chance(80) {
+            Change::Replied {
+                user_id,
+                device_id,
+                phone,
+                person,
+                provider_id,
+                at,
+            }
+        } else {
+            Change::TakenOver {
+                user_id,
+                device_id,
+                phone,
+                person,
+                provider_id,
+                at,
+            }
+        };
+        self.commit(change).await;
     }
 
     async fn judge_message(&mut self) {
