@@ -41,11 +41,9 @@ pub(super) fn check(record: &Record) -> Vec<Violation> {
     let mut broken = Vec::new();
     for moment in &record.moments {
         match &moment.what {
-            What::Called(call) => {
-                // As long as nobody says that it does not, it may arrive.
-                if known.insert((call.device_id, call.to)) {
-                    called.insert(call.attempt_id, (call.device_id, call.to));
-                }
+            // As long as nobody says that it does not, it may arrive.
+            What::Called(call) if known.insert((call.device_id, call.to)) => {
+                called.insert(call.attempt_id, (call.device_id, call.to));
             }
             What::Wrote(device, phone) => drop(known.insert((*device, *phone))),
             What::Answered(attempt, Err(SendError::NotSent(refusal))) => {
