@@ -64,7 +64,7 @@ impl Job {
 }
 
 const WAYS: [&str; 6] = [
-    "engine, rounds of 1000",
+    "engine, 1000 in flight",
     "engine, 64 in flight",
     "by hand, 1000 at a time",
     "by hand, 64 at a time",

@@ -172,7 +172,7 @@ async fn expand(server: &Server, size: Size) {
 async fn drain(server: &Server, queued: &Stage, size: Size) {
     // By hand the largest batches that there are, and those of a gateway at its default limit.
     let ways = [
-        ("drain, rounds of 1000", 1_000, by_hand::ROWS),
+        ("drain, 1000 in flight", 1_000, by_hand::ROWS),
         ("drain, 64 in flight", 64, by_hand::ROWS),
         ("drain, 64 in both", 64, 64),
     ];
