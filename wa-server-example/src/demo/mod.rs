@@ -1,10 +1,12 @@
-//! The demonstration: a campaign and then a sequence over fake gateways, shown live from their start to their end.
+//! The demonstration: a campaign and then a sequence over fake gateways and a simulated WhatsApp, shown live from their start to
+//! their end.
 //!
-//! Everything is real but the gateways: the server of this crate, its engine and an SQLite database, in a folder of its own
+//! Everything is real but these: the server of this crate, its engine and an SQLite database, in a folder of its own
 //! that is removed at the end. Nothing leaves this machine, and no data of an installation is touched.
 
 mod drip;
 pub(crate) mod folder;
+mod linked;
 pub(crate) mod people;
 mod screen;
 pub(crate) mod snapshot;
@@ -25,6 +27,7 @@ use wa_core::time::{Clock, Monotonic, SystemClock};
 
 use self::drip::{Drip, has_ended, order};
 use self::folder::Folder;
+use self::linked::Linked;
 use self::screen::{Screen, TEXTS};
 use self::snapshot::{Shown, Snapshot, faults, sum};
 use self::stage::{Gateways, Scale, Stage, StagedLead};
@@ -50,9 +53,12 @@ const TIME_MAX: Duration = Duration::from_secs(600);
 /// Shows a campaign and a sequence over fake gateways on this machine, from their start to their end.
 #[derive(Debug, Clone, clap::Args)]
 pub struct DemoArgs {
-    /// How many devices there are, two thirds at Wablas and the others at Whacenter.
+    /// How many devices there are at gateways, two thirds at Wablas and the others at Whacenter.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=300))]
     devices: u32,
+    /// How many more devices are linked to a simulated WhatsApp, whose people decrypt what they get.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(0..=100))]
+    linked: u32,
     /// How many leads there are.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     leads: u32,
@@ -69,7 +75,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The settings of the demonstration: those given, but with its own folder, pace and gateways, and with a free port if that
 /// of the settings is taken.
-fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway; 2]) -> Settings {
+fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway; 2], linked: &Linked) -> Settings {
     settings.data_dir = folder.path().to_owned();
     settings.database = Database::File(folder.path().join("wa.db"));
     settings.bind_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -79,6 +85,8 @@ fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway;
     }
     settings.public_base_url = None;
     settings.gateway_hosts = gateways.map(|gateway| gateway.address().to_string()).join(",");
+    settings.web.loopback = Some(linked.ports());
+    (settings.web.session_key, settings.web.version) = (None, None);
     settings.engine.pacing = PacingPolicy::demo();
     settings.engine.reconcile_after = Duration::from_secs(3);
     settings.engine.reconcile_every = Duration::from_secs(2);
@@ -122,7 +130,8 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
     let folder = Folder::new("demo", &ids, clock.wall())?;
     let wablas = LoopbackGateway::start(script(Vendor::Wablas, args.seed)).await?;
     let whacenter = LoopbackGateway::start(script(Vendor::Whacenter, args.seed)).await?;
-    let settings = settings(given, &folder, [&wablas, &whacenter]);
+    let mut linked = Linked::start(args.seed).await?;
+    let settings = settings(given, &folder, [&wablas, &whacenter], &linked);
     let ports = Ports::open(&settings).await?;
     let store = Arc::clone(&ports.store);
 
@@ -136,17 +145,19 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
     let user = access::add_user(&*store, &Passwords::new(), &ids, &settings, user, clock.wall()).await?;
     let screen = Screen::new(args.leads.into());
     screen.say(&format!(
-        "Demonstration: {} devices, {} leads, seed {}; gateways on this machine, pace ten times human",
-        args.devices, args.leads, args.seed
+        "Demonstration: {} devices at gateways and {} linked to WhatsApp, {} leads, seed {}; all on this machine, pace ten times human",
+        args.devices, args.linked, args.leads, args.seed
     ));
-    let server = Server::start(settings, ports).await?;
-    let base = format!("http://{}", server.address());
-    let scale = Scale::of(args.devices as usize, args.leads as usize, args.seed);
+    let scale = Scale::of(args.devices as usize, args.leads as usize, args.seed).with_linked(args.linked as usize);
     let gateways = Gateways {
         wablas: wablas.base_url(),
         whacenter: whacenter.base_url(),
     };
     let stage = stage::set(&store, &ids, user.id, scale, &gateways, clock.wall()).await?;
+    linked.link(&store, &ids, &stage).await?;
+    linked.bring(&stage, args.seed).await?;
+    let server = Server::start(settings, ports).await?;
+    let base = format!("http://{}", server.address());
     for (gateway, vendor) in [(&wablas, Vendor::Wablas), (&whacenter, Vendor::Whacenter)] {
         let devices = stage.devices.iter().filter(|device| device.vendor == vendor);
         let hook = |token: &str| format!("{base}{}/{token}", HOOKS);
@@ -164,6 +175,7 @@ pub async fn run(args: DemoArgs, given: Settings) -> Result<bool, Failure> {
         leads: args.leads.into(),
         wablas,
         whacenter,
+        linked,
         screen,
     };
     let watched = tokio::select! {
@@ -219,6 +231,7 @@ struct Show {
     leads: u64,
     wablas: RunningGateway,
     whacenter: RunningGateway,
+    linked: Linked,
     screen: Screen,
 }
 
@@ -265,8 +278,8 @@ impl Show {
             leads: self.leads,
             numbers: numbers.into_iter().map(|row| row.numbers).sum(),
             counted: counted.into_iter().map(|row| row.numbers).sum(),
-            recorded: counts.iter().map(|counts| counts.recorded).sum(),
-            faults: counts.iter().map(faults).sum(),
+            recorded: counts.iter().map(|counts| counts.recorded).sum::<u64>() + self.linked.recorded(),
+            faults: counts.iter().map(faults).sum::<u64>() + self.linked.faults(),
             opted_out,
             last: last.iter().take(TEXTS).map(Shown::of).collect(),
         })
@@ -283,15 +296,22 @@ impl Show {
     }
 
     async fn opt_out(&self, stage: &Stage, lead: &StagedLead) {
-        let Some(device) = stage.devices.iter().find(|device| device.id == lead.device_id) else {
-            return;
+        let at_gateway = stage.devices.iter().find(|device| device.id == lead.device_id);
+        let linked = stage.linked.iter().find(|device| device.id == lead.device_id);
+        let taken = match (at_gateway, linked) {
+            (Some(device), _) => {
+                let gateway = match device.vendor {
+                    Vendor::Wablas => &self.wablas,
+                    Vendor::Whacenter => &self.whacenter,
+                };
+                gateway
+                    .inbound(Inbound::new(device.serial(), &lead.digits, "STOP"))
+                    .await
+            }
+            (None, Some(device)) => self.linked.write(&lead.digits, device, "STOP").await,
+            (None, None) => return,
         };
-        let gateway = match device.vendor {
-            Vendor::Wablas => &self.wablas,
-            Vendor::Whacenter => &self.whacenter,
-        };
-        let inbound = Inbound::new(device.serial(), &lead.digits, "STOP");
-        if !gateway.inbound(inbound).await {
+        if !taken {
             self.screen.say("!!! an opt-out was not taken by the server");
         }
     }
@@ -313,7 +333,7 @@ impl Show {
         check(
             (n.done..=n.done + n.unknown).contains(&recorded),
             format!(
-                "gateways recorded {recorded} messages: {} done, {} unknown",
+                "gateways and WhatsApp recorded {recorded} messages: {} done, {} unknown",
                 n.done, n.unknown
             ),
         );
@@ -334,6 +354,18 @@ impl Show {
                 ),
             );
         }
+        let received = self.linked.settled(&self.clock).await;
+        let numbers: std::collections::BTreeSet<_> = received.iter().map(|(number, ..)| number).collect();
+        check(
+            numbers.len() == received.len() && received.len() as u64 == self.linked.recorded(),
+            format!(
+                "{} of {} people on WhatsApp have decrypted a message, {} messages in all, {} of them failed on purpose",
+                numbers.len(),
+                self.linked.people(),
+                received.len(),
+                self.linked.faults()
+            ),
+        );
         if problems > 0 {
             self.screen.say(&format!("✗ {problems} times something did not add up"));
         }
@@ -375,15 +407,19 @@ impl Show {
         let scope = RequestScope::user(self.user_id);
         let n = drip.look(&self.handle, &*self.store, &scope).await?.numbers.total;
         let messages = [self.wablas.messages(), self.whacenter.messages()].concat();
+        let decrypted = self.linked.settled(&self.clock).await;
         let rows = messages
             .iter()
             .map(|one| (one.number.as_str(), one.text.as_str(), one.recorded_at));
-        let (recorded, wrong) = order(rows);
+        let linked = decrypted
+            .iter()
+            .map(|(number, text, at)| (number.as_str(), text.as_str(), *at));
+        let (recorded, wrong) = order(rows.chain(linked));
         let checks = [
             (problems == 0, sum(&n)),
             (
                 (n.done..=n.done + n.unknown).contains(&recorded),
-                format!("gateways recorded {recorded} messages of its steps"),
+                format!("gateways and people on WhatsApp got {recorded} messages of its steps"),
             ),
             (
                 wrong.is_none(),

@@ -68,7 +68,7 @@ impl Screen {
     pub fn show(&self, snapshot: &Snapshot) {
         let n = &snapshot.numbers;
         let receipts = format!(
-            "delivered {} · read {} · replied {} · opted out {} · gateways recorded {}, failed {} requests",
+            "delivered {} · read {} · replied {} · opted out {} · recorded at the other side {}, failed there on purpose {}",
             n.delivered, n.read, n.replied, snapshot.opted_out, snapshot.recorded, snapshot.faults
         );
         match self {

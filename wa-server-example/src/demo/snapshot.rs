@@ -41,7 +41,7 @@ pub(super) struct Snapshot {
     pub numbers: Numbers,
     /// What counting the rows says; read after `numbers`.
     pub counted: Numbers,
-    /// What the gateways recorded; read after `numbers`.
+    /// What the gateways and WhatsApp recorded; read after `numbers`.
     pub recorded: u64,
     pub faults: u64,
     pub opted_out: u64,
@@ -70,7 +70,7 @@ impl Snapshot {
         }
         if self.numbers.done > self.recorded {
             return Some(format!(
-                "{} done, but the gateways recorded only {}",
+                "{} done, but the other side recorded only {}",
                 self.numbers.done, self.recorded
             ));
         }

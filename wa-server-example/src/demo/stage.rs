@@ -36,6 +36,7 @@ Balas YA untuk butiran, STOP jika tidak mahu dihubungi.";
 #[derive(Debug, Clone, Copy)]
 pub struct Scale {
     devices: usize,
+    linked: usize,
     leads: usize,
     seed: u64,
     distinct: bool,
@@ -48,10 +49,17 @@ impl Scale {
     pub const fn of(devices: usize, leads: usize, seed: u64) -> Self {
         Self {
             devices,
+            linked: 0,
             leads,
             seed,
             distinct: false,
         }
+    }
+
+    /// So many more devices are of WhatsApp Web.
+    #[must_use]
+    pub const fn with_linked(self, linked: usize) -> Self {
+        Self { linked, ..self }
     }
 
     /// Every lead is a person of its own, and nobody has opted out.
@@ -90,6 +98,15 @@ impl StagedDevice {
     }
 }
 
+/// A device of WhatsApp Web.
+#[derive(Debug, Clone)]
+pub struct StagedLink {
+    /// Its id.
+    pub id: DeviceId,
+    /// The number of its account, digits only.
+    pub digits: String,
+}
+
 /// A lead as the demonstration speaks of it.
 #[derive(Debug, Clone)]
 pub struct StagedLead {
@@ -102,8 +119,10 @@ pub struct StagedLead {
 /// What is on the stage.
 #[derive(Debug)]
 pub struct Stage {
-    /// The devices.
+    /// The devices at gateways.
     pub devices: Vec<StagedDevice>,
+    /// The devices of WhatsApp Web, which have no session yet.
+    pub linked: Vec<StagedLink>,
     /// The leads, in the order in which they are written to.
     pub leads: Vec<StagedLead>,
     /// The campaign.
@@ -121,7 +140,7 @@ pub struct Gateways {
 
 /// Puts devices, leads and the campaign of a user into a store; the campaign starts 2 s after `now`.
 ///
-/// Two thirds of the devices are at Wablas, the others at Whacenter; leads are dealt out evenly.
+/// Two thirds of the devices at gateways are at Wablas, the others at Whacenter; leads are dealt out evenly to all devices.
 ///
 /// # Errors
 /// As the store's.
@@ -137,14 +156,19 @@ pub async fn set(
     let devices: Vec<_> = (0..scale.devices.max(1))
         .map(|place| device(ids, &seed, user_id, place, gateways, now))
         .collect();
+    let linked: Vec<_> = (0..scale.linked).map(|place| link(ids, user_id, place, now)).collect();
     let mut changes = ChangeSet::default();
-    for (device, _) in &devices {
+    let rows = devices.iter().map(|(device, _)| device);
+    for device in rows.chain(linked.iter().map(|(device, _)| device)) {
         changes = changes.and(Change::InsertDevice(Box::new(device.clone())));
     }
     store.commit(changes, WriteClass::Bulk, now).await?;
     let devices: Vec<_> = devices.into_iter().map(|(_, staged)| staged).collect();
+    let linked: Vec<_> = linked.into_iter().map(|(_, staged)| staged).collect();
 
-    let leads = leads(ids, user_id, scale, &devices, now);
+    let all = devices.iter().map(|device| device.id);
+    let all: Vec<_> = all.chain(linked.iter().map(|device| device.id)).collect();
+    let leads = leads(ids, user_id, scale, &all, now);
     for page in leads.chunks(PAGE) {
         let mut changes = ChangeSet::default();
         for lead in page {
@@ -184,6 +208,7 @@ pub async fn set(
         .collect();
     Ok(Stage {
         devices,
+        linked,
         leads,
         campaign_id,
     })
@@ -235,7 +260,21 @@ pub(crate) fn device(
     (device, staged)
 }
 
-fn leads(ids: &IdSource, user_id: UserId, scale: Scale, devices: &[StagedDevice], now: Timestamp) -> Vec<Lead> {
+fn link(ids: &IdSource, user_id: UserId, place: usize, now: Timestamp) -> (Device, StagedLink) {
+    let id = DeviceId::new(ids, now);
+    let number = place + 1;
+    let device = Device::new(
+        id,
+        user_id,
+        format!("WhatsApp {number:02}"),
+        Platform::WHATSAPP_WEB,
+        now,
+    );
+    let digits = format!("60191000{number:03}");
+    (device, StagedLink { id, digits })
+}
+
+fn leads(ids: &IdSource, user_id: UserId, scale: Scale, devices: &[DeviceId], now: Timestamp) -> Vec<Lead> {
     let mut people = people(scale.seed, scale.leads);
     let duplicates = (DUPLICATE_EVERY..people.len()).step_by(DUPLICATE_EVERY);
     for place in duplicates.filter(|_| !scale.distinct) {
@@ -248,7 +287,7 @@ fn leads(ids: &IdSource, user_id: UserId, scale: Scale, devices: &[StagedDevice]
         .into_iter()
         .zip(devices.iter().cycle())
         .map(|(person, device)| {
-            let mut lead = Lead::new(LeadId::new(ids, now), user_id, Some(device.id), person.phone, now);
+            let mut lead = Lead::new(LeadId::new(ids, now), user_id, Some(*device), person.phone, now);
             lead.name = person.name;
             lead.niches = TokenSet::parse(person.niche).unwrap_or_default();
             lead.custom.insert("city".to_owned(), person.city.to_owned());
@@ -290,11 +329,11 @@ mod tests {
             wablas: "http://127.0.0.1:1".to_owned(),
             whacenter: "http://127.0.0.1:2".to_owned(),
         };
-        let scale = Scale::of(30, 2_000, 1);
+        let scale = Scale::of(30, 2_000, 1).with_linked(10);
         let stage = set(&store, &ids, user_id, scale, &gateways, now).await.unwrap();
         let scope = RequestScope::user(user_id);
         let devices = memory.devices(&scope, &PageRequest::first(100)).await.unwrap().rows;
-        assert_eq!(devices.len(), 30);
+        assert_eq!(devices.len(), 40);
         assert_eq!(
             devices
                 .iter()
@@ -304,12 +343,9 @@ mod tests {
         );
         assert_eq!(memory.lead_count(&scope, &LeadFilter::default()).await.unwrap(), 2_000);
         let per_device = |id| stage.leads.iter().filter(|lead| lead.device_id == id).count();
-        assert!(
-            stage
-                .devices
-                .iter()
-                .all(|device| (66..=67).contains(&per_device(device.id)))
-        );
+        assert!(stage.devices.iter().all(|device| per_device(device.id) == 50));
+        assert_eq!(stage.linked.len(), 10);
+        assert!(stage.linked.iter().all(|device| per_device(device.id) == 50));
         let due = memory.campaigns_due(now + Duration::from_secs(2), 10).await.unwrap();
         assert_eq!(due.len(), 1);
         due[0].content.template().unwrap();
