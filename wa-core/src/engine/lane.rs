@@ -1,5 +1,6 @@
 //! One device as its owner runs it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::domain::lane::{LanePacing, LaneReason, Waits};
 use crate::domain::message::{Message, MessageScope};
 use crate::domain::pacing::{Caps, DelayRange};
 use crate::domain::schedule::Quiet;
-use crate::id::{CampaignId, DeviceId, SequenceId, UserId};
+use crate::id::{CampaignId, DeviceId, MessageId, SequenceId, UserId};
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::TransportDevice;
 
@@ -26,6 +27,9 @@ pub enum LanePhase {
     /// A message is begun, sent or settled.
     Sending,
 }
+
+/// Most messages in doubt that a lane holds, to be sent again one after the other.
+pub(crate) const AGAIN_MAX: usize = 32;
 
 /// A message in doubt that is to be sent again with the same id, with what its campaign or step says.
 #[derive(Debug)]
@@ -60,10 +64,14 @@ pub(crate) struct Lane {
     pub(crate) served_sequence: Option<SequenceId>,
     /// Whether the last message passed: only then a refusal counts against the next.
     pub(crate) passing: bool,
+    /// Whether its device had no connection when it was last asked to send, whatever is recorded of the device.
+    pub(crate) away: bool,
     /// What it waits for, for people.
     pub(crate) waiting: Option<(LaneReason, Timestamp)>,
-    /// A message in doubt that is to be sent again with the same id.
-    pub(crate) again: Option<Box<Again>>,
+    /// Messages in doubt that are to be sent again with the same id, before anything newer.
+    pub(crate) again: VecDeque<Box<Again>>,
+    /// The message in doubt that it prepares or sends again; of no meaning while it is idle.
+    pub(crate) repeating: Option<MessageId>,
     /// When its pool messages were last given back because it cannot send.
     pub(crate) emptied_at: Option<Monotonic>,
     /// When this node took it over, on the wall clock: sequences may skip what was due long before.
@@ -83,6 +91,11 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
+    /// Whether it prepares or sends a message again.
+    pub(crate) fn repeats(&self, message: MessageId) -> bool {
+        self.phase != LanePhase::Idle && self.repeating == Some(message)
+    }
+
     /// Notes whose turn it was among the campaigns or sequences of the lane.
     pub(crate) fn serve(&mut self, scope: MessageScope) {
         match scope {

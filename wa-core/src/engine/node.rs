@@ -1,7 +1,7 @@
 //! The operations of an engine. They spawn nothing and sleep nowhere; a runner calls them.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -603,8 +603,10 @@ impl Engine {
                     phase: LanePhase::Idle,
                     served: None,
                     passing: false,
+                    away: false,
                     waiting: None,
-                    again: None,
+                    again: VecDeque::new(),
+                    repeating: None,
                     emptied_at: None,
                     taken_at: now.wall(),
                     errors_since: now.wall(),
@@ -743,8 +745,11 @@ impl Engine {
                         lane.cold_line = now.at();
                     }
                 }
+                let is_back = std::mem::take(&mut lane.away);
                 if lane.may_send && !could {
                     lane.errors_since = now.wall();
+                }
+                if lane.may_send && (!could || is_back) {
                     lane.pacing.succeeded();
                     timers.set(device.id, now.at());
                 } else if could && !lane.may_send {
@@ -920,7 +925,11 @@ impl Engine {
             let mut state = self.state();
             let due = state.timers.pop_due(now.at());
             let State {
-                lanes, timers, leaving, ..
+                lanes,
+                timers,
+                leaving,
+                in_doubt_live,
+                ..
             } = &mut *state;
             for id in due {
                 let Some(lane) = lanes.get_mut(&id).filter(|lane| lane.phase == LanePhase::Idle) else {
@@ -929,22 +938,20 @@ impl Engine {
                 if !lane.may_send || leaving.contains(&id) {
                     continue;
                 }
-                if let Some(again) = lane.again.take() {
-                    match self.again(id, lane, again, now) {
-                        Ok(candidate) => {
-                            lane.phase = LanePhase::Preparing;
-                            candidates.push(candidate);
-                            continue;
-                        }
-                        // Quiet hours last long, and concern its campaign or sequence alone: others may go first.
-                        Err(answer) if answer.reason == LaneReason::QuietHours => {}
-                        Err(answer) => {
-                            timers.set(id, answer.at);
-                            continue;
-                        }
+                match self.again(id, lane, in_doubt_live, now) {
+                    Ok(Some(candidate)) => {
+                        (lane.phase, lane.repeating) = (LanePhase::Preparing, Some(candidate.message_id));
+                        candidates.push(candidate);
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(answer) => {
+                        lane.waiting = Some((answer.reason, answer.at));
+                        timers.set(id, answer.at);
+                        continue;
                     }
                 }
-                lane.phase = LanePhase::Preparing;
+                (lane.phase, lane.repeating) = (LanePhase::Preparing, None);
                 looks.push(LaneLook {
                     served_sequence: lane.served_sequence,
                     user_id: lane.user_id,
@@ -985,34 +992,43 @@ impl Engine {
         }
     }
 
+    /// The first message in doubt of a lane that may be sent again now. `Err` tells what the lane waits for, so that nothing newer
+    /// goes before it.
     fn again(
         &self,
         device_id: DeviceId,
         lane: &mut Lane,
-        again: Box<Again>,
+        in_doubt_live: &HashSet<MessageId>,
         now: LaneNow,
-    ) -> Result<Candidate, LaneAnswer> {
-        let request = self.request(
-            lane,
-            device_id,
-            (again.message.id, again.message.scope),
-            again.message.delay,
-            again.quiet,
-            // What may have been sent already is no first message any more.
-            Warmth::Warm,
-        );
-        let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
-        if !answer.is_ready() {
-            lane.waiting = Some((answer.reason, answer.at));
-            lane.again = Some(again);
-            return Err(answer);
+    ) -> Result<Option<Candidate>, LaneAnswer> {
+        let mut ready = None;
+        for (place, again) in lane.again.iter().enumerate() {
+            // What is put off just now would be put off while it is sent.
+            if in_doubt_live.contains(&again.message.id) {
+                continue;
+            }
+            let request = self.again_request(lane, device_id, again);
+            let answer = lane.pacing.ready_at(&request, &self.core.config.pacing, now);
+            match answer.reason {
+                LaneReason::Ready => {
+                    ready = Some((place, request));
+                    break;
+                }
+                // They last long and do not concern every message: others may go first.
+                LaneReason::HourCap | LaneReason::DayCap | LaneReason::WarmUp | LaneReason::QuietHours => {}
+                _ => return Err(answer),
+            }
         }
+        let taken = ready.and_then(|(place, request)| Some((lane.again.remove(place)?, request)));
+        let Some((again, request)) = taken else {
+            return Ok(None);
+        };
         let Again {
             message, media, flow, ..
         } = *again;
         let cause = cause_of(&message);
         let attempt = message.attempt.expect("a message in doubt has an attempt");
-        Ok(Candidate {
+        Ok(Some(Candidate {
             user_id: message.user_id,
             device_id,
             message_id: message.id,
@@ -1031,7 +1047,15 @@ impl Engine {
             outgoing: None,
             host: Arc::clone(&lane.host),
             warmth: Some(Warmth::Warm),
-        })
+        }))
+    }
+
+    /// What a lane is asked before a message in doubt is sent again.
+    pub(crate) fn again_request(&self, lane: &Lane, device_id: DeviceId, again: &Again) -> LaneRequest {
+        let message = &again.message;
+        let ids = (message.id, message.scope);
+        // What may have been sent already is no first message any more.
+        self.request(lane, device_id, ids, message.delay, again.quiet, Warmth::Warm)
     }
 
     fn request(
@@ -1374,13 +1398,14 @@ impl Engine {
 
     async fn unprepared(&self, candidate: Candidate, error: SendError) -> Result<Option<Candidate>, StoreError> {
         if let SendError::NotSent(refusal) = &error
-            && let NotSentKind::RateLimited { retry_after } = refusal.kind
+            && let Some(retry_after) = lane_must_wait(&refusal.kind)
         {
-            // Every message of the lane would ask the same: it is the lane that waits.
+            // Every message of the lane would be told the same: it is the lane that waits.
             let now = self.core.lane_now();
             let mut rng = self.core.seed.rng(candidate.message_id.as_bytes(), "back-off");
             if let Some(lane) = self.state().lanes.get_mut(&candidate.device_id) {
                 lane.pacing.back_off(now.at(), retry_after, &mut rng);
+                lane.away = refusal.kind == NotSentKind::DeviceOffline;
             }
             self.put_back([candidate.device_id], Duration::ZERO);
             return Ok(None);
@@ -1851,6 +1876,15 @@ impl Engine {
 fn ask_for_errors(follow_ups: &mut FollowUps, user: UserId, scope: MessageScope, state: MessageState) {
     if state == MessageState::Failed {
         follow_ups.ask_of_scope(user, scope);
+    }
+}
+
+/// Whether a refusal is that of a lane, whatever its message; with what the other side asked for.
+fn lane_must_wait(kind: &NotSentKind) -> Option<Option<Duration>> {
+    match kind {
+        NotSentKind::RateLimited { retry_after } => Some(*retry_after),
+        NotSentKind::DeviceOffline => Some(None),
+        _ => None,
     }
 }
 

@@ -9,13 +9,14 @@ use futures::FutureExt;
 
 use super::dispatch::{Finished, GRACE, still_in_doubt};
 use super::flow::Flows;
-use super::lane::{Again, LanePhase};
+use super::lane::{AGAIN_MAX, Again, LanePhase};
 use super::node::{Engine, FollowUp, RestrictionOrd, State, cause_of, quiet_of};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceAsk, DeviceCommand};
 use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction, RestrictionCause};
+use crate::domain::lane::LaneReason;
 use crate::domain::message::{Message, MessageScope, Reason};
 use crate::domain::restriction::UNKNOWN_RESTRICTION_FOR;
 use crate::event::{Event, EventKind};
@@ -39,6 +40,9 @@ const PAGES_PER_ROUND: u32 = 4;
 const POOL_PER_SCOPE: u32 = 300;
 /// How many messages in doubt are looked at in one round.
 const DOUBTS_PER_ROUND: u32 = 200;
+/// For how long a message in doubt that its lane cannot send again at once is put off at least; later for as long as it has been in
+/// doubt, up to the pause between two questions.
+const PUT_OFF_LEAST: Duration = Duration::from_secs(5);
 /// How many device commands are taken up in one round.
 const COMMANDS_PER_ROUND: u32 = 50;
 
@@ -679,7 +683,8 @@ impl Engine {
             .await?;
         let mut questions = Vec::new();
         let mut finished = Vec::new();
-        let lane_now = self.core.lane_now().at();
+        let clock_now = self.core.lane_now();
+        let lane_now = clock_now.at();
         let mut state = self.state();
         let State {
             lanes,
@@ -725,23 +730,39 @@ impl Engine {
                     finished.push(about(&message, lane.epoch, Verdict::Unknown { reason }, None));
                 }
                 DoubtStep::SendAgain => {
-                    if lane.phase != LanePhase::Idle {
+                    if lane.repeats(message.id) {
                         continue;
                     }
-                    let next = lane.again.as_ref().map(|next| next.message.id);
-                    if lane.may_send && next.is_none() {
-                        timers.set(attempt.device_id, lane_now);
-                        lane.again = Some(Box::new(again(message, &campaigns, &flows)));
-                    } else if !lane.may_send || next != Some(message.id) {
-                        // Its turn is not near: those of other lanes are not to wait behind it.
-                        lane.again.take_if(|next| next.message.id == message.id);
-                        in_doubt_live.insert(message.id);
+                    let device_id = attempt.device_id;
+                    let next = again(message, &campaigns, &flows);
+                    let request = self.again_request(lane, device_id, &next);
+                    let told = lane.pacing.ready_at(&request, &self.core.config.pacing, clock_now);
+                    let known = lane.again.iter().position(|one| one.message.id == next.message.id);
+                    // Those that must not go for hours leave the places to others.
+                    let is_quiet = told.reason == LaneReason::QuietHours;
+                    if let Some(place) = known.filter(|_| is_quiet) {
+                        lane.again.remove(place);
+                    }
+                    let has_place = known.is_some() || lane.again.len() < AGAIN_MAX;
+                    let goes_now = lane.may_send && told.is_ready() && has_place;
+                    if !goes_now {
+                        // So that those of other lanes do not wait behind it. Where the lane has it, it goes as soon as the lane
+                        // may, whatever stands there.
+                        let age = now.since(doubt.since_at);
+                        let wait = age.max(PUT_OFF_LEAST).min(limits.reconcile_every);
                         let verdict = Verdict::InDoubt {
-                            cause: cause_of(&message),
-                            next_check_at: now + limits.reconcile_every,
+                            cause: cause_of(&next.message),
+                            next_check_at: now + wait,
                             not_found_count: doubt.not_found_count,
                         };
-                        finished.push(about(&message, lane.epoch, verdict, None));
+                        in_doubt_live.insert(next.message.id);
+                        finished.push(about(&next.message, lane.epoch, verdict, None));
+                    }
+                    if known.is_none() && has_place && !is_quiet {
+                        lane.again.push_back(Box::new(next));
+                    }
+                    if lane.may_send && lane.phase == LanePhase::Idle {
+                        timers.set(device_id, lane_now);
                     }
                 }
                 DoubtStep::Ask => {

@@ -1,8 +1,8 @@
 //! What goes wrong around an engine, step by step, on a clock that is moved by hand.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,12 +19,13 @@ use crate::domain::delivery::Delivery;
 use crate::domain::device::{Credential, Device, Hold, HoldReason};
 use crate::domain::lead::Lead;
 use crate::domain::message::{Message, MessageScope, MessageState, Reason};
-use crate::domain::pacing::PacingPolicy;
+use crate::domain::pacing::{Caps, PacingPolicy};
 use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
 use crate::domain::schedule::QuietHours;
 use crate::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
 use crate::media::{MediaError, MediaStore, UrlMedia};
+use crate::plan::DirectDraft;
 use crate::simulation::forecast::{ForecastControl, ForecastOptions, LatencySource, LatencyUsed};
 use crate::store::{
     CampaignStore, Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore,
@@ -32,8 +33,9 @@ use crate::store::{
 };
 use crate::time::{Clock, Monotonic, Timestamp};
 use crate::transport::{
-    Capabilities, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, OutgoingMedia, RestrictionScope, SendError,
-    SendReceipt, StubTransport, TransportEvent, TransportMessageId, TransportSink,
+    Capabilities, InvalidDevice, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, OutgoingMedia, OutgoingMessage,
+    RestrictionScope, SendContext, SendError, SendReceipt, StubTransport, Transport, TransportDevice, TransportEvent,
+    TransportMessageId, TransportSink,
 };
 
 /// 2026-11-21T01:00:00Z, nine in the morning in Kuala Lumpur.
@@ -232,6 +234,16 @@ impl World {
         for dispatch in engine.begin(ready).await.unwrap() {
             let finished = dispatch.run().await;
             engine.settle(&[finished]).await.unwrap();
+        }
+    }
+
+    /// So many sends without an answer, so many seconds apart.
+    async fn lose(&self, engine: &Arc<Engine>, count: u32, seconds: i64) {
+        for _ in 0..count {
+            self.transport.answer_next(Err(lost()));
+            self.advance(seconds);
+            engine.beat().await.unwrap();
+            self.send(engine).await;
         }
     }
 
@@ -527,6 +539,258 @@ async fn doubts_of_closed_devices_do_not_hide_those_of_others() {
     let scope = RequestScope::user(world.user);
     let last = world.store.message(&scope, last.id).await.unwrap();
     assert_eq!(last.state, MessageState::Sent);
+}
+
+fn is_done(message: &Message) -> bool {
+    message.state == MessageState::Sent
+}
+
+#[tokio::test]
+async fn messages_in_doubt_of_one_lane_were_once_sent_again_one_a_minute() {
+    let world = World::new(StubTransport::new().with_capabilities(resending()));
+    let device = world.device("a").await;
+    world.leads(device, 20).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.lose(&engine, 20, 2).await;
+    let doubtful = world.messages(id).await;
+    assert!(doubtful.iter().all(|message| message.state == MessageState::InDoubt));
+    // One after the other, as the lane sends.
+    for _ in 0..20 {
+        world.round(&engine).await;
+    }
+    let messages = world.messages(id).await;
+    assert_eq!(messages.iter().filter(|message| is_done(message)).count(), 20);
+    assert_eq!(world.transport.sent().len(), 40, "each twice");
+}
+
+#[tokio::test]
+async fn a_lane_that_was_never_idle_once_sent_all_that_was_newer_before_what_was_in_doubt() {
+    let world = World::new(StubTransport::new().with_capabilities(resending()));
+    let device = world.device("a").await;
+    world.leads(device, 5).await;
+    world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.transport.answer_next(Err(lost()));
+    world.send(&engine).await;
+    let doubtful = world.transport.sent().remove(0).message_id;
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let dispatch = engine.begin(vec![ready]).await.unwrap().remove(0);
+    assert_eq!(engine.lanes(None)[0].phase, LanePhase::Sending);
+    let (_, finished) = engine.doubts().await.unwrap();
+    engine.settle(&finished).await.unwrap();
+    let sent = dispatch.run().await;
+    engine.settle(&[sent]).await.unwrap();
+    world.send(&engine).await;
+    assert_eq!(world.transport.sent().last().unwrap().message_id, doubtful);
+}
+
+#[tokio::test]
+async fn what_a_lane_sends_again_is_not_taken_up_a_second_time_meanwhile() {
+    let world = World::new(StubTransport::new().with_capabilities(resending()));
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.transport.answer_next(Err(lost()));
+    world.send(&engine).await;
+    assert!(engine.doubts().await.unwrap().1.is_empty());
+    let candidate = engine.look().await.unwrap().remove(0);
+    assert!(
+        engine.doubts().await.unwrap().1.is_empty(),
+        "it is put off while it is prepared"
+    );
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let dispatch = engine.begin(vec![ready]).await.unwrap().remove(0);
+    assert!(
+        engine.doubts().await.unwrap().1.is_empty(),
+        "it is put off while it is sent"
+    );
+    let sent = dispatch.run().await;
+    engine.settle(&[sent]).await.unwrap();
+    world.round(&engine).await;
+    assert_eq!(world.transport.sent().len(), 2);
+    assert!(world.messages(id).await.iter().all(is_done));
+}
+
+#[tokio::test]
+async fn a_device_that_comes_back_sends_what_is_in_doubt_at_once() {
+    let world = World::new(StubTransport::new().with_capabilities(resending()));
+    let device = world.device("a").await;
+    world.leads(device, 3).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.lose(&engine, 3, 2).await;
+    world.hold(device).await;
+    // So long that each is put off for as long as that ever is.
+    for _ in 0..100 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.transport.sent().len(), 3, "it sends nothing while it is on hold");
+    world
+        .commit(Change::SetDeviceHold {
+            user_id: world.user,
+            device_id: device,
+            hold: None,
+        })
+        .await;
+    for _ in 0..4 {
+        world.round(&engine).await;
+    }
+    assert!(world.messages(id).await.iter().all(is_done));
+}
+
+#[tokio::test]
+async fn messages_in_doubt_that_wait_for_a_cap_do_not_hold_up_others_or_what_is_urgent() {
+    let mut world = World::new(StubTransport::new().with_capabilities(resending()));
+    let config = EngineConfig::new("node-1").pacing(PacingPolicy::human());
+    world.builder =
+        EngineBuilder::new(world.store.clone(), world.clock.clone(), config).transport(world.transport.clone());
+    let device = world.device("a").await;
+    let scope = RequestScope::user(world.user);
+    let mut capped = world.store.device(&scope, device).await.unwrap();
+    capped.caps = Some(Caps::default().with_hour_max(10).unwrap());
+    world.commit(Change::UpdateDevice(Box::new(capped))).await;
+    world.leads(device, 10).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.lose(&engine, 10, 20).await;
+    for _ in 0..20 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.transport.sent().len(), 10, "the cap of the hour is used up");
+    let draft = DirectDraft {
+        phone: Some("+60127777777".into()),
+        message: Some("now".into()),
+        device_id: Some(device),
+        ..DirectDraft::default()
+    };
+    Handle::new(Arc::clone(&engine.core))
+        .send_direct(&scope, &draft)
+        .await
+        .unwrap();
+    engine.wake(&BTreeSet::from([device]));
+    world.send(&engine).await;
+    assert_eq!(world.transport.sent().last().unwrap().text, "now");
+    world.advance(3_600);
+    for _ in 0..120 {
+        world.round(&engine).await;
+    }
+    assert!(world.messages(id).await.iter().all(is_done));
+}
+
+/// A transport that refuses to prepare messages while it is told to, and counts.
+#[derive(Debug, Default)]
+struct Unready {
+    refusal: Mutex<Option<NotSentKind>>,
+    asked: AtomicI64,
+    inner: StubTransport,
+}
+
+impl Unready {
+    fn refuse(&self, refusal: Option<NotSentKind>) {
+        *self.refusal.lock().unwrap() = refusal;
+    }
+}
+
+#[async_trait]
+impl Transport for Unready {
+    fn platform(&self) -> Platform {
+        Platform::STUB
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn check_device(&self, device: &TransportDevice) -> Result<(), InvalidDevice> {
+        self.inner.check_device(device)
+    }
+
+    fn needs_prepare(&self, _message: &OutgoingMessage) -> bool {
+        true
+    }
+
+    async fn prepare(&self, _context: &SendContext, _message: &OutgoingMessage) -> Result<(), SendError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        match self.refusal.lock().unwrap().clone() {
+            None => Ok(()),
+            Some(kind) => Err(SendError::not_sent(kind, "")),
+        }
+    }
+
+    async fn send(&self, context: &SendContext, message: &OutgoingMessage) -> Result<SendReceipt, SendError> {
+        self.inner.send(context, message).await
+    }
+}
+
+/// Ten messages of one device, ready to be looked at.
+async fn unready() -> (World, Arc<Engine>, Arc<Unready>, CampaignId) {
+    let mut world = World::new(StubTransport::new());
+    let transport = Arc::new(Unready::default());
+    let config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
+    world.builder = EngineBuilder::new(world.store.clone(), world.clock.clone(), config).transport(transport.clone());
+    let device = world.device("a").await;
+    world.leads(device, 10).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    (world, engine, transport, id)
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_prepared_for_now_is_put_off_and_others_go() {
+    let (world, engine, transport, id) = unready().await;
+    transport.refuse(Some(NotSentKind::Unavailable));
+    world.send(&engine).await;
+    transport.refuse(None);
+    for _ in 0..9 {
+        world.round(&engine).await;
+    }
+    let messages = world.messages(id).await;
+    let waits: Vec<_> = messages.iter().filter(|message| !is_done(message)).collect();
+    assert_eq!(waits.len(), 1, "{waits:?}");
+    assert_eq!(
+        (waits[0].state, waits[0].reason, waits[0].refusal_count),
+        (MessageState::Queued, Some(Reason::GatewayUnavailable), 0)
+    );
+    world.advance(30);
+    world.round(&engine).await;
+    assert!(world.messages(id).await.iter().all(is_done));
+}
+
+#[tokio::test]
+async fn a_device_without_connection_once_put_its_whole_queue_off_message_by_message() {
+    let (world, engine, away, id) = unready().await;
+    away.refuse(Some(NotSentKind::DeviceOffline));
+    let due = world.messages(id).await;
+    for _ in 0..10 {
+        world.send(&engine).await;
+    }
+    assert_eq!(
+        away.asked.load(Ordering::SeqCst),
+        1,
+        "the lane waits before it asks again"
+    );
+    assert_eq!(world.messages(id).await, due, "no message was touched");
+    away.refuse(None);
+    engine.refresh(None).await.unwrap();
+    world.send(&engine).await;
+    assert_eq!(
+        away.asked.load(Ordering::SeqCst),
+        2,
+        "it does not wait any longer than its device"
+    );
+    for _ in 0..16 {
+        world.round(&engine).await;
+    }
+    assert!(world.messages(id).await.iter().all(is_done));
 }
 
 #[tokio::test]

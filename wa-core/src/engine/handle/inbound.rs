@@ -45,7 +45,7 @@ impl TransportSink for Handle {
             let first = set.changes.first();
             let reply = matches!(first, Some(Change::Replied { .. } | Change::TakenOver { .. }));
             let told = set.events.clone();
-            let limits = set.changes.iter().any(is_limit);
+            let concerns_lane = set.changes.iter().any(concerns_lane);
             let receipts: Vec<Change> = set
                 .changes
                 .iter()
@@ -54,8 +54,8 @@ impl TransportSink for Handle {
                 .collect();
             match self.commit_untold(set, WriteClass::Settle).await {
                 Ok(committed) => {
-                    if limits {
-                        // What WhatsApp forbids now must not wait until all devices are read again.
+                    if concerns_lane {
+                        // What WhatsApp forbids now, and that a device is back, must not wait until all devices are read again.
                         self.core.wake.changed(device);
                     }
                     let news = !reply || committed.reply_is_new;
@@ -93,10 +93,10 @@ impl TransportSink for Inlet {
     }
 }
 
-fn is_limit(change: &Change) -> bool {
+fn concerns_lane(change: &Change) -> bool {
     matches!(
         change,
-        Change::SetDeviceRestriction { .. } | Change::SetDeviceNewChats { .. }
+        Change::SetDeviceRestriction { .. } | Change::SetDeviceNewChats { .. } | Change::SetDeviceLink { .. }
     )
 }
 
