@@ -11,6 +11,8 @@ use whatsapp_rust::anyhow;
 use whatsapp_rust::async_channel::Receiver;
 use whatsapp_rust::transport::{Transport, TransportEvent, TransportFactory};
 
+use crate::receipts::{Held, Receipts};
+
 /// How long a connection waits at the gate; the client gives up a connection after 20 s.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
@@ -46,12 +48,13 @@ impl ConnectGate {
     }
 }
 
-/// Opens connections through a gate.
+/// Opens the connections of one device through a gate.
 pub(crate) struct Gated {
     pub(crate) gate: Arc<ConnectGate>,
     pub(crate) inner: Arc<dyn TransportFactory>,
     /// The first connection has waited for its turn already.
     pub(crate) first_is_free: AtomicBool,
+    pub(crate) receipts: Arc<Receipts>,
 }
 
 #[async_trait]
@@ -64,10 +67,12 @@ impl TransportFactory for Gated {
             let _one = self.gate.at_once.acquire().await?;
             self.inner.create_transport().await
         };
-        match tokio::time::timeout(WAIT_MAX, open).await {
-            Ok(opened) => opened,
-            Err(_) => Err(anyhow::anyhow!("too many connections are being opened")),
-        }
+        let (inner, events) = match tokio::time::timeout(WAIT_MAX, open).await {
+            Ok(opened) => opened?,
+            Err(_) => return Err(anyhow::anyhow!("too many connections are being opened")),
+        };
+        let receipts = Arc::clone(&self.receipts);
+        Ok((Arc::new(Held { inner, receipts }), events))
     }
 }
 

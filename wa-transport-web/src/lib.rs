@@ -54,6 +54,7 @@ mod news;
 mod options;
 mod picture;
 pub mod qr;
+mod receipts;
 mod session;
 mod transport;
 pub mod vault;

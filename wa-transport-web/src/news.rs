@@ -12,6 +12,7 @@ use whatsapp_rust::types::events::{ConnectFailureReason, Event, EventHandler, Ev
 use whatsapp_rust::types::presence::ReceiptType;
 
 use crate::acks::{Acks, Answer};
+use crate::receipts::Receipts;
 
 /// Most news of one connection that wait to be worked off; receipts beyond are dropped and counted.
 pub(crate) const NEWS_MAX: usize = 4_096;
@@ -68,6 +69,7 @@ pub(crate) struct Ear {
     pub(crate) news: mpsc::Sender<News>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) dropped: Arc<AtomicU64>,
+    pub(crate) receipts: Arc<Receipts>,
 }
 
 /// Push that says that a restriction of the account changed.
@@ -133,7 +135,11 @@ impl EventHandler for Ear {
         if matches!(news, News::Disconnected | News::Ended(_) | News::Banned(..)) {
             self.acks.connection_lost();
         }
-        if self.news.try_send(news).is_err() {
+        let taken = match news {
+            News::Receipt { .. } => self.receipts.tell(&self.news, news),
+            _ => self.news.try_send(news).is_ok(),
+        };
+        if !taken {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -30,6 +30,7 @@ use crate::inbound::Inbox;
 use crate::limits::{ANSWER_KEPT_FOR, ASK_AGAIN, Limits};
 use crate::live::Live;
 use crate::news::{Ear, End, NEWS_MAX, News};
+use crate::receipts::Receipts;
 use crate::transport::Shared;
 
 /// Most events that wait to be stored while the store does not answer; older receipts are dropped beyond.
@@ -104,6 +105,9 @@ struct Run {
     news: mpsc::Receiver<News>,
     acks: Arc<Acks>,
     dropped: Arc<AtomicU64>,
+    receipts: Arc<Receipts>,
+    /// How many receipts were taken from the news.
+    receipts_learned: u64,
     linking: bool,
     qr: Option<(String, Timestamp)>,
     code: Option<(Phone, String, Timestamp)>,
@@ -120,6 +124,7 @@ impl Drop for Run {
         self.client.signal_shutdown_sync();
         self.handle.abort();
         self.acks.connection_lost();
+        self.receipts.give_up();
     }
 }
 
@@ -249,7 +254,10 @@ impl Session {
                     self.obey(order).await;
                 }
                 news = hear(&mut self.run) => match news {
-                    Some(news) => self.learn(news).await,
+                    Some(news) => {
+                        self.learn(news).await;
+                        self.learn_more().await;
+                    }
                     None => self.ran_out(),
                 },
                 answer = answered(&mut self.asked) => self.weigh(answer),
@@ -328,6 +336,7 @@ impl Session {
         let version = self.shared.versions.current().await.map_err(unavailable)?;
         let (tell, news) = mpsc::channel(NEWS_MAX);
         let (acks, dropped) = (Arc::new(Acks::default()), Arc::new(AtomicU64::new(0)));
+        let receipts = Arc::new(Receipts::default());
         self.shared.gate.turn().await;
         let options = &self.shared.options;
         let inbox = Inbox {
@@ -340,7 +349,7 @@ impl Session {
             .with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(Arc::new(self.backend.clone()))
-            .with_transport_factory(self.shared.factory(AtomicBool::new(true)))
+            .with_transport_factory(self.shared.factory(AtomicBool::new(true), Arc::clone(&receipts)))
             .with_http_client(crate::http::SharedHttp(Arc::clone(&self.shared.http)))
             .with_runtime(TokioRuntime)
             .with_version(version)
@@ -351,6 +360,7 @@ impl Session {
                 news: tell,
                 acks: Arc::clone(&acks),
                 dropped: Arc::clone(&dropped),
+                receipts: Arc::clone(&receipts),
             })
             .build()
             .await
@@ -372,6 +382,8 @@ impl Session {
             news,
             acks,
             dropped,
+            receipts,
+            receipts_learned: 0,
             linking,
             qr: None,
             code: None,
@@ -394,15 +406,31 @@ impl Session {
         }
     }
 
-    /// Ends the connection so that nothing is left half written.
+    /// Ends the connection so that nothing is left half written, nor told and not stored.
     async fn close(&mut self) {
+        self.store_receipts().await;
         if let Some(run) = &self.run {
+            if !self.unstored.is_empty() {
+                // Not acknowledged, they are told to the next owner.
+                run.receipts.give_up();
+            }
             let client = Arc::clone(&run.client);
             if tokio::time::timeout(CLOSE_WITHIN, client.disconnect()).await.is_err() {
                 tracing::warn!(device = %self.id(), "a connection did not end in time");
             }
         }
+        self.store_receipts().await;
         self.stop();
+    }
+
+    /// Stores the receipts that have come by now.
+    async fn store_receipts(&mut self) {
+        while let Some(news) = self.run.as_mut().and_then(|run| run.news.try_recv().ok()) {
+            if matches!(news, News::Receipt { .. }) {
+                self.learn(news).await;
+            }
+        }
+        self.store().await;
     }
 
     fn tell(&mut self, state: LinkState, reason: Option<String>, phone: Option<Phone>) {
@@ -496,6 +524,9 @@ impl Session {
             }
         }
         self.store_at = None;
+        if let Some(run) = &self.run {
+            run.receipts.stored(run.receipts_learned);
+        }
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -562,6 +593,16 @@ impl Session {
             .get_or_insert(Instant::now() + self.shared.options.retry_every);
     }
 
+    /// Takes what else there is, so that it is stored together.
+    async fn learn_more(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let Some(news) = self.run.as_mut().and_then(|run| run.news.try_recv().ok()) else {
+                return;
+            };
+            self.learn(news).await;
+        }
+    }
+
     async fn learn(&mut self, news: News) {
         let now = self.shared.clock.wall();
         let Some(run) = &mut self.run else { return };
@@ -616,6 +657,7 @@ impl Session {
                 delivery,
                 at,
             } => {
+                run.receipts_learned += 1;
                 // Our own phone gets a copy of everything.
                 if run.live.is_own(&from) {
                     return;

@@ -33,6 +33,7 @@ use crate::inbound::{Sink, TEXT_CHARS_MAX};
 use crate::live::Live;
 use crate::options::WebOptions;
 use crate::picture::SOURCE_BYTES_MAX;
+use crate::receipts::Receipts;
 use crate::session::{Order, Session, Slot};
 use crate::vault::Vault;
 use crate::version::Versions;
@@ -73,11 +74,12 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Opens the connections of one device; the first one has waited for its turn already.
-    pub(crate) fn factory(&self, first_is_free: AtomicBool) -> Gated {
+    pub(crate) fn factory(&self, first_is_free: AtomicBool, receipts: Arc<Receipts>) -> Gated {
         Gated {
             gate: Arc::clone(&self.gate),
             inner: Arc::clone(&self.connections),
             first_is_free,
+            receipts,
         }
     }
 }

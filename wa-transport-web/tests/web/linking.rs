@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
+use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::LinkState;
 use wa_core::store::{LeaseStore, PageRequest, SessionStore};
-use wa_core::transport::{HostedDevice, LinkStep, Linkable, Transport, TransportEvent};
+use wa_core::transport::{HostedDevice, LinkStep, Linkable, MessageRef, Transport, TransportEvent};
 use wa_loopback::{LoginFault, Rule, StreamFault};
 use wa_transport_web::whatsapp_rust::traits::DeviceStore;
 
@@ -250,6 +251,33 @@ async fn a_message_is_acknowledged_only_when_it_is_committed() {
         (message.text.as_str(), message.peer, message.from_me),
         ("STOP", phone("60120000003"), false)
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_is_acknowledged_only_when_it_is_committed() {
+    let mut rig = Rig::linked().await;
+    let person = rig.server.person("60120000003", "Ali").await.unwrap();
+    person.connect().await.unwrap();
+    rig.heard.refusing.store(true, Ordering::SeqCst);
+    let message = rig.message(1, "60120000003", "hello");
+    rig.send(&message).await.unwrap();
+    person.next_message(LIMIT).await.unwrap();
+    rig.heard.until_refused().await;
+    // The process dies before the store takes it.
+    rig.restart(options());
+    rig.heard.refusing.store(false, Ordering::SeqCst);
+    let told = rig
+        .heard
+        .wait_from(0, "the receipt", |_, event| match event {
+            TransportEvent::Receipt {
+                message: MessageRef::Ours(id),
+                delivery,
+                ..
+            } => Some((id.clone(), *delivery)),
+            _ => None,
+        })
+        .await;
+    assert_eq!(told, (message.transport_message_id, Delivery::Delivered));
 }
 
 #[tokio::test(flavor = "multi_thread")]

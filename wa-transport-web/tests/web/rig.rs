@@ -36,6 +36,7 @@ pub const OWN: &str = "60110000001";
 pub struct Heard {
     events: Mutex<Vec<(DeviceId, TransportEvent)>>,
     bell: watch::Sender<u64>,
+    /// Whether messages and receipts are refused.
     pub refusing: AtomicBool,
     pub refused: AtomicBool,
 }
@@ -44,7 +45,9 @@ pub struct Heard {
 impl TransportSink for Heard {
     async fn accept(&self, _user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError> {
         if self.refusing.load(Ordering::SeqCst)
-            && events.iter().any(|event| matches!(event, TransportEvent::Inbound(_)))
+            && events
+                .iter()
+                .any(|event| matches!(event, TransportEvent::Inbound(_) | TransportEvent::Receipt { .. }))
         {
             self.refused.store(true, Ordering::SeqCst);
             self.bell.send_modify(|rings| *rings += 1);
