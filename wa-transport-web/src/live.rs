@@ -52,6 +52,8 @@ pub(crate) struct Live {
     limits: tokio::sync::Mutex<LimitsAsked>,
     /// Rings when a message was refused because of a restriction.
     restricted: Arc<Notify>,
+    /// Since when WhatsApp keeps the connection open and does not serve it.
+    mute_since: Mutex<Option<Instant>>,
 }
 
 /// What was asked of the limits of an account.
@@ -85,6 +87,7 @@ impl Live {
             uploads: Mutex::default(),
             uploading: tokio::sync::Mutex::new(()),
             numbers: Mutex::default(),
+            mute_since: Mutex::default(),
         }
     }
 
@@ -111,10 +114,25 @@ impl Live {
             .any(|own| own.user == other.user && own.is_pn() == other.is_pn())
     }
 
+    /// Opens a connection anew that WhatsApp has logged out for its speed (429) and then left open, after a while.
+    fn reopen_if_mute(&self) {
+        let mut since = lock(&self.mute_since);
+        let now = Instant::now();
+        if !self.client.is_connected() {
+            *since = None;
+        } else if now.duration_since(*since.get_or_insert(now)) >= self.options.offline_after {
+            *since = None;
+            let client = Arc::clone(&self.client);
+            tokio::spawn(async move { client.reconnect().await });
+        }
+    }
+
     fn check(&self, to: &Phone) -> Result<(), SendError> {
         if !self.is_ready() {
+            self.reopen_if_mute();
             return Err(error::offline("the device is not connected to WhatsApp"));
         }
+        lock(&self.mute_since).take();
         if self.phone().as_ref() == Some(to) {
             let own = "a device cannot write to its own number";
             return Err(SendError::not_sent(NotSentKind::InvalidRecipient, own));

@@ -5,6 +5,7 @@
 mod backend;
 mod campaign;
 mod conversations;
+mod faults;
 mod linking;
 mod restrictions;
 mod rig;
