@@ -272,6 +272,16 @@ impl Device {
         }
     }
 
+    /// Whether it is linked to an account, or at a gateway, which knows of that itself; a connection may be missing for the moment.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        let unlinked = matches!(
+            self.link_state,
+            LinkState::Initializing | LinkState::QrReady | LinkState::AuthFailed | LinkState::LoggedOut
+        );
+        self.platform.is_gateway() || !unlinked
+    }
+
     /// Whether its lane may send at all: linked, not on hold, not deleted.
     #[must_use]
     pub fn may_send(&self) -> bool {

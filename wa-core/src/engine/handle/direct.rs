@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{Handle, HandleError};
 use crate::domain::access::RequestScope;
+use crate::domain::device::Device;
 use crate::domain::lead::Lead;
 use crate::domain::message::Message;
+use crate::domain::phone::Phone;
 use crate::id::MessageId;
 use crate::plan::direct::{direct_message, direct_request};
 use crate::plan::{DirectDraft, FieldCode, FieldError, OnSuppressed, Problems};
@@ -20,6 +22,20 @@ pub struct DirectSent {
     pub duplicate: bool,
 }
 
+/// What keeps a message from ever going from a device to a number, whatever it says.
+fn cannot_go(device: &Device, to: Option<&Phone>) -> Vec<FieldError> {
+    let mut problems = Vec::new();
+    if !device.is_linked() {
+        let expected = "must be linked to WhatsApp first, by QR code or pair code";
+        problems.push(FieldError::new("device_id", FieldCode::NotAllowed, expected));
+    }
+    if !device.platform.is_gateway() && to.is_some() && device.phone.as_ref() == to {
+        let expected = "must not be the device's own number";
+        problems.push(FieldError::new("phone", FieldCode::NotAllowed, expected));
+    }
+    problems
+}
+
 /// Most direct messages of one call.
 const DIRECT_MANY_MAX: usize = 100;
 
@@ -28,7 +44,8 @@ impl Handle {
     /// its own; [`wake`](Self::wake) the device afterwards. [`send_direct`](Self::send_direct) does both.
     ///
     /// # Errors
-    /// `Invalid` for fields, also a text or an attachment that the device cannot carry; `Conflict` when the person must not be
+    /// `Invalid` for fields, also a text or an attachment that the device cannot carry, a device that is not linked, or its own
+    /// number; `Conflict` when the person must not be
     /// written to and the draft does not say to do it all the same.
     pub async fn plan_direct(&self, scope: &RequestScope, draft: &DirectDraft) -> Result<Message, HandleError> {
         let mut problems = Problems::default();
@@ -67,6 +84,9 @@ impl Handle {
                 None
             }
         };
+        if let Some(device) = &device {
+            problems.extend(cannot_go(device, request.as_ref().map(|request| &request.phone)));
+        }
         problems.give(())?;
         let (Some(device), Some(request)) = (device, request) else {
             return Err(HandleError::not_found("device"));

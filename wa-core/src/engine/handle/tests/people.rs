@@ -1,12 +1,15 @@
 use super::world::{World, campaign_draft, conflict, missing, refused};
 use crate::domain::access::RequestScope;
+use crate::domain::device::{Device, LinkState};
 use crate::domain::message::MessageState;
+use crate::domain::phone::Phone;
+use crate::domain::platform::Platform;
 use crate::domain::suppression::SuppressionReason;
 use crate::engine::handle::Person;
 use crate::event::EventKind;
-use crate::id::LeadId;
+use crate::id::{DeviceId, IdSource, LeadId};
 use crate::plan::{DirectDraft, FieldCode, OnSuppressed, TextAs};
-use crate::store::PageRequest;
+use crate::store::{Change, ChangeSet, MessageFilter, PageRequest, WriteClass};
 
 fn to(phone: &str) -> DirectDraft {
     DirectDraft {
@@ -83,6 +86,65 @@ async fn a_direct_message_names_everything_that_is_wrong_with_it() {
         refused(world.handle.send_direct_many(&world.user, &many).await)[0].0,
         "messages"
     );
+}
+
+#[tokio::test]
+async fn a_direct_message_is_refused_from_a_device_that_is_not_linked_to_itself_and_to_a_group() {
+    let world = World::new().await;
+    let (handle, user) = (&world.handle, &world.user);
+    let mut device = Device::new(
+        DeviceId::new(&IdSource::seeded([9; 32]), handle.now()),
+        user.user_id,
+        "web",
+        Platform::WHATSAPP_WEB,
+        handle.now(),
+    );
+    device.phone = Some(Phone::from_e164("+60198765432").unwrap());
+    let store = handle.store();
+    let insert = ChangeSet::one(Change::InsertDevice(Box::new(device.clone())));
+    store.commit(insert, WriteClass::Api, handle.now()).await.unwrap();
+    let send = async |phone: &str| {
+        let draft = DirectDraft {
+            device_id: Some(device.id),
+            ..to(phone)
+        };
+        handle.send_direct(user, &draft).await
+    };
+    let not_allowed = |field: &str| vec![(field.to_owned(), FieldCode::NotAllowed)];
+    for (state, is_linked) in [
+        (LinkState::Initializing, false),
+        (LinkState::QrReady, false),
+        (LinkState::AuthFailed, false),
+        (LinkState::LoggedOut, false),
+        (LinkState::Ready, true),
+        (LinkState::Disconnected, true),
+        (LinkState::Restricted, true),
+        (LinkState::Error, true),
+    ] {
+        let change = Change::SetDeviceLink {
+            user_id: user.user_id,
+            device_id: device.id,
+            fence: None,
+            state,
+            reason: None,
+            phone: None,
+            jid: None,
+        };
+        store
+            .commit(ChangeSet::one(change), WriteClass::Api, handle.now())
+            .await
+            .unwrap();
+        match send("0123456789").await {
+            Ok(_) => assert!(is_linked, "{state:?}"),
+            refusal => assert_eq!(refused(refusal), not_allowed("device_id"), "{state:?}"),
+        }
+    }
+    assert_eq!(refused(send("0198765432").await), not_allowed("phone"));
+    let group = refused(send("120363041234567890@g.us").await);
+    assert_eq!(group, [("phone".to_owned(), FieldCode::Invalid)]);
+    let page = PageRequest::first(10);
+    let kept = store.messages(user, &MessageFilter::default(), &page).await.unwrap();
+    assert_eq!(kept.rows.len(), 4, "what was refused left nothing");
 }
 
 #[tokio::test]
