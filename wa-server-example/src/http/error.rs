@@ -180,6 +180,19 @@ impl ApiError {
         )
     }
 
+    /// 413 `PAYLOAD_TOO_LARGE` about one part of a form.
+    #[must_use]
+    pub fn too_large_part(name: &str, bytes_max: u64) -> Self {
+        let mut error = Self::too_large(bytes_max);
+        error.message = format!("{name} must have at most {bytes_max} bytes");
+        error.fields.push(FieldProblem {
+            field: name.to_owned(),
+            code: "too_long".to_owned(),
+            message: error.message.clone(),
+        });
+        error
+    }
+
     /// 429 `TOO_MANY_REQUESTS`, with the seconds to wait.
     #[must_use]
     pub fn too_many(retry_after: std::time::Duration) -> Self {

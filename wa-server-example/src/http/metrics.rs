@@ -73,6 +73,7 @@ impl Meters {
         );
         describe_counter!("wa_events_total", "Events of the engine and of people, by kind.");
         describe_gauge!("wa_outbox_messages", "Open messages, by state.");
+        describe_gauge!("wa_tasks", "Tasks of the process that have not ended.");
         describe_gauge!(
             "wa_outbox_oldest_due_seconds",
             seconds,
@@ -174,6 +175,8 @@ async fn metrics_text(open: Open, headers: HeaderMap) -> Result<Response, ApiErr
             gauge!("wa_in_flight").set(status.in_flight as f64);
             gauge!("wa_planner").set(f64::from(u8::from(status.planner)));
         }
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        gauge!("wa_tasks").set(tasks as f64);
         if let Some(bytes) = super::workers::memory_bytes() {
             gauge!("wa_memory_bytes").set(bytes as f64);
         }

@@ -169,7 +169,7 @@ impl Form {
                 };
                 if (bytes.len() + chunk.len()) as u64 > most {
                     drain(&mut part).await;
-                    return Err(ApiError::too_large(most));
+                    return Err(ApiError::too_large_part(&name, most));
                 }
                 bytes.extend_from_slice(&chunk);
             }

@@ -65,6 +65,11 @@ impl Linked {
         (linked, server)
     }
 
+    /// The number of the account of a device, digits only.
+    pub fn own_number(place: usize) -> String {
+        format!("6019{place:07}")
+    }
+
     /// Starts the server on what is there.
     pub async fn server(&self) -> ServerProcess {
         let users = format!("ann:{PASSWORD}");
@@ -104,8 +109,10 @@ impl Linked {
             };
             let vault = Arc::new(Vault::plain());
             let backend = Backend::new(Arc::clone(&sessions), vault, Arc::new(SystemClock::new()), owner);
-            let own = format!("60110{number:06}");
-            self.whatsapp.seed_device(&own, &backend).await.unwrap();
+            self.whatsapp
+                .seed_device(&Self::own_number(number), &backend)
+                .await
+                .unwrap();
         }
         let online = self.devices.iter().map(async |device| {
             let refreshed = ann.post(&format!("/api/devices/{device}/refresh"), json!({})).await;

@@ -13,7 +13,7 @@ use wa_loopback::{Answer, MessageFault, Rule};
 
 use crate::api::Api;
 use crate::kill_loop::number;
-use crate::linked::Linked;
+use crate::linked::{Linked, until};
 
 /// By how much WhatsApp's answers are late: as long a message is delivered and the server does not know it.
 const ANSWER_LATE: Duration = Duration::from_millis(100);
@@ -27,7 +27,10 @@ async fn kills_lose_nobody_and_nobody_gets_two_ids() {
     let kills = number("KILLS", 5);
     let (devices, people) = (4, if kills > 10 { 800 } else { 240 });
     let (linked, server) = Linked::set(devices, people).await;
-    Linked::connect(linked.people.iter()).await;
+    // Every second person is offline while the server dies: nothing but a message that is sent again tells what became of the first.
+    let online = || linked.people.iter().step_by(2);
+    let offline = || linked.people.iter().skip(1).step_by(2);
+    Linked::connect(online()).await;
     linked
         .whatsapp
         .fault(Rule::message(MessageFault::SlowAck(ANSWER_LATE)).always());
@@ -58,7 +61,13 @@ async fn kills_lose_nobody_and_nobody_gets_two_ids() {
     let left = api.numbers(campaign).await["total"]["remaining"].as_u64().unwrap();
     let numbers = api.until_ended(campaign, people as u64, Duration::from_secs(180)).await;
     assert_eq!(numbers["total"]["done"], people, "{numbers}");
+    Linked::connect(offline()).await;
     Linked::until_received(linked.people.iter()).await;
+    // A receipt that came while the server died came again.
+    until("all receipts to be told", async || {
+        (api.numbers(campaign).await["total"]["delivered"] == people).then_some(())
+    })
+    .await;
     server.kill();
 
     linked.check(&linked.sent(campaign).await);
@@ -78,4 +87,8 @@ async fn kills_lose_nobody_and_nobody_gets_two_ids() {
         "{kills} kills: {doubtful} messages were open, {repeated} came again with their id, {left} remained after the last kill"
     );
     assert!(doubtful > 0, "a kill met a message under way");
+    assert!(
+        repeated > 0,
+        "one that was sent came again with the id that WhatsApp knew"
+    );
 }
