@@ -1,20 +1,24 @@
 //! The gate through which all connections to WhatsApp are opened: so many at once, so many in a second.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use whatsapp_rust::anyhow;
 use whatsapp_rust::async_channel::Receiver;
 use whatsapp_rust::transport::{Transport, TransportEvent, TransportFactory};
 
+use crate::news::News;
 use crate::receipts::{Held, Receipts};
 
-/// How long a connection waits at the gate; the client gives up a connection after 20 s.
+/// How long a connection waits at the gate and takes to open; the client gives up a connection after 20 s.
 const WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// How long it waits at most for its turn. For who would wait longer the device waits, which has more time.
+const TURN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Opens so many connections at once and in a second, whatever number of devices wants to.
 #[derive(Debug)]
@@ -37,14 +41,32 @@ impl ConnectGate {
 
     /// Waits until the next connection may be opened.
     pub(crate) async fn turn(&self) {
-        let at = {
-            let mut next = self.next.lock().await;
-            let now = Instant::now();
-            let at = next.map_or(now, |next| next.max(now));
+        tokio::time::sleep_until(self.place()).await;
+    }
+
+    /// When it is the turn of whoever asks; nobody else gets it.
+    pub(crate) fn place(&self) -> Instant {
+        self.place_where(|_| true).unwrap_or_else(Instant::now)
+    }
+
+    /// Waits for a turn that comes within `limit`; otherwise says so at once, and leaves the turn to somebody who will be there.
+    async fn turn_within(&self, limit: Duration) -> bool {
+        let latest = Instant::now() + limit;
+        let at = self.place_where(|at| at <= latest);
+        if let Some(at) = at {
+            tokio::time::sleep_until(at).await;
+        }
+        at.is_some()
+    }
+
+    fn place_where(&self, suits: impl FnOnce(Instant) -> bool) -> Option<Instant> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let at = next.map_or(now, |next| next.max(now));
+        suits(at).then(|| {
             *next = Some(at + self.every);
             at
-        };
-        tokio::time::sleep_until(at).await;
+        })
     }
 }
 
@@ -55,25 +77,34 @@ pub(crate) struct Gated {
     /// The first connection has waited for its turn already.
     pub(crate) first_is_free: AtomicBool,
     pub(crate) receipts: Arc<Receipts>,
+    /// Who hears that it is not near its turn.
+    pub(crate) news: mpsc::Sender<News>,
 }
 
 #[async_trait]
 impl TransportFactory for Gated {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
         let open = async {
-            if !self.first_is_free.swap(false, Ordering::Relaxed) {
-                self.gate.turn().await;
+            let is_free = self.first_is_free.swap(false, Ordering::Relaxed);
+            if !is_free && !self.gate.turn_within(TURN_WITHIN).await {
+                // A connection whose news nobody takes ends before long.
+                let _ = self.news.try_send(News::Crowded);
+                return Err(crowded());
             }
             let _one = self.gate.at_once.acquire().await?;
             self.inner.create_transport().await
         };
         let (inner, events) = match tokio::time::timeout(WAIT_MAX, open).await {
             Ok(opened) => opened?,
-            Err(_) => return Err(anyhow::anyhow!("too many connections are being opened")),
+            Err(_) => return Err(crowded()),
         };
         let receipts = Arc::clone(&self.receipts);
         Ok((Arc::new(Held { inner, receipts }), events))
     }
+}
+
+fn crowded() -> anyhow::Error {
+    anyhow::anyhow!("too many connections are being opened")
 }
 
 #[cfg(test)]
@@ -99,5 +130,18 @@ mod tests {
                 "{of_second:?}"
             );
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_would_wait_too_long_takes_nobodys_turn() {
+        let gate = ConnectGate::new(50, 2);
+        let start = Instant::now();
+        let crowd = (0..100).map(|_| gate.turn_within(TURN_WITHIN));
+        let opened = futures::future::join_all(crowd).await;
+        assert_eq!(opened.iter().filter(|opened| **opened).count(), 21);
+        assert_eq!(start.elapsed(), TURN_WITHIN);
+        // Those who were turned away left no gap.
+        assert!(gate.turn_within(Duration::from_secs(1)).await);
+        assert_eq!(start.elapsed(), TURN_WITHIN + Duration::from_millis(500));
     }
 }

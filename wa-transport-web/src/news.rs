@@ -49,6 +49,8 @@ pub(crate) enum News {
     Connected,
     /// The connection ended; the client opens another.
     Disconnected,
+    /// The client does not open another, because many others are opened before it.
+    Crowded,
     /// The account is banned for so long.
     Banned(Duration, String),
     /// The client has stopped for good.

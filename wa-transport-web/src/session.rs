@@ -4,7 +4,7 @@
 //! the connection from [`Slot`] and does not wait for it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -138,6 +138,12 @@ pub(crate) struct Session {
     run: Option<Run>,
     /// When the connection is tried again.
     try_at: Option<Instant>,
+    /// When it is its turn to connect.
+    turn_at: Option<Instant>,
+    /// Who waits for the connection that waits for its turn.
+    want_turn: Vec<oneshot::Sender<Step>>,
+    /// Its client was told that its turn is far away.
+    crowded: bool,
     unstored: VecDeque<TransportEvent>,
     store_at: Option<Instant>,
     told: Option<(LinkState, Option<String>)>,
@@ -213,6 +219,9 @@ impl Session {
             orders,
             run: None,
             try_at: None,
+            turn_at: None,
+            want_turn: Vec::new(),
+            crowded: false,
             unstored: VecDeque::new(),
             store_at: None,
             told: None,
@@ -257,6 +266,9 @@ impl Session {
                     Some(news) => {
                         self.learn(news).await;
                         self.learn_more().await;
+                        if std::mem::take(&mut self.crowded) {
+                            self.wait_for_turn().await;
+                        }
                     }
                     None => self.ran_out(),
                 },
@@ -312,7 +324,7 @@ impl Session {
             Ok(Stored::Resting) => self.tell(LinkState::Disconnected, Some(RESTS.to_owned()), None),
             Ok(Stored::Linked) => {
                 self.tell(LinkState::Disconnected, Some("Connecting.".to_owned()), None);
-                self.connect().await;
+                self.connect();
             }
             Err(why) => {
                 self.tell(LinkState::Error, Some(why), None);
@@ -321,23 +333,40 @@ impl Session {
         }
     }
 
-    /// Starts a connection with the session that there is; tried again where that fails.
-    async fn connect(&mut self) {
+    /// Starts a connection with the session that there is as soon as it is its turn.
+    fn connect(&mut self) {
         self.try_at = None;
-        if let Err(error) = self.start(false).await {
+        self.turn_at = Some(self.shared.gate.place());
+    }
+
+    /// Opens a connection now; tried again where that fails.
+    async fn open_or_try_later(&mut self) {
+        let waiting = std::mem::take(&mut self.want_turn);
+        if let Err(error) = self.open(false).await {
+            for waiting in waiting {
+                let _ = waiting.send(Err(error::offline("the connection could not be opened")));
+            }
             self.tell(LinkState::Disconnected, Some(error.to_string()), None);
             self.try_at = Some(Instant::now() + START_AGAIN);
+        } else if let Some(run) = &mut self.run {
+            run.want_online = waiting;
         }
     }
 
+    /// Opens a connection as soon as it is its turn.
     async fn start(&mut self, linking: bool) -> Result<(), SendError> {
+        self.stop();
+        self.shared.gate.turn().await;
+        self.open(linking).await
+    }
+
+    async fn open(&mut self, linking: bool) -> Result<(), SendError> {
         self.stop();
         let unavailable = |why: &str| SendError::not_sent(NotSentKind::Unavailable, why);
         let version = self.shared.versions.current().await.map_err(unavailable)?;
         let (tell, news) = mpsc::channel(NEWS_MAX);
         let (acks, dropped) = (Arc::new(Acks::default()), Arc::new(AtomicU64::new(0)));
         let receipts = Arc::new(Receipts::default());
-        self.shared.gate.turn().await;
         let options = &self.shared.options;
         let inbox = Inbox {
             user_id: self.device.user_id,
@@ -349,7 +378,7 @@ impl Session {
             .with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(Arc::new(self.backend.clone()))
-            .with_transport_factory(self.shared.factory(AtomicBool::new(true), Arc::clone(&receipts)))
+            .with_transport_factory(self.shared.factory(Arc::clone(&receipts), tell.clone()))
             .with_http_client(crate::http::SharedHttp(Arc::clone(&self.shared.http)))
             .with_runtime(TokioRuntime)
             .with_version(version)
@@ -394,12 +423,16 @@ impl Session {
         Ok(())
     }
 
-    /// Ends the connection at once.
+    /// Ends the connection at once, or the waiting for it.
     fn stop(&mut self) {
+        (self.turn_at, self.crowded) = (None, false);
         self.slot.set(None);
         (self.asked, self.ask_at, self.ask_anew) = (None, None, false);
+        let gone = || Err(error::offline("the connection was closed"));
+        for waiting in self.want_turn.drain(..) {
+            let _ = waiting.send(gone());
+        }
         if let Some(mut run) = self.run.take() {
-            let gone = || Err(error::offline("the connection was closed"));
             for waiting in run.want_qr.drain(..).chain(std::mem::take(&mut run.want_online)) {
                 let _ = waiting.send(gone());
             }
@@ -537,18 +570,21 @@ impl Session {
             .and_then(|run| run.away_since)
             .map(|since| since + offline_after);
         let store_at = (!self.unstored.is_empty()).then_some(self.store_at).flatten();
-        let wakes = [self.try_at, away, store_at, self.ask_at];
+        let wakes = [self.try_at, self.turn_at, away, store_at, self.ask_at];
         wakes.into_iter().flatten().min()
     }
 
     /// Does what time has come for.
     async fn look(&mut self) {
         let now = Instant::now();
+        if self.turn_at.is_some_and(|at| at <= now) {
+            self.open_or_try_later().await;
+        }
         if self.try_at.is_some_and(|at| at <= now) {
             self.try_at = None;
             if self.run.is_none() {
                 match self.stored().await {
-                    Ok(Stored::Linked) => self.connect().await,
+                    Ok(Stored::Linked) => self.connect(),
                     Ok(Stored::Nothing | Stored::Resting) => {}
                     Err(why) => {
                         self.tell(LinkState::Error, Some(why), None);
@@ -603,6 +639,21 @@ impl Session {
         }
     }
 
+    /// Many other connections are opened before that of this device. Its client would try again later and later, and not be
+    /// there when its turn comes: a new one is started then.
+    async fn wait_for_turn(&mut self) {
+        self.store_receipts().await;
+        let Some(run) = self.run.as_mut().filter(|run| !run.linking && !run.live.is_ready()) else {
+            return;
+        };
+        let waiting = std::mem::take(&mut run.want_online);
+        self.stop();
+        self.want_turn = waiting;
+        let waits = "The connection to WhatsApp is lost. It is opened again after those of other devices.";
+        self.tell(LinkState::Disconnected, Some(waits.to_owned()), None);
+        self.connect();
+    }
+
     async fn learn(&mut self, news: News) {
         let now = self.shared.clock.wall();
         let Some(run) = &mut self.run else { return };
@@ -639,6 +690,7 @@ impl Session {
                 self.tell_ban(None);
                 self.ask_limits(Duration::ZERO);
             }
+            News::Crowded => self.crowded = true,
             News::Disconnected => {
                 run.away_since.get_or_insert(Instant::now());
             }
@@ -830,6 +882,10 @@ impl Session {
                 let client = Arc::clone(&run.client);
                 client.reconnect_immediately().await;
             }
+            return;
+        }
+        if self.turn_at.is_some() {
+            self.want_turn.push(answer);
             return;
         }
         let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be written");

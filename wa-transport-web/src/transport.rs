@@ -31,6 +31,7 @@ use crate::gate::{ConnectGate, Gated};
 use crate::http::Https;
 use crate::inbound::{Sink, TEXT_CHARS_MAX};
 use crate::live::Live;
+use crate::news::News;
 use crate::options::WebOptions;
 use crate::picture::SOURCE_BYTES_MAX;
 use crate::receipts::Receipts;
@@ -74,12 +75,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Opens the connections of one device; the first one has waited for its turn already.
-    pub(crate) fn factory(&self, first_is_free: AtomicBool, receipts: Arc<Receipts>) -> Gated {
+    pub(crate) fn factory(&self, receipts: Arc<Receipts>, news: mpsc::Sender<News>) -> Gated {
         Gated {
             gate: Arc::clone(&self.gate),
             inner: Arc::clone(&self.connections),
-            first_is_free,
+            first_is_free: AtomicBool::new(true),
             receipts,
+            news,
         }
     }
 }
