@@ -21,7 +21,7 @@ use wa_core::time::{Clock, SystemClock};
 
 use crate::assemble::{open_store, transports};
 #[cfg(feature = "demo")]
-use crate::bench::{self, BenchArgs};
+use crate::bench::{self, BenchArgs, LinkedBenchArgs};
 #[cfg(feature = "demo")]
 use crate::demo::{self, DemoArgs};
 use crate::loopback::GatewayArgs;
@@ -64,6 +64,13 @@ enum Command {
     /// The status is 0 if everything added up, and 1 if not.
     #[cfg(feature = "demo")]
     Bench(BenchArgs),
+    /// Measure this server with many devices that are linked to a simulated WhatsApp on this machine.
+    ///
+    /// Shows what an idle device takes of memory and processor, how long it takes until all are connected, at first and after all
+    /// connections were cut at once, and what a message takes. The server runs as a process of its own, in a database as for bench.
+    /// Needs Linux. The status is 0 if everything added up, and 1 if not.
+    #[cfg(feature = "demo")]
+    BenchLinked(LinkedBenchArgs),
     /// Run a fake gateway on this machine, for trials.
     #[command(hide = true)]
     Gateway(GatewayArgs),
@@ -92,7 +99,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
     #[cfg(feature = "demo")]
     // Failures are part of the show, and the terminal belongs to it.
     let source = match (&command, source.get("LOG")) {
-        (Command::Demo(_) | Command::Bench(_), None) => source.with("LOG", "error"),
+        (Command::Demo(_) | Command::Bench(_) | Command::BenchLinked(_), None) => source.with("LOG", "error"),
         _ => source,
     };
     let settings = Settings::read(&source)?;
@@ -122,6 +129,11 @@ fn start(cli: Cli) -> Result<(), Failure> {
             },
             #[cfg(feature = "demo")]
             Command::Bench(args) => match bench::run(args, settings, named).await? {
+                true => Ok(()),
+                false => Err("something did not add up".into()),
+            },
+            #[cfg(feature = "demo")]
+            Command::BenchLinked(args) => match bench::run_linked(args, settings, named).await? {
                 true => Ok(()),
                 false => Err("something did not add up".into()),
             },

@@ -4,8 +4,10 @@
 //! when messages are enqueued and settled. Messages travel over HTTP. Gateways and those who make the load run on threads of
 //! their own, so that what the server uses of the processor is told apart from what the load uses.
 
+mod child;
 mod fleet;
 mod gauges;
+mod linked;
 mod load;
 mod measured;
 mod options;
@@ -33,6 +35,7 @@ use wa_core::time::{Clock, Monotonic, SystemClock};
 
 pub use self::fleet::ChurnCounts;
 pub use self::gauges::Summary;
+pub use self::linked::{Connected, LinkedBenchArgs, LinkedReport, Sent, run as run_linked};
 pub use self::load::CallCounts;
 pub use self::options::{BenchArgs, BurstOf, Pace};
 pub use self::report::{Check, Ended, Report};

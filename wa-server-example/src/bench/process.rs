@@ -36,6 +36,20 @@ impl ProcessorTime {
     }
 }
 
+/// Processor time of another process so far.
+pub(super) fn processor_time(id: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    Some(TICK * ticks(&stat)?)
+}
+
+/// Memory of another process without pages of files, in bytes.
+pub(super) fn own_memory(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1_024)
+}
+
 /// The name of a process or thread, in parentheses, which may hold any.
 fn name(stat: &str) -> Option<&str> {
     Some(&stat[stat.find('(')? + 1..stat.rfind(')')?])
@@ -66,5 +80,14 @@ mod tests {
     fn this_process_uses_time_and_none_of_it_for_a_load_that_is_not_there() {
         let now = ProcessorTime::now("no such thread").expect("Linux tells");
         assert_eq!(now.load, Duration::ZERO);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_a_process_uses_is_known_until_it_has_ended() {
+        let own = std::process::id();
+        assert!(own_memory(own).is_some_and(|bytes| bytes > 100_000));
+        assert!(processor_time(own).is_some());
+        assert_eq!((own_memory(u32::MAX), processor_time(u32::MAX)), (None, None));
     }
 }

@@ -99,11 +99,12 @@ impl World<'_> {
 }
 
 /// By what the leads of a campaign are found.
-fn niche(campaign: usize) -> String {
+pub(super) fn niche(campaign: usize) -> String {
     format!("load {}", campaign + 1)
 }
 
-fn campaign(id: CampaignId, user_id: UserId, place: usize, now: Timestamp) -> Campaign {
+/// A campaign to those of its place.
+pub(super) fn campaign(id: CampaignId, user_id: UserId, place: usize, now: Timestamp) -> Campaign {
     let name = niche(place);
     let mut campaign = Campaign::draft(id, user_id, &name, Content::text(TEXT), now);
     campaign.audience = Audience::Leads {

@@ -7,20 +7,25 @@ use crate::server_process::DataDir;
 
 /// Runs it on a folder with options beside those of a small load; gives what it wrote as JSON.
 fn run(data: &DataDir, more: &[&str]) -> Value {
+    let mut words = vec!["bench", "--json", "--devices", "9", "--latency-ms", "20"];
+    words.extend_from_slice(more);
+    run_words(data, &words, "9 devices")
+}
+
+/// Runs a command on a folder, which it leaves empty; gives what it wrote as JSON.
+fn run_words(data: &DataDir, words: &[&str], progress: &str) -> Value {
     // Its rows must be where nobody's are, whatever the environment says.
     let environment = [
         ("DATABASE_URL", "sqlite:never.db"),
         ("TMPDIR", data.path().to_str().unwrap()),
     ];
-    let mut words = vec!["bench", "--json", "--devices", "9", "--latency-ms", "20"];
-    words.extend_from_slice(more);
-    let output = data.command(&environment, &words);
+    let output = data.command(&environment, words);
     let (out, errors) = (
         String::from_utf8_lossy(&output.stdout).into_owned(),
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
     assert!(output.status.success(), "{}\n{out}\n{errors}", output.status);
-    assert!(errors.contains("9 devices"), "progress is on standard error: {errors}");
+    assert!(errors.contains(progress), "progress is on standard error: {errors}");
     let left: Vec<_> = std::fs::read_dir(data.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -135,4 +140,30 @@ fn an_option_out_of_its_range_and_a_database_of_somebody_else_are_refused_by_nam
         assert!(said.iter().all(|part| errors.contains(part)), "{errors}");
     }
     assert!(!data.path().join("mine.db").exists());
+}
+
+#[test]
+fn linked_devices_all_connect_again_and_everybody_gets_both_messages() {
+    let data = DataDir::new();
+    let words = [
+        "bench-linked",
+        "--json",
+        "--devices",
+        "12",
+        "--people",
+        "2",
+        "--idle",
+        "2",
+    ];
+    let report = run_words(&data, &words, "12 devices linked");
+    assert_eq!(
+        (&report["adds_up"], &report["devices"]),
+        (&Value::Bool(true), &Value::from(12)),
+        "{report}"
+    );
+    for messages in ["/first/messages", "/known/messages"] {
+        assert_eq!(number(&report, messages), 24);
+    }
+    assert!(number(&report, "/memory_linked") > number(&report, "/memory_unlinked"));
+    assert!(report["known"]["cpu_ms_per_message"].as_f64().unwrap() > 0.0);
 }
