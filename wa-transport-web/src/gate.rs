@@ -17,8 +17,8 @@ use crate::receipts::{Held, Receipts};
 /// How long a connection waits at the gate and takes to open; the client gives up a connection after 20 s.
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
-/// How long it waits at most for its turn. For who would wait longer the device waits, which has more time.
-const TURN_WITHIN: Duration = Duration::from_secs(10);
+/// How long it waits at most for its turn.
+pub(crate) const TURN_WITHIN_MAX: Duration = Duration::from_secs(14);
 
 /// Opens so many connections at once and in a second, whatever number of devices wants to.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ pub(crate) struct Gated {
     pub(crate) inner: Arc<dyn TransportFactory>,
     /// The first connection has waited for its turn already.
     pub(crate) first_is_free: AtomicBool,
+    /// How long the others wait for it; where that is longer, the device waits, which has more time.
+    pub(crate) turn_within: Duration,
     pub(crate) receipts: Arc<Receipts>,
     /// Who hears that it is not near its turn.
     pub(crate) news: mpsc::Sender<News>,
@@ -86,7 +88,7 @@ impl TransportFactory for Gated {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
         let open = async {
             let is_free = self.first_is_free.swap(false, Ordering::Relaxed);
-            if !is_free && !self.gate.turn_within(TURN_WITHIN).await {
+            if !is_free && !self.gate.turn_within(self.turn_within).await {
                 // A connection whose news nobody takes ends before long.
                 let _ = self.news.try_send(News::Crowded);
                 return Err(crowded());
@@ -134,14 +136,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_would_wait_too_long_takes_nobodys_turn() {
-        let gate = ConnectGate::new(50, 2);
+        let (gate, limit) = (ConnectGate::new(50, 2), Duration::from_secs(10));
         let start = Instant::now();
-        let crowd = (0..100).map(|_| gate.turn_within(TURN_WITHIN));
+        let crowd = (0..100).map(|_| gate.turn_within(limit));
         let opened = futures::future::join_all(crowd).await;
         assert_eq!(opened.iter().filter(|opened| **opened).count(), 21);
-        assert_eq!(start.elapsed(), TURN_WITHIN);
+        assert_eq!(start.elapsed(), limit);
         // Those who were turned away left no gap.
         assert!(gate.turn_within(Duration::from_secs(1)).await);
-        assert_eq!(start.elapsed(), TURN_WITHIN + Duration::from_millis(500));
+        assert_eq!(start.elapsed(), limit + Duration::from_millis(500));
     }
 }

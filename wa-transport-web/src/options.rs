@@ -33,6 +33,9 @@ pub struct WebOptions {
     /// How often WhatsApp is asked for the limits of an account while there are any; when a device connects, a message is refused or
     /// WhatsApp says that something changed, it is asked at once.
     pub limits_every: Duration,
+    /// How long a client that lost its connection waits for its turn to open another, less than 15 s; where that is longer, the
+    /// device waits for it and starts a new client then.
+    pub turn_within: Duration,
     /// One-time keys that a device offers; WhatsApp Web offers 812, whose making costs ten times as much.
     pub prekeys: usize,
 }
@@ -51,6 +54,7 @@ impl Default for WebOptions {
             offline_after: Duration::from_secs(15),
             connects_at_once: 50,
             connects_per_second: 20,
+            turn_within: Duration::from_secs(10),
             limits_every: Duration::from_secs(60 * 60),
             prekeys: 50,
         }

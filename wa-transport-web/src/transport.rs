@@ -27,7 +27,7 @@ use whatsapp_rust::transport::{TokioWebSocketTransportFactory, TransportFactory}
 
 use crate::backend::Backend;
 use crate::error;
-use crate::gate::{ConnectGate, Gated};
+use crate::gate::{ConnectGate, Gated, TURN_WITHIN_MAX};
 use crate::http::Https;
 use crate::inbound::{Sink, TEXT_CHARS_MAX};
 use crate::live::Live;
@@ -80,6 +80,7 @@ impl Shared {
             gate: Arc::clone(&self.gate),
             inner: Arc::clone(&self.connections),
             first_is_free: AtomicBool::new(true),
+            turn_within: self.options.turn_within.min(TURN_WITHIN_MAX),
             receipts,
             news,
         }

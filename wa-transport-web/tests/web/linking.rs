@@ -1,12 +1,18 @@
 //! From the first code to the last word of a link.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::LinkState;
+use wa_core::id::DeviceId;
 use wa_core::store::{LeaseStore, PageRequest, SessionStore};
+use wa_core::time::SystemClock;
 use wa_core::transport::{HostedDevice, LinkStep, Linkable, MessageRef, Transport, TransportEvent};
 use wa_loopback::{LoginFault, Rule, StreamFault};
+use wa_transport_web::backend::Backend;
+use wa_transport_web::vault::Vault;
 use wa_transport_web::whatsapp_rust::traits::DeviceStore;
 
 use crate::rig::{LIMIT, OWN, Rig, options, phone};
@@ -299,6 +305,49 @@ async fn what_the_own_phone_writes_is_told_as_such() {
         (message.text.as_str(), message.peer),
         ("I take over", phone("60120000004"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_that_all_lose_their_connections_wait_for_their_turns_to_come_back() {
+    let mut options = options();
+    options.connects_per_second = 1;
+    options.turn_within = Duration::ZERO;
+    let mut rig = Rig::with(options.clone()).await;
+    let owners = [rig.owner, rig.another(2).await, rig.another(3).await];
+    let numbers = ["60110000001", "60110000002", "60110000003"];
+    let mut devices = Vec::new();
+    for (owner, number) in owners.into_iter().zip(numbers) {
+        let vault = Arc::new(Vault::plain());
+        let backend = Backend::new(rig.store.clone(), vault, Arc::new(SystemClock::new()), owner);
+        devices.push(rig.server.seed_device(number, &backend).await.unwrap());
+    }
+    rig.restart(options);
+    rig.host(&owners);
+    for owner in owners {
+        rig.heard.state(owner.device_id, LinkState::Ready).await;
+    }
+    let cut = rig.heard.len();
+    for device in &devices {
+        assert!(rig.server.end_stream(device, StreamFault::Cut));
+    }
+    let waits = |_: &DeviceId, event: &TransportEvent| match event {
+        TransportEvent::Link { reason, .. } => reason
+            .as_ref()
+            .filter(|why| why.contains("after those of other"))
+            .cloned(),
+        _ => None,
+    };
+    rig.heard
+        .wait_from(cut, "a device that waits for its turn", waits)
+        .await;
+    for (owner, number) in owners.into_iter().zip(numbers) {
+        rig.heard.state_from(cut, owner.device_id, LinkState::Ready).await;
+        assert_eq!(
+            rig.server.connects(number).len(),
+            2,
+            "nobody connects more often than needed"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
