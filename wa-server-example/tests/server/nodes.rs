@@ -316,13 +316,10 @@ async fn a_node_that_stood_still_and_a_database_that_was_away_lose_nothing_and_d
     a.signal("CONT");
     nodes.until_even(Some(gone)).await;
     nodes.sent(30).await;
+    // First what has arrived, whose begin is in the rows by then.
+    let arrived = nodes.play.messages();
     let rows = nodes.messages().await;
-    let later = nodes
-        .play
-        .messages()
-        .into_iter()
-        .filter(|sent| sent.received_at > continued_at);
-    for sent in later {
+    for sent in arrived.into_iter().filter(|sent| sent.received_at > continued_at) {
         let row = rows
             .iter()
             .find(|row| row.phone.is_some_and(|phone| phone.digits() == sent.number))
