@@ -9,18 +9,16 @@ use wa_loopback::{CapStatus, NewChatCap, Timelock};
 use crate::api::Api;
 use crate::linked::{Linked, until};
 
-/// The number of the one device.
-const OWN: &str = "60110000000";
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timelock_is_shown_with_its_device_and_in_forecasts_and_strangers_wait_until_it_is_lifted() {
     let (linked, server) = Linked::set(1, 3).await;
+    let own = Linked::own_number(0);
     Linked::connect(linked.people.iter()).await;
     let (friend, strangers) = linked.people.split_first().unwrap();
     let api = Api::login(server.address(), "ann").await;
     let path = format!("/api/devices/{}", linked.devices[0]);
     let device = async || api.0.get(&path).await.ok();
-    friend.send_text(OWN, "Hello?").await.unwrap();
+    friend.send_text(&own, "Hello?").await.unwrap();
     until("the message to be told", async || {
         let events = api.0.get("/api/events").await.ok().to_string();
         events.contains("NEW_MESSAGE").then_some(())
@@ -29,8 +27,8 @@ async fn a_timelock_is_shown_with_its_device_and_in_forecasts_and_strangers_wait
 
     let ends_s = (SystemClock::new().wall() + Duration::from_secs(3_600)).as_millis() / 1_000;
     let cap = NewChatCap::new(50, 20, ends_s - 7_200, ends_s).status(CapStatus::FirstWarning);
-    linked.whatsapp.set_new_chat_cap(OWN, Some(cap));
-    linked.whatsapp.set_timelock(OWN, Some(Timelock::until(ends_s)));
+    linked.whatsapp.set_new_chat_cap(&own, Some(cap));
+    linked.whatsapp.set_timelock(&own, Some(Timelock::until(ends_s)));
     let shown = until("the restriction", async || {
         let shown = device().await;
         (!shown["restriction"].is_null() && !shown["new_chats"].is_null()).then_some(shown)
@@ -47,7 +45,7 @@ async fn a_timelock_is_shown_with_its_device_and_in_forecasts_and_strangers_wait
         (&chats["total"], &chats["used"], &chats["budget"], &chats["warning"]),
         (&json!(50), &json!(20), &json!(12), &json!("first"))
     );
-    linked.whatsapp.set_new_chat_cap(OWN, None);
+    linked.whatsapp.set_new_chat_cap(&own, None);
     until("the limit to be gone", async || {
         device().await["new_chats"].is_null().then_some(())
     })
@@ -69,7 +67,7 @@ async fn a_timelock_is_shown_with_its_device_and_in_forecasts_and_strangers_wait
     let (ends, lock) = (&forecast["ends_at"], &restriction["until"]);
     assert!(ends.as_str() > lock.as_str() && lock.is_string(), "{forecast}");
 
-    linked.whatsapp.set_timelock(OWN, None);
+    linked.whatsapp.set_timelock(&own, None);
     Linked::until_received(strangers.iter()).await;
     assert_eq!(
         api.until_ended(campaign, 3, Duration::from_secs(120)).await["total"]["done"],
