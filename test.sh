@@ -7,6 +7,7 @@
 #   ./test.sh              everything, as continuous integration runs it
 #   KILLS=50 ./test.sh     the kill loops with 50 kills instead of 5, that of nodes with 50 instead of 4 and 20,000 messages
 #   LINKED_DEVICES=20 LINKED_PEOPLE=2000 ./test.sh   the campaign over linked devices with 20 of them and 2,000 people instead of 4 and 60
+#   SOAK_SECS=3600 ./test.sh   an hour of faults at random on 200 linked devices instead of a minute
 #   SIM_SEEDS=10000 ./test.sh   more seeds for the simulation instead of 500
 set -euo pipefail
 cd "$(dirname "$0")"

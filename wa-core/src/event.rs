@@ -12,7 +12,7 @@ use crate::domain::enrolment::{EnrolmentReason, EnrolmentState};
 use crate::domain::message::{MessageState, Reason};
 use crate::domain::sequence::{SequenceReason, SequenceStatus};
 use crate::domain::suppression::SuppressionReason;
-use crate::id::{CampaignId, CommandId, DeviceId, EnrolmentId, EventId, LeadId, MessageId, SequenceId, UserId};
+use crate::id::{CampaignId, ChatId, CommandId, DeviceId, EnrolmentId, EventId, LeadId, MessageId, SequenceId, UserId};
 use crate::time::Timestamp;
 use crate::transport::RestrictionScope;
 
@@ -100,6 +100,17 @@ pub enum EventKind {
         device_id: DeviceId,
         /// The newest message that they answer to, if any.
         message_id: Option<MessageId>,
+        /// The chat; missing in events that are older than chats.
+        #[serde(default)]
+        chat_id: Option<ChatId>,
+    },
+    /// A chat changed otherwise than by a message of its person: it was read, or written in from here or from the device's own phone,
+    /// or its past became known. A hint, never durable.
+    ChatUpdate {
+        /// The device.
+        device_id: DeviceId,
+        /// The chat; `None` for several.
+        chat_id: Option<ChatId>,
     },
     /// A human wrote to a person on the device's own phone.
     TakenOver {
@@ -153,7 +164,10 @@ impl EventKind {
     pub const fn is_passing(&self) -> bool {
         matches!(
             self,
-            Self::CampaignProgress { .. } | Self::SequenceProgress { .. } | Self::EnrolmentStarted { .. }
+            Self::CampaignProgress { .. }
+                | Self::SequenceProgress { .. }
+                | Self::EnrolmentStarted { .. }
+                | Self::ChatUpdate { .. }
         )
     }
 

@@ -99,6 +99,10 @@ ids! {
     MediaId = "media_id";
     /// A long-running import.
     ImportId = "import_id";
+    /// What a device and a person wrote to each other.
+    ChatId = "chat_id";
+    /// One message of a chat.
+    ChatMessageId = "chat_message_id";
 }
 
 /// Where new ids come from: UUIDv7 of the instant given and of a keyed random stream.

@@ -1,5 +1,6 @@
 //! The command line. Its commands open the database without an engine: beside a running server there is never a second one.
 
+mod archive;
 mod campaign;
 mod forecast;
 mod leads;
@@ -54,6 +55,8 @@ enum Command {
     /// Show how sequences are doing, and what they will do.
     #[command(subcommand)]
     Sequence(sequence::SequenceCommand),
+    /// Move messages of campaigns that ended long ago to the archive now; a running server does it by itself (ARCHIVE_AFTER).
+    Archive(archive::ArchiveArgs),
     /// Show a campaign over fake gateways on this machine, from its start to its end.
     #[cfg(feature = "demo")]
     Demo(DemoArgs),
@@ -122,6 +125,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
             Command::Leads(command) => leads::run(command, settings).await,
             Command::Campaign(command) => campaign::run(command, settings).await,
             Command::Sequence(command) => sequence::run(command, settings).await,
+            Command::Archive(args) => archive::run(args, settings).await,
             #[cfg(feature = "demo")]
             Command::Demo(args) => match demo::run(args, settings).await? {
                 true => Ok(()),

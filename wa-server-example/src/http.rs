@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod campaigns;
+pub mod chats;
 mod csv_out;
 pub mod devices;
 pub mod envelope;

@@ -169,6 +169,19 @@ impl FileMedia {
         Ok(None)
     }
 
+    /// Removes a picture that nothing uses; one that stays because that fails does no harm.
+    pub async fn forget(&self, user: UserId, id: MediaId) {
+        let folder = self.folder.join(user.to_string());
+        for ending in TYPES.iter().map(|(_, ending)| *ending).chain(["url"]) {
+            match tokio::fs::remove_file(folder.join(format!("{id}.{ending}"))).await {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, picture = %id, "a picture that nothing uses could not be removed");
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// The token of an address under which a picture may be fetched without a login until `until`.
     fn token(&self, user: UserId, id: MediaId, until: Timestamp) -> String {
         let mut bytes = Vec::with_capacity(56);

@@ -236,6 +236,12 @@ impl Settings {
         engine.error_rate.percent = read.number("ERROR_RATE_PERCENT", 0..=100);
         engine.error_rate.window = read.number("ERROR_RATE_WINDOW", 1..=10_000);
         engine.events_kept_for = read.duration("EVENTS_KEPT_FOR");
+        engine.chats_kept_for = read.duration("CHATS_KEPT_FOR");
+        engine.archive_after = read.duration("ARCHIVE_AFTER");
+        let days = EngineConfig::ARCHIVE_AFTER_MIN..=EngineConfig::SPAN_MAX;
+        if !engine.archive_after.is_zero() && !days.contains(&engine.archive_after) {
+            read.problem("ARCHIVE_AFTER must be 0s, or 2d to 3660d");
+        }
 
         let settings = Self {
             database: read.database(&data_dir),

@@ -39,7 +39,7 @@ macro_rules! campaign {
         concat!(
             "SELECT c.id, c.user_id, c.device_id, c.body, c.status, c.reason, c.status_at, c.scheduled_at, c.cursor_kind,
                 c.cursor_lead, c.cursor_entry, c.started_at, c.resumed_at, c.paused_at, c.ended_at, c.created_at,
-                c.updated_at, c.version, c.device_limit ",
+                c.updated_at, c.version, c.device_limit, c.archived_at ",
             $from
         )
     };
@@ -245,6 +245,7 @@ fn read_campaign(c: &mut Columns<'_>) -> Done<Campaign> {
         updated_at: c.at()?,
         version: c.int()?,
         device_limit: c.opt_int()?.and_then(|limit| u32::try_from(limit).ok()),
+        archived_at: c.opt_at()?,
     })
 }
 
@@ -288,12 +289,16 @@ fn bind<'q>(statement: Bound<'q>, campaign: &Campaign) -> Bound<'q> {
         .bind(campaign.device_limit)
 }
 
+/// A campaign of a user that may be changed.
 async fn campaign_of(connection: &mut PgConnection, user: UserId, id: CampaignId) -> Done<Campaign> {
     let row = query(ONE).bind(&id).fetch_optional(connection).await?;
     let campaign = row.map(|row| read_campaign(&mut Columns::of(&row))).transpose()?;
-    campaign
-        .filter(|campaign| campaign.user_id == user)
-        .ok_or(Fail::not_found("campaign"))
+    let own = campaign.filter(|campaign| campaign.user_id == user);
+    let campaign = own.ok_or(Fail::not_found("campaign"))?;
+    match campaign.archived_at {
+        None => Ok(campaign),
+        Some(_) => Err(Fail::conflict("archived campaign")),
+    }
 }
 
 /// The devices that a campaign names belong to its user; one that it named before may be deleted.

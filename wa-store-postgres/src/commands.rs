@@ -162,6 +162,7 @@ async fn sees(connection: &mut PgConnection, scope: &RequestScope, devices: &[Uu
         EventKind::MessageState { device_id, .. } => return Ok(device_id.is_some_and(|id| scope.sees(id))),
         EventKind::Reply { device_id, .. }
         | EventKind::TakenOver { device_id }
+        | EventKind::ChatUpdate { device_id, .. }
         | EventKind::DeviceLink { device_id, .. }
         | EventKind::DeviceHold { device_id, .. }
         | EventKind::DeviceRestriction { device_id, .. }

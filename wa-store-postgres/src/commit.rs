@@ -10,6 +10,7 @@ use crate::campaigns::{
     advance_cursor, delete_campaign, delete_saved_text, insert_campaign, insert_entries, insert_saved_text, set_status,
     trigger_again, update_campaign, update_saved_text,
 };
+use crate::chats::{add_to_chat, leave_chats, mark_read};
 use crate::commands::{answer_command, insert_command, insert_events};
 use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, suppress, wrote};
 use crate::devices::{change_device, insert_device, live_device, mark_device, update_device};
@@ -109,6 +110,7 @@ fn user_of(change: &Change) -> Option<UserId> {
         Change::InsertSavedText(saved) | Change::UpdateSavedText(saved) => Some(saved.user_id),
         Change::InsertCommand(command) => Some(command.user_id),
         Change::Suppress(suppression) => Some(suppression.user_id),
+        Change::AddToChat(addition) => Some(addition.user_id),
         Change::DeleteDevice { user_id, .. }
         | Change::SetDeviceLink { user_id, .. }
         | Change::SetDeviceHold { user_id, .. }
@@ -131,6 +133,7 @@ fn user_of(change: &Change) -> Option<UserId> {
         | Change::ErasePerson { user_id, .. }
         | Change::Replied { user_id, .. }
         | Change::TakenOver { user_id, .. }
+        | Change::ReadChat { user_id, .. }
         | Change::DeleteSavedText { user_id, .. } => Some(*user_id),
         // Of no user or of several, or newer than this store, which then refuses it.
         _ => None,
@@ -241,6 +244,7 @@ impl Commit<'_> {
                     device.version += 1;
                 })
                 .await?;
+                leave_chats(self.connection, device_id).await?;
                 mark_device(self.connection, device_id).await
             }
             Change::SetDeviceLink {
@@ -441,6 +445,8 @@ impl Commit<'_> {
                 let reason = EnrolmentReason::TakenOver;
                 wrote(self, (user_id, device_id), (phone, person), (&provider_id, at), reason).await
             }
+            Change::AddToChat(addition) => add_to_chat(self, &addition).await,
+            Change::ReadChat { user_id, chat_id } => mark_read(self.connection, user_id, chat_id).await,
             Change::InsertSavedText(saved) => insert_saved_text(self.connection, &saved).await,
             Change::UpdateSavedText(saved) => update_saved_text(self.connection, *saved).await,
             Change::DeleteSavedText { user_id, template_id } => {

@@ -34,8 +34,10 @@
 //! ```
 
 mod app;
+mod archive;
 mod begin;
 mod campaigns;
+mod chats;
 mod commands;
 mod commit;
 mod commit_messages;
@@ -393,7 +395,7 @@ impl Store for PostgresStore {
             })
             .await?;
         self.tell(&done.wake);
-        self.wrote(done.messages_inserted + row::count(done.leads.len()));
+        self.wrote(done.messages_inserted + row::count(done.leads.len()) + done.chat_messages);
         Ok(done)
     }
 

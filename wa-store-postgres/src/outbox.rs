@@ -16,12 +16,13 @@ use wa_core::domain::message::{Attempt, Message, MessageScope, MessageState};
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
 use wa_core::id::{CampaignId, DeviceId, Incarnation, LeadId, MessageId, UserId};
 use wa_core::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue, LaneHistory,
-    LaneLook, LeftOver, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes,
-    SendingRow, Settle, Settled, StoreError, Swept, WriteClass,
+    Archived, Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue,
+    LaneHistory, LaneLook, LeftOver, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf,
+    RecentOutcomes, SendingRow, Settle, Settled, StoreError, Swept, WriteClass,
 };
 use wa_core::time::Timestamp;
 
+use crate::archive::Source;
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, gather, query};
 use crate::lock::Mode;
@@ -29,7 +30,7 @@ use crate::message_row::{message, read_attempt, read_flow, read_message, read_op
 use crate::places::pool_device;
 use crate::row::{Columns, device_list, int, keys, number_list, read_all, uuid};
 use crate::sequences::check_sequence;
-use crate::{Op, PostgresStore, begin, pool, settle, sweep};
+use crate::{Op, PostgresStore, archive, begin, pool, settle, sweep};
 
 /// `due`: the head of every group (priority, campaign) of each lane: one seek of the queue per group, from the last group to the
 /// next.
@@ -212,13 +213,16 @@ macro_rules! count {
             $from,
             " AND NOT m.superseded AND m.created_at < $5 AND (m.settled_at IS NULL OR m.settled_at >= $4)
                 AND ($3::uuid[] IS NULL OR m.device_id = ANY ($3))
-            GROUP BY m.device_id, state_then, m.delivery ORDER BY m.device_id NULLS FIRST"
+            GROUP BY m.device_id, state_then, m.delivery"
         )
     };
 }
-/// `count` of a campaign, by `messages_scope`.
-pub(crate) const COUNT_CAMPAIGN: &str =
-    count!("FROM messages m WHERE m.scope_kind = 1 AND m.user_id = $1 AND m.scope_id = $2");
+/// `count` of a campaign, by `messages_scope` and `archived_messages_scope`.
+pub(crate) const COUNT_CAMPAIGN: &str = concat!(
+    count!("FROM messages m WHERE m.scope_kind = 1 AND m.user_id = $1 AND m.scope_id = $2"),
+    " UNION ALL ",
+    count!("FROM archived_messages m WHERE m.user_id = $1 AND m.scope_id = $2")
+);
 /// `count` of a sequence, by `messages_scope`.
 pub(crate) const COUNT_SEQUENCE: &str =
     count!("FROM messages m WHERE m.scope_kind = 2 AND m.user_id = $1 AND m.scope_id = $2");
@@ -364,13 +368,18 @@ pub(crate) fn read_sums(c: &mut Columns<'_>) -> Done<Numbers> {
 
 /// The statement of a page of messages, by id.
 pub(crate) fn page_statement(
+    source: Source,
     scope: &RequestScope,
     filter: &MessageFilter,
     page: &PageRequest<MessageId>,
 ) -> QueryBuilder<Postgres> {
-    let mut sql = QueryBuilder::new(message!(
-        "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.user_id = "
-    ));
+    let mut sql = QueryBuilder::new(match source {
+        Source::Live => message!("FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.user_id = "),
+        Source::Archive => message!(
+            "FROM archived_messages m LEFT JOIN archived_attempts a ON a.message_id = m.id AND a.id = m.attempt_id
+            WHERE m.user_id = "
+        ),
+    });
     sql.push_bind(uuid(&scope.user_id));
     if let Some(after) = &page.after {
         sql.push(" AND m.id > ").push_bind(uuid(after));
@@ -420,17 +429,21 @@ pub(crate) fn page_statement(
 impl PostgresStore {
     async fn find_message(&self, scope: &RequestScope, id: MessageId) -> Done<Message> {
         let mut reader = self.reader().await?;
-        let row = query(VISIBLE)
-            .bind(&id)
-            .bind(&scope.user_id)
-            .bind(device_list(scope))
-            .fetch_optional(&mut reader)
-            .await?
-            .ok_or(Fail::not_found("message"))?;
-        read_message(&mut Columns::of(&row))
+        // In this order, which is that in which it may go from the one to the other.
+        for sql in [VISIBLE, archive::VISIBLE] {
+            let statement = query(sql).bind(&id).bind(&scope.user_id).bind(device_list(scope));
+            if let Some(row) = statement.fetch_optional(&mut reader).await? {
+                return read_message(&mut Columns::of(&row));
+            }
+        }
+        Err(Fail::not_found("message"))
     }
 
-    async fn read_rows<T>(&self, statement: Bound<'_>, read: impl Fn(&mut Columns<'_>) -> Done<T>) -> Done<Vec<T>> {
+    pub(crate) async fn read_rows<T>(
+        &self,
+        statement: Bound<'_>,
+        read: impl Fn(&mut Columns<'_>) -> Done<T>,
+    ) -> Done<Vec<T>> {
         let mut reader = self.reader().await?;
         read_all(&statement.fetch_all(&mut reader).await?, read)
     }
@@ -480,20 +493,16 @@ impl PostgresStore {
                 Ok((device, state, c.opt_kind("delivery", Delivery::from_u8)?, c.count()?))
             })
             .await?;
-        let mut counted: Vec<DeviceNumbers> = Vec::new();
+        let mut counted: BTreeMap<Option<DeviceId>, Numbers> = BTreeMap::new();
         for (device_id, state, delivery, count) in rows {
-            if counted.last().is_none_or(|last| last.device_id != device_id) {
-                counted.push(DeviceNumbers {
-                    device_id,
-                    numbers: Numbers::default(),
-                });
-            }
-            let last = counted.last_mut().expect("the numbers of this device were just added");
             let mut one = Numbers::default();
             one.count(state, delivery);
-            last.numbers += times(one, count);
+            *counted.entry(device_id).or_default() += times(one, count);
         }
-        Ok(counted)
+        let counted = counted.into_iter();
+        Ok(counted
+            .map(|(device_id, numbers)| DeviceNumbers { device_id, numbers })
+            .collect())
     }
 
     async fn sum_of_device(&self, scope: &RequestScope, device: DeviceId) -> Done<Numbers> {
@@ -531,6 +540,14 @@ impl PostgresStore {
             let at: usize = c.place()?;
             lanes[at].last_attempt_at = c.opt_at()?;
             lanes[at].first_attempt_at = c.opt_at()?;
+        }
+        for row in query(archive::PASTS).bind(keys(devices)).fetch_all(&mut reader).await? {
+            let mut c = Columns::of(&row);
+            let at: usize = c.place()?;
+            let lane = &mut lanes[at];
+            let (first, last) = (c.opt_at()?, c.opt_at()?);
+            lane.first_attempt_at = lane.first_attempt_at.into_iter().chain(first).min();
+            lane.last_attempt_at = lane.last_attempt_at.max(last);
         }
         Ok(lanes)
     }
@@ -659,6 +676,14 @@ impl OutboxStore for PostgresStore {
         .await
     }
 
+    async fn archive(&self, limit: u32, ended_before: Timestamp, now: Timestamp) -> Result<Archived, StoreError> {
+        let space = self.space();
+        self.write(op(WriteClass::Bulk, "archive"), move |connection| {
+            Box::pin(archive::archive(connection, space, limit, ended_before, now))
+        })
+        .await
+    }
+
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError> {
         let statement = query(POOL).bind(&incarnation).bind(now.as_millis()).bind(limit);
         let rows = self.read_rows(statement, |c| {
@@ -744,26 +769,44 @@ impl OutboxStore for PostgresStore {
         filter: &MessageFilter,
         page: &PageRequest<MessageId>,
     ) -> Result<Page<Message, MessageId>, StoreError> {
-        let mut statement = page_statement(scope, filter, page);
-        let rows = self.read_rows(Bound::of(statement.build()), read_message).await;
-        let rows = rows.map_err(failed("messages"))?;
+        let mut rows = BTreeMap::new();
+        // What goes to the archive meanwhile is found in both.
+        for source in Source::of(filter) {
+            let mut statement = page_statement(*source, scope, filter, page);
+            let read = self.read_rows(Bound::of(statement.build()), read_message).await;
+            let read = read.map_err(failed("messages"))?;
+            rows.extend(read.into_iter().map(|message| (message.id, message)));
+        }
+        let rows = rows.into_values().collect();
         Ok(Page::cut(rows, page.clamped(), |message: &Message| message.id))
     }
 
     async fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Result<Vec<Message>, StoreError> {
-        let statement = query(NEWEST_OF_LEADS)
-            .bind(keys(leads))
-            .bind(&scope.user_id)
-            .bind(device_list(scope));
-        let rows = self.read_rows(statement, read_message).await;
-        rows.map_err(failed("newest_of_leads"))
+        let mut newest: BTreeMap<Option<LeadId>, Message> = BTreeMap::new();
+        for sql in [NEWEST_OF_LEADS, archive::NEWEST_OF_LEADS] {
+            let statement = query(sql)
+                .bind(keys(leads))
+                .bind(&scope.user_id)
+                .bind(device_list(scope));
+            let rows = self.read_rows(statement, read_message).await;
+            for message in rows.map_err(failed("newest_of_leads"))? {
+                let other = newest.get(&message.lead_id);
+                if other.is_none_or(|other| other.id < message.id) {
+                    newest.insert(message.lead_id, message);
+                }
+            }
+        }
+        Ok(newest.into_values().collect())
     }
 
     async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {
         let read = async {
-            self.find_message(scope, id).await?;
-            let statement = query(ATTEMPTS).bind(&id);
-            self.read_rows(statement, read_attempt).await
+            let message = self.find_message(scope, id).await?;
+            let attempts = self.read_rows(query(ATTEMPTS).bind(&id), read_attempt).await?;
+            if !attempts.is_empty() || message.attempt.is_none() {
+                return Ok(attempts);
+            }
+            self.read_rows(query(archive::ATTEMPTS).bind(&id), read_attempt).await
         };
         read.await.map_err(failed("attempts"))
     }

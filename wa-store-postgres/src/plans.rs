@@ -31,8 +31,10 @@ macro_rules! statements {
 
 statements! {
     app { USER, BY_LOGIN, USERS, INSERT_USER, UPDATE_USER, USER_EXISTS, INSERT_SESSION, SESSION, EXTEND_SESSION, DELETE_SESSION, DELETE_SESSIONS_OF, PRUNE_SESSIONS, IMPORT, IMPORTS, PUT_IMPORT, REFUSALS, FAIL_RUNNING }
+    archive { NEXT, MARK, PAGE, ACQUAINT, MOVE_ATTEMPTS, NOTE_STARTS, FORGET_OUTCOMES, FORGET_LEFT_OVER, MOVE, FINISH, VISIBLE, ATTEMPTS, NEWEST_OF_LEADS, PASTS, HAS, ERASE, ERASE_ATTEMPTS }
     begin { DEVICES, MESSAGES, BEGIN, LOCK, AGAIN, SET_ASIDE }
     campaigns { VISIBLE, BY_ID, DUE, NEXT, EXPANDING, COMPLETABLE, COMPLETE, PERSONS_IN, ENTRIES, ENTRY_COUNT, ONE, INSERT, UPDATE, ADVANCE, EXISTS, HAS_OPEN, HAS_MESSAGES, MARK, DELETE, ERASE_ENTRIES, SAVED, SAVED_PAGE, INSERT_SAVED, UPDATE_SAVED, DELETE_SAVED }
+    chats { VISIBLE, DEVICE, PAGE, KEPT_BEFORE, KEPT_AFTER, KEPT_LAST, SENT_BEFORE, SENT_AFTER, SENT_LAST, OWNED, ONE, KNOWN, OURS, OUR_ATTEMPTS, PUT, READ, LEAVE, ERASE_MESSAGES, ERASE, SWEEP_OLD, SWEEP_GONE, SWEEP_EMPTY, SWEEP_LEFT }
     commands { VISIBLE, ONE, WAITING, PRUNE, INSERT, ANSWER, PLACE, EVENTS, NEWEST, PRUNE_EVENTS, PRUNE_REPLIES, SEES_CAMPAIGN, SEES_LEAD }
     commit { OWNER, USERS }
     commit_messages { KNOWN, CAMPAIGNS, DEVICES, LEADS, ONE, OPEN_TO, ERASE, ERASE_ATTEMPTS, BY_ATTEMPT, BY_OURS, BY_PROVIDER, SENT_TO, OURS_TO, HEAR }
@@ -72,6 +74,7 @@ const SHORT_INDEXES: &[&str] = &[
     "enrolments_marked",
     "leads_to_match",
     "devices_unowned",
+    "chats_gone",
     "imports_running",
     // expire walks it from the oldest on, and stops at what has not expired.
     "queue_expiry",
@@ -167,6 +170,7 @@ const FILL: &str = "
     INSERT INTO parked (message_id, device_id, scope_id, state) SELECT id, device_id, scope_id, 2 FROM messages WHERE state = 2;
     INSERT INTO outcomes SELECT id, device_id, scope_id, row_number() OVER (), row_number() OVER () FROM messages WHERE state = 5;
     INSERT INTO left_over SELECT scope_id, id FROM messages;
+    INSERT INTO acquaintances SELECT id, gen_random_uuid(), 0 FROM devices;
     INSERT INTO tallies SELECT d.user_id, 1, c.id, d.id, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0
     FROM (SELECT user_id, id, row_number() OVER () / 100 AS place FROM devices) d
     JOIN (SELECT id, row_number() OVER () AS place FROM campaigns) c USING (place);
@@ -178,15 +182,30 @@ const FILL: &str = "
     INSERT INTO campaign_entries SELECT id, 1, '+60123456789', '', NULL, NULL FROM campaigns;
     INSERT INTO device_commands SELECT gen_random_uuid(), user_id, id, '', '', false, 0, 0 FROM devices;
     INSERT INTO events SELECT gen_random_uuid(), user_id, '{}', row_number() OVER () FROM devices;
+    INSERT INTO chats SELECT id, user_id, id, gen_random_uuid(), row_number() OVER (), 0, false, '+60123' FROM devices;
+    INSERT INTO chat_messages SELECT id, row_number() OVER (), id, id, 1, 1, 'a', '' FROM devices;
     INSERT INTO session_values SELECT id, '\\x01', '\\x00', row_number() OVER () FROM devices;
     INSERT INTO replies SELECT id, 'a', row_number() OVER () FROM devices;
     ANALYZE;";
+
+/// The same of the archive; apart, because a statement may take so long and no longer.
+const FILL_ARCHIVE: &str = "
+    INSERT INTO archived_messages (id, user_id, scope_kind, scope_id, priority, key, round, person, name, device_id, lead_id, from_pool,
+        override_suppression, due_at, expires_at, state, settled_at, created_at, refusal_count, superseded)
+    SELECT gen_random_uuid(), c.user_id, 1, c.id, 2, gen_random_uuid(), 0, gen_random_uuid(), '', gen_random_uuid(), gen_random_uuid(),
+        false, false, 0, 0, 5, 0, 0, 0, false FROM campaigns c;
+    INSERT INTO archived_attempts (id, message_id, device_id, epoch, text, attempted_at)
+    SELECT gen_random_uuid(), id, device_id, 1, '', 0 FROM archived_messages;
+    INSERT INTO lane_pasts SELECT id, 0, 0 FROM devices;
+    ANALYZE archived_messages, archived_attempts, lane_pasts;";
 
 /// A store whose tables are large.
 async fn large(schema: &Schema) -> PostgresStore {
     let store = PostgresStore::open(schema.options()).await.unwrap();
     let mut reader = store.reader().await.unwrap();
-    sqlx::raw_sql(FILL).execute(&mut *reader).await.unwrap();
+    for sql in [FILL, FILL_ARCHIVE] {
+        sqlx::raw_sql(sql).execute(&mut *reader).await.unwrap();
+    }
     store
 }
 
@@ -301,8 +320,10 @@ fn lists() -> Vec<String> {
         }
         for filter in message_filters() {
             for page in [PageRequest::first(10), PageRequest::after(MessageId::MIN, 10)] {
-                let statement = crate::outbox::page_statement(scope, &filter, &page);
-                lists.push(statement.sql().as_str().to_owned());
+                for source in crate::archive::Source::of(&filter) {
+                    let statement = crate::outbox::page_statement(*source, scope, &filter, &page);
+                    lists.push(statement.sql().as_str().to_owned());
+                }
             }
         }
         for filter in enrolment_filters() {

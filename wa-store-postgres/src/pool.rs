@@ -24,8 +24,11 @@ pub(crate) const PLANNED: &str = "
     SELECT DISTINCT m.id, m.person, m.lead_id, m.round, m.state, m.reason
     FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.person = j.value
     WHERE m.scope_kind = 1 AND m.scope_id = $2 AND NOT m.superseded ORDER BY m.id";
-/// `left_over`: by the primary key.
-pub(crate) const LEFT_OVER: &str = "SELECT count(*) FROM left_over WHERE campaign_id = $1";
+/// `left_over`: by the primary key, and by `archived_messages_scope`.
+pub(crate) const LEFT_OVER: &str = "
+    SELECT (SELECT count(*) FROM left_over WHERE campaign_id = $1) + (
+        SELECT count(*) FROM archived_messages WHERE scope_id = $1 AND state = 8 AND reason = 25 AND NOT superseded
+    )";
 /// `taken`: campaigns by their ids, tallies and what was taken before by their primary keys.
 pub(crate) const TAKEN: &str = "
     SELECT c.id, t.device_id, t.done + t.failed + t.unknown + t.remaining - coalesce(b.taken, 0), t.remaining

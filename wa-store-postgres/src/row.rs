@@ -49,6 +49,8 @@ keys!(
     wa_core::id::CommandId,
     wa_core::id::Incarnation,
     wa_core::id::ImportId,
+    wa_core::id::ChatId,
+    wa_core::id::ChatMessageId,
     wa_core::domain::phone::PersonKey,
     wa_core::domain::message::IdempotencyKey,
 );

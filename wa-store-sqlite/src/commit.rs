@@ -10,6 +10,7 @@ use crate::campaigns::{
     advance_cursor, delete_campaign, delete_saved_text, insert_campaign, insert_entries, insert_saved_text, set_status,
     trigger_again, update_campaign, update_saved_text,
 };
+use crate::chats::{add_to_chat, leave_chats, mark_read};
 use crate::commands::{answer_command, insert_command, insert_events};
 use crate::commit_messages::{cancel_message, erase_person, insert_messages, mark_message, receipt, suppress, wrote};
 use crate::devices::{change_device, insert_device, live_device, mark_device, update_device};
@@ -131,6 +132,7 @@ impl Commit<'_> {
                     device.version += 1;
                 })
                 .await?;
+                leave_chats(self.connection, device_id).await?;
                 mark_device(self.connection, device_id).await
             }
             Change::SetDeviceLink {
@@ -331,6 +333,8 @@ impl Commit<'_> {
                 let reason = EnrolmentReason::TakenOver;
                 wrote(self, (user_id, device_id), (phone, person), (&provider_id, at), reason).await
             }
+            Change::AddToChat(addition) => add_to_chat(self, &addition).await,
+            Change::ReadChat { user_id, chat_id } => mark_read(self.connection, user_id, chat_id).await,
             Change::InsertSavedText(saved) => insert_saved_text(self.connection, &saved).await,
             Change::UpdateSavedText(saved) => update_saved_text(self.connection, *saved).await,
             Change::DeleteSavedText { user_id, template_id } => {

@@ -17,6 +17,7 @@ use wa_core::time::Timestamp;
 use wa_core::transport::{MessageRef, TransportMessageId};
 
 use crate::campaigns::erase_entries;
+use crate::chats::erase_chats;
 use crate::commit::Commit;
 use crate::devices::{change_device, device_of};
 use crate::error::{Done, Fail};
@@ -30,14 +31,14 @@ use crate::row::{
 };
 use crate::suppressions::{put_suppression, suppressed_among};
 use crate::tallies::Counted;
-use crate::{enrolments, flows, warmth};
+use crate::{archive, enrolments, flows, warmth};
 
 /// `InsertMessages`: keys that are known, by the unique index of keys.
 pub(crate) const KNOWN: &str = "
     SELECT m.key, m.id, m.user_id FROM json_each(?) j CROSS JOIN messages m ON m.key = unhex(j.value)";
 /// `InsertMessages`: campaigns with their users, by their ids.
 pub(crate) const CAMPAIGNS: &str = "
-    SELECT c.id, c.user_id, c.status FROM json_each(?) j CROSS JOIN campaigns c ON c.id = unhex(j.value)";
+    SELECT c.id, c.user_id, c.status, c.archived_at IS NOT NULL FROM json_each(?) j CROSS JOIN campaigns c ON c.id = unhex(j.value)";
 /// `InsertMessages`: which devices a user does not have, or has no longer, by the primary key.
 pub(crate) const DEVICES: &str = "
     SELECT json_group_array(json_array(j.value, d.id IS NULL))
@@ -125,10 +126,17 @@ pub(crate) const OURS_TO: &str = "
 pub(crate) const HEAR: &str =
     "INSERT INTO replies (device_id, provider_id, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
 
+/// What decides over messages of a campaign.
+struct CampaignFacts {
+    user_id: UserId,
+    status: CampaignStatus,
+    archived: bool,
+}
+
 /// What the rows of a page of messages refer to, as far as it is not as it should be.
 struct Facts {
     known: HashMap<IdempotencyKey, (MessageId, UserId)>,
-    campaigns: HashMap<CampaignId, (UserId, CampaignStatus)>,
+    campaigns: HashMap<CampaignId, CampaignFacts>,
     flows: HashMap<(EnrolmentId, StepId), FlowFacts>,
     /// Devices that are not the user's.
     strange_devices: HashSet<(UserId, DeviceId)>,
@@ -220,8 +228,13 @@ impl Facts {
         .await?;
         let campaigns = messages.iter().filter_map(|m| campaign_of(&m.scope)).collect();
         let campaigns = read_list(connection, CAMPAIGNS, campaigns, |c| {
-            let (id, user) = (c.key("id")?, c.key("user_id")?);
-            Ok((id, (user, c.kind("status", CampaignStatus::from_u8)?)))
+            let id = c.key("id")?;
+            let facts = CampaignFacts {
+                user_id: c.key("user_id")?,
+                status: c.kind("status", CampaignStatus::from_u8)?,
+                archived: c.flag()?,
+            };
+            Ok((id, facts))
         })
         .await?;
         let Found {
@@ -283,10 +296,11 @@ impl Facts {
     /// Device, lead and campaign of a message belong to its user.
     fn check_owners(&self, message: &Message) -> Done<()> {
         let user = message.user_id;
-        if let Some(id) = campaign_of(&message.scope)
-            && self.campaigns.get(id).is_none_or(|(of, _)| *of != user)
-        {
-            return Err(Fail::not_found("campaign"));
+        if let Some(id) = campaign_of(&message.scope) {
+            let facts = self.campaigns.get(id).filter(|facts| facts.user_id == user);
+            if facts.ok_or(Fail::not_found("campaign"))?.archived {
+                return Err(Fail::conflict("archived campaign"));
+            }
         }
         if let MessageScope::Sequence(id) = message.scope {
             let facts = message
@@ -334,7 +348,7 @@ impl Facts {
                 let facts = self.flows.get(&(flow.enrolment_id, flow.step_id));
                 facts.map_or(ScopeGate::Ended, |facts| facts.gate)
             }
-            None => gate_of(message.scope, status.map(|(_, status)| *status)),
+            None => gate_of(message.scope, status.map(|facts| facts.status)),
         };
         let listed = self.suppressed.contains(&(message.user_id, message.person));
         let suppressed = if listed && !overrides(message.scope, message.override_suppression) {
@@ -546,10 +560,16 @@ pub(crate) async fn insert_found(commit: &mut Commit<'_>, messages: Vec<Message>
 
 async fn message_of(commit: &mut Commit<'_>, user: UserId, id: MessageId) -> Done<Live> {
     let found = live_by(commit.connection, ONE, blob(&id).to_vec()).await?;
-    found
-        .into_iter()
-        .find(|live| live.user_id == user)
-        .ok_or(Fail::not_found("message"))
+    if let Some(live) = found.into_iter().find(|live| live.user_id == user) {
+        return Ok(live);
+    }
+    let archived = sqlx::query(archive::HAS)
+        .bind(blob(&id).to_vec())
+        .bind(blob(&user).to_vec());
+    Err(match archived.fetch_optional(&mut *commit.connection).await? {
+        Some(_) => Fail::conflict("archived message"),
+        None => Fail::not_found("message"),
+    })
 }
 
 /// Writes one change of a message.
@@ -709,9 +729,10 @@ pub(crate) async fn suppress(commit: &mut Commit<'_>, suppression: &Suppression)
 pub(crate) async fn erase_person(commit: &mut Commit<'_>, user: UserId, person: PersonKey, phone: Phone) -> Done<()> {
     erase_leads(commit.connection, user, phone).await?;
     erase_entries(commit.connection, user, phone).await?;
+    erase_chats(commit.connection, user, person).await?;
     stop(commit, user, person, Reason::Erased).await?;
     enrolments::erase(commit, user, person).await?;
-    for sql in [ERASE, ERASE_ATTEMPTS] {
+    for sql in [ERASE, ERASE_ATTEMPTS, archive::ERASE, archive::ERASE_ATTEMPTS] {
         sqlx::query(sql)
             .bind(blob(&person).to_vec())
             .bind(blob(&user).to_vec())

@@ -13,6 +13,8 @@ pub(crate) enum Fail {
     Refused(StoreErrorKind, &'static str),
     /// The task that held the transaction ended without an answer.
     Lost,
+    /// A transaction that holds the work of several was not committed.
+    Together(StoreErrorKind, String),
 }
 
 /// What statements and transactions inside the crate return.
@@ -44,6 +46,15 @@ impl Fail {
         }
     }
 
+    /// What befell a transaction, for each of those whose work it held.
+    pub(crate) fn together(error: &sqlx::Error) -> Self {
+        let text = match error {
+            sqlx::Error::Database(database) => database.message().to_owned(),
+            other => other.to_string(),
+        };
+        Self::Together(kind_of(error), text)
+    }
+
     /// The node has no authority.
     pub(crate) const fn fenced() -> Self {
         Self::Refused(StoreErrorKind::Fenced, "node")
@@ -58,6 +69,7 @@ impl Fail {
             Self::Lost => StoreError::new(StoreErrorKind::Unavailable, operation, entity)
                 .caused_by("the task of the transaction ended without an answer"),
             Self::Sql(error) => StoreError::new(kind_of(&error), operation, entity).caused_by(Quiet(error)),
+            Self::Together(kind, cause) => StoreError::new(kind, operation, entity).caused_by(cause),
         }
     }
 }

@@ -6,9 +6,12 @@
 //! - **One writer**: all writes go through one connection with `BEGIN IMMEDIATE`, served by [`WriteClass`], so that a
 //!   settlement never waits for more than the transaction that runs. A change set is atomic and is never split: who commits
 //!   in bulk keeps pages small enough (a few hundred leads or messages) that one lasts at most about 20 ms.
+//!   What waits when a transaction has done its work joins it, up to 32 sets that share one commit; what does not fit is
+//!   undone alone, and nothing waits for what is less urgent.
 //! - **Readers do not wait** for the writer: they read the last commit on connections of their own. A database in memory has
 //!   one connection, on which reads take their turn.
-//! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end.
+//! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end; what was
+//!   not begun by then is left.
 //! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints; see
 //!   `migrations/`.
 //!
@@ -32,8 +35,10 @@
 //! ```
 
 mod app;
+mod archive;
 mod begin;
 mod campaigns;
+mod chats;
 mod commands;
 mod commit;
 mod commit_messages;
@@ -272,29 +277,15 @@ impl SqliteStore {
         }
     }
 
-    /// Runs a write transaction in a task of its own, so that a caller that is dropped leaves all of it or nothing.
+    /// Runs a write transaction, in a task of its own.
     async fn write<T, W>(&self, op: Op, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
         W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>> + Send + 'static,
     {
         let Op(class, operation, entity) = op;
-        let run = async {
-            let mut tx = self.writer.begin(class).await?;
-            let task = tokio::spawn(async move {
-                let result = work(&mut tx).await;
-                match result {
-                    Ok(value) => tx.finish().await.map(|()| value),
-                    Err(fail) => {
-                        // Where even this fails, the transaction is undone when it is dropped.
-                        let _ = tx.undo().await;
-                        Err(fail)
-                    }
-                }
-            });
-            task.await.unwrap_or(Err(Fail::Lost))
-        };
-        run.await.map_err(|fail: Fail| fail.of(operation, entity))
+        let ran = self.writer.run(class, work).await;
+        ran.map_err(|fail| fail.of(operation, entity))
     }
 }
 

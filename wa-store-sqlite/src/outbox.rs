@@ -18,18 +18,19 @@ use wa_core::domain::phone::Phone;
 use wa_core::domain::summary::{DeviceNumbers, Numbers};
 use wa_core::id::{CampaignId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, StepId, UserId};
 use wa_core::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue, LaneHistory,
-    LaneLook, LeftOver, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes,
-    SendingRow, Settle, Settled, StoreError, Swept, WriteClass,
+    Archived, Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue,
+    LaneHistory, LaneLook, LeftOver, MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf,
+    RecentOutcomes, SendingRow, Settle, Settled, StoreError, Swept, WriteClass,
 };
 use wa_core::time::Timestamp;
 
+use crate::archive::Source;
 use crate::error::{Done, Fail};
 use crate::insert::Bound;
 use crate::message_row::{message, read_attempt, read_message};
 use crate::row::{Columns, HexKey, blob, device_list, fetch_list, hex, hex_list, int, json, number_list, read_all};
 use crate::sequences::check_sequence;
-use crate::{Op, SqliteStore, begin, pool, settle, sweep};
+use crate::{Op, SqliteStore, archive, begin, pool, settle, sweep};
 
 /// `due`: the head of every group (priority, campaign) of each lane: one seek of `messages_queue` per group, from the last
 /// group to the next. The seek names the end of the group, because SQLite starts a range of several columns at what is equal
@@ -201,13 +202,16 @@ macro_rules! count {
             $from,
             " AND m.superseded = 0 AND m.created_at < ?5 AND (m.settled_at IS NULL OR m.settled_at >= ?4)
                 AND (?3 IS NULL OR m.device_id IN (SELECT unhex(value) FROM json_each(?3)))
-            GROUP BY m.device_id, state_then, m.delivery ORDER BY m.device_id"
+            GROUP BY m.device_id, state_then, m.delivery"
         )
     };
 }
-/// `count` of a campaign, by `messages_scope`.
-pub(crate) const COUNT_CAMPAIGN: &str =
-    count!("FROM messages m INDEXED BY messages_scope WHERE m.scope_kind = 1 AND m.user_id = ?1 AND m.scope_id = ?2");
+/// `count` of a campaign, by `messages_scope` and `archived_messages_scope`.
+pub(crate) const COUNT_CAMPAIGN: &str = concat!(
+    count!("FROM messages m INDEXED BY messages_scope WHERE m.scope_kind = 1 AND m.user_id = ?1 AND m.scope_id = ?2"),
+    " UNION ALL ",
+    count!("FROM archived_messages m INDEXED BY archived_messages_scope WHERE m.user_id = ?1 AND m.scope_id = ?2")
+);
 /// `count` of a sequence, by `messages_sequence`.
 pub(crate) const COUNT_SEQUENCE: &str = count!(
     "FROM messages m INDEXED BY messages_sequence WHERE m.scope_kind = 2 AND m.user_id = ?1 AND m.scope_id = ?2"
@@ -386,22 +390,35 @@ pub(crate) fn read_sums(c: &mut Columns<'_>) -> Done<Numbers> {
 
 /// The statement of a page of messages, by id: the most selective key that is asked for leads the way.
 pub(crate) fn page_statement(
+    source: Source,
     scope: &RequestScope,
     filter: &MessageFilter,
     page: &PageRequest<MessageId>,
 ) -> QueryBuilder<Sqlite> {
+    // Both tables have these indexes, the archive those of lists of campaigns alone.
     let index = match (filter.person, filter.lead_id, filter.scope, filter.device_id) {
-        _ if filter.enrolment_id.is_some() => "messages_flow",
-        (Some(_), ..) => "messages_person",
-        (None, Some(_), ..) => "messages_lead",
-        (None, None, Some(MessageScope::Campaign(_)), _) => "messages_scope",
-        (None, None, Some(MessageScope::Sequence(_)), _) => "messages_sequence",
-        (None, None, _, Some(_)) => "messages_device",
-        _ => "messages_user",
+        _ if filter.enrolment_id.is_some() => "flow",
+        (Some(_), ..) => "person",
+        (None, Some(_), ..) => "lead",
+        (None, None, Some(MessageScope::Campaign(_)), _) => "scope",
+        (None, None, Some(MessageScope::Sequence(_)), _) => "sequence",
+        (None, None, _, Some(_)) => "device",
+        _ => "user",
     };
-    let mut sql = QueryBuilder::new(message!("FROM messages m INDEXED BY "));
+    let (from, join) = match source {
+        Source::Live => (
+            message!("FROM messages m INDEXED BY messages_"),
+            " LEFT JOIN attempts a ON a.id = m.attempt_id",
+        ),
+        Source::Archive => (
+            message!("FROM archived_messages m INDEXED BY archived_messages_"),
+            " LEFT JOIN archived_attempts a ON a.message_id = m.id AND a.id = m.attempt_id",
+        ),
+    };
+    let mut sql = QueryBuilder::new(from);
     sql.push(index)
-        .push(" LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.user_id = ")
+        .push(join)
+        .push(" WHERE m.user_id = ")
         .push_bind(blob(&scope.user_id).to_vec());
     if let Some(after) = &page.after {
         sql.push(" AND m.id > ").push_bind(blob(after).to_vec());
@@ -457,17 +474,26 @@ pub(crate) fn page_statement(
 impl SqliteStore {
     async fn find_message(&self, scope: &RequestScope, id: MessageId) -> Done<Message> {
         let mut reader = self.reader().await?;
-        let row = sqlx::query(VISIBLE)
-            .bind(blob(&id).to_vec())
-            .bind(blob(&scope.user_id).to_vec())
-            .bind(device_list(scope))
-            .fetch_optional(&mut *reader)
-            .await?
-            .ok_or(Fail::not_found("message"))?;
-        read_message(&mut Columns::of(&row))
+        // In this order, which is that in which it may go from the one to the other.
+        for sql in [VISIBLE, archive::VISIBLE] {
+            let row = sqlx::query(sql)
+                .bind(blob(&id).to_vec())
+                .bind(blob(&scope.user_id).to_vec())
+                .bind(device_list(scope))
+                .fetch_optional(&mut *reader)
+                .await?;
+            if let Some(row) = row {
+                return read_message(&mut Columns::of(&row));
+            }
+        }
+        Err(Fail::not_found("message"))
     }
 
-    async fn read_rows<T>(&self, statement: Bound<'_>, read: impl Fn(&mut Columns<'_>) -> Done<T>) -> Done<Vec<T>> {
+    pub(crate) async fn read_rows<T>(
+        &self,
+        statement: Bound<'_>,
+        read: impl Fn(&mut Columns<'_>) -> Done<T>,
+    ) -> Done<Vec<T>> {
         let mut reader = self.reader().await?;
         read_all(&statement.fetch_all(&mut *reader).await?, read)
     }
@@ -519,20 +545,16 @@ impl SqliteStore {
                 Ok((device, state, c.opt_kind("delivery", Delivery::from_u8)?, c.count()?))
             })
             .await?;
-        let mut counted: Vec<DeviceNumbers> = Vec::new();
+        let mut counted: BTreeMap<Option<DeviceId>, Numbers> = BTreeMap::new();
         for (device_id, state, delivery, count) in rows {
-            if counted.last().is_none_or(|last| last.device_id != device_id) {
-                counted.push(DeviceNumbers {
-                    device_id,
-                    numbers: Numbers::default(),
-                });
-            }
-            let last = counted.last_mut().expect("the numbers of this device were just added");
             let mut one = Numbers::default();
             one.count(state, delivery);
-            last.numbers += times(one, count);
+            *counted.entry(device_id).or_default() += times(one, count);
         }
-        Ok(counted)
+        let counted = counted.into_iter();
+        Ok(counted
+            .map(|(device_id, numbers)| DeviceNumbers { device_id, numbers })
+            .collect())
     }
 
     async fn sum_of_device(&self, scope: &RequestScope, device: DeviceId) -> Done<Numbers> {
@@ -565,11 +587,19 @@ impl SqliteStore {
             let at: usize = c.small("place")?;
             lanes[at].attempts.push(c.at()?);
         }
-        for row in sqlx::query(ENDS).bind(list).fetch_all(&mut *reader).await? {
+        for row in sqlx::query(ENDS).bind(list.clone()).fetch_all(&mut *reader).await? {
             let mut c = Columns::of(&row);
             let at: usize = c.small("place")?;
             lanes[at].last_attempt_at = c.opt_at()?;
             lanes[at].first_attempt_at = c.opt_at()?;
+        }
+        for row in sqlx::query(archive::PASTS).bind(list).fetch_all(&mut *reader).await? {
+            let mut c = Columns::of(&row);
+            let at: usize = c.small("place")?;
+            let lane = &mut lanes[at];
+            let (first, last) = (c.opt_at()?, c.opt_at()?);
+            lane.first_attempt_at = lane.first_attempt_at.into_iter().chain(first).min();
+            lane.last_attempt_at = lane.last_attempt_at.max(last);
         }
         Ok(lanes)
     }
@@ -684,6 +714,13 @@ impl OutboxStore for SqliteStore {
         .await
     }
 
+    async fn archive(&self, limit: u32, ended_before: Timestamp, now: Timestamp) -> Result<Archived, StoreError> {
+        self.write(op(WriteClass::Bulk, "archive"), move |connection| {
+            Box::pin(archive::archive(connection, limit, ended_before, now))
+        })
+        .await
+    }
+
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError> {
         let statement = sqlx::query(POOL)
             .bind(blob(&incarnation).to_vec())
@@ -771,26 +808,47 @@ impl OutboxStore for SqliteStore {
         filter: &MessageFilter,
         page: &PageRequest<MessageId>,
     ) -> Result<Page<Message, MessageId>, StoreError> {
-        let mut statement = page_statement(scope, filter, page);
-        let rows = self.read_rows(statement.build(), read_message).await;
-        let rows = rows.map_err(failed("messages"))?;
+        let mut rows = BTreeMap::new();
+        // What goes to the archive meanwhile is found in both.
+        for source in Source::of(filter) {
+            let mut statement = page_statement(*source, scope, filter, page);
+            let read = self.read_rows(statement.build(), read_message).await;
+            let read = read.map_err(failed("messages"))?;
+            rows.extend(read.into_iter().map(|message| (message.id, message)));
+        }
+        let rows = rows.into_values().collect();
         Ok(Page::cut(rows, page.clamped(), |message: &Message| message.id))
     }
 
     async fn newest_of_leads(&self, scope: &RequestScope, leads: &[LeadId]) -> Result<Vec<Message>, StoreError> {
-        let statement = sqlx::query(NEWEST_OF_LEADS)
-            .bind(hex_list(leads))
-            .bind(blob(&scope.user_id).to_vec())
-            .bind(device_list(scope));
-        let rows = self.read_rows(statement, read_message).await;
-        rows.map_err(failed("newest_of_leads"))
+        let mut newest: BTreeMap<Option<LeadId>, Message> = BTreeMap::new();
+        for sql in [NEWEST_OF_LEADS, archive::NEWEST_OF_LEADS] {
+            let statement = sqlx::query(sql)
+                .bind(hex_list(leads))
+                .bind(blob(&scope.user_id).to_vec())
+                .bind(device_list(scope));
+            let rows = self.read_rows(statement, read_message).await;
+            for message in rows.map_err(failed("newest_of_leads"))? {
+                let other = newest.get(&message.lead_id);
+                if other.is_none_or(|other| other.id < message.id) {
+                    newest.insert(message.lead_id, message);
+                }
+            }
+        }
+        Ok(newest.into_values().collect())
     }
 
     async fn attempts(&self, scope: &RequestScope, id: MessageId) -> Result<Vec<Attempt>, StoreError> {
         let read = async {
-            self.find_message(scope, id).await?;
-            let statement = sqlx::query(ATTEMPTS).bind(blob(&id).to_vec());
-            self.read_rows(statement, read_attempt).await
+            let message = self.find_message(scope, id).await?;
+            let mut attempts = Vec::new();
+            for sql in [ATTEMPTS, archive::ATTEMPTS] {
+                if attempts.is_empty() && message.attempt.is_some() {
+                    let statement = sqlx::query(sql).bind(blob(&id).to_vec());
+                    attempts = self.read_rows(statement, read_attempt).await?;
+                }
+            }
+            Ok(attempts)
         };
         read.await.map_err(failed("attempts"))
     }

@@ -33,8 +33,10 @@ macro_rules! statements {
 
 statements! {
     app { USER, BY_LOGIN, USERS, INSERT_USER, UPDATE_USER, USER_EXISTS, INSERT_SESSION, SESSION, EXTEND_SESSION, DELETE_SESSION, DELETE_SESSIONS_OF, PRUNE_SESSIONS, IMPORT, IMPORTS, PUT_IMPORT, REFUSALS, FAIL_RUNNING }
+    archive { NEXT, MARK, PAGE, ACQUAINT, NOTE_STARTS, COPY_ATTEMPTS, DELETE_ATTEMPTS, COPY, DELETE, FINISH, VISIBLE, ATTEMPTS, NEWEST_OF_LEADS, PASTS, HAS, ERASE, ERASE_ATTEMPTS }
     begin { DEVICES, MESSAGES, BEGIN, BEGUN, AGAIN }
     campaigns { VISIBLE, BY_ID, DUE, NEXT, EXPANDING, COMPLETE, PERSONS_IN, ENTRIES, ENTRY_COUNT, ONE, INSERT, UPDATE, ADVANCE, EXISTS, HAS_OPEN, HAS_MESSAGES, MARK, DELETE, ERASE_ENTRIES, SAVED, SAVED_PAGE, INSERT_SAVED, UPDATE_SAVED, DELETE_SAVED }
+    chats { VISIBLE, DEVICE, PAGE, KEPT_BEFORE, KEPT_AFTER, KEPT_LAST, SENT_BEFORE, SENT_AFTER, SENT_LAST, OWNED, ONE, KNOWN, OURS, OUR_ATTEMPTS, PUT, READ, LEAVE, ERASE_MESSAGES, ERASE, SWEEP_OLD, SWEEP_GONE, SWEEP_EMPTY, SWEEP_LEFT }
     commands { VISIBLE, ONE, WAITING, PRUNE, INSERT, ANSWER, PLACE, EVENTS, NEWEST, PRUNE_EVENTS, PRUNE_REPLIES, SEES_CAMPAIGN, SEES_LEAD }
     commit { OWNER }
     commit_messages { KNOWN, DEVICES, CAMPAIGNS, LEADS, ONE, OPEN_TO, ERASE, ERASE_ATTEMPTS, BY_ATTEMPT, BY_OURS, BY_PROVIDER, SENT_TO, OURS_TO, HEAR }
@@ -83,6 +85,7 @@ const SHORT: &[&str] = &[
     "INDEX enrolments_marked",
     "INDEX leads_to_match",
     "INDEX devices_unowned",
+    "INDEX chats_gone",
     "INDEX imports_running",
 ];
 
@@ -128,6 +131,10 @@ const FILL: &[&str] = &[
     FROM (SELECT user_id, id, row_number() OVER () AS place FROM devices) d",
     "INSERT INTO attempts (id, message_id, device_id, epoch, text, attempted_at)
     SELECT randomblob(16), id, device_id, 1, '', 0 FROM messages",
+    "INSERT INTO chats (id, user_id, device_id, person, phone, unread, last_at)
+    SELECT id, user_id, id, randomblob(16), '+60123', 0, 0 FROM devices",
+    "INSERT INTO chat_messages (chat_id, at, id, device_id, provider_id, author, kind, text)
+    SELECT id, 0, id, id, 'a', 1, 1, '' FROM devices",
     "INSERT INTO session_values (device_id, key, value, expires_at) SELECT id, x'01', x'00', 0 FROM devices",
     "INSERT INTO suppressions (user_id, person, reason, note, since_at)
     SELECT unhex('09090909090909090909090909090909'), randomblob(16), 1, '', 0 FROM generate",
@@ -259,8 +266,10 @@ fn lists() -> Vec<String> {
         }
         for filter in message_filters() {
             for page in [PageRequest::first(10), PageRequest::after(MessageId::MIN, 10)] {
-                let statement = crate::outbox::page_statement(scope, &filter, &page);
-                lists.push(statement.sql().as_str().to_owned());
+                for source in crate::archive::Source::of(&filter) {
+                    let statement = crate::outbox::page_statement(*source, scope, &filter, &page);
+                    lists.push(statement.sql().as_str().to_owned());
+                }
             }
         }
         for filter in enrolment_filters() {

@@ -22,10 +22,15 @@ pub(crate) const PLANNED: &str = "
     SELECT DISTINCT m.id, m.person, m.lead_id, m.round, m.state, m.reason
     FROM json_each(?1) j CROSS JOIN messages m INDEXED BY messages_person ON m.person = unhex(j.value)
     WHERE m.scope_kind = 1 AND m.scope_id = ?2 AND m.superseded = 0 ORDER BY m.id";
-/// `left_over`: by the index of that name.
+/// `left_over`: by `messages_left_over` and `archived_messages_scope`.
 pub(crate) const LEFT_OVER: &str = "
-    SELECT count(*) FROM messages INDEXED BY messages_left_over
-    WHERE scope_id = ? AND state = 8 AND reason = 25 AND superseded = 0";
+    SELECT (
+        SELECT count(*) FROM messages INDEXED BY messages_left_over
+        WHERE scope_id = ?1 AND state = 8 AND reason = 25 AND superseded = 0
+    ) + (
+        SELECT count(*) FROM archived_messages INDEXED BY archived_messages_scope
+        WHERE scope_id = ?1 AND state = 8 AND reason = 25 AND superseded = 0
+    )";
 /// `taken`: campaigns by their ids, tallies and what was taken before by their primary keys.
 pub(crate) const TAKEN: &str = "
     SELECT c.id, t.device_id, t.done + t.failed + t.unknown + t.remaining - coalesce(b.taken, 0), t.remaining

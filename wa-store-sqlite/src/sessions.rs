@@ -23,8 +23,10 @@ pub(crate) const VALUES: &str = "
 /// `scan_session`: a range of the primary key.
 pub(crate) const SCAN: &str = "
     SELECT key, value, expires_at FROM session_values WHERE device_id = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?";
-/// `write_session`, `wipe_session`: the device, by the primary key.
-pub(crate) const OWNED: &str = "SELECT 1 FROM devices WHERE id = ? AND user_id = ? AND owner = ? AND epoch = ?";
+/// `write_session`, `wipe_session`: the device, and that its owner is not fenced, by the primary keys.
+pub(crate) const OWNED: &str = "
+    SELECT 1 FROM devices d CROSS JOIN nodes n ON n.incarnation = d.owner AND NOT n.fenced
+    WHERE d.id = ? AND d.user_id = ? AND d.owner = ? AND d.epoch = ?";
 /// `write_session`, by the primary key.
 static PUT: LazyLock<Rows> = LazyLock::new(|| {
     Rows::insert(
@@ -60,15 +62,18 @@ fn read_row(c: &mut Columns<'_>) -> Done<SessionRow> {
 }
 
 async fn check_owner(connection: &mut SqliteConnection, owner: &SessionOwner) -> Done<()> {
-    check_node(connection, owner.incarnation).await?;
     let owned = sqlx::query(OWNED)
         .bind(blob(&owner.device_id).to_vec())
         .bind(blob(&owner.user_id).to_vec())
         .bind(blob(&owner.incarnation).to_vec())
         .bind(owner.epoch.0)
-        .fetch_optional(connection)
+        .fetch_optional(&mut *connection)
         .await?;
-    owned.map(drop).ok_or(Fail::Refused(StoreErrorKind::Fenced, "device"))
+    if owned.is_none() {
+        check_node(connection, owner.incarnation).await?;
+        return Err(Fail::Refused(StoreErrorKind::Fenced, "device"));
+    }
+    Ok(())
 }
 
 async fn write(connection: &mut SqliteConnection, owner: &SessionOwner, put: &[SessionRow], deleted: &str) -> Done<()> {

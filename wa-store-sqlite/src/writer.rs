@@ -3,6 +3,9 @@
 //! SQLite has one writer at a time. Instead of letting statements fight for its lock, all writes of a store go through one
 //! connection that is handed from transaction to transaction, urgent classes first. Within a class it is first come, first
 //! served. Nothing is taken away from a transaction that runs: who writes in bulk bounds the size of a transaction.
+//!
+//! What waits when a transaction has done its work joins it, behind a savepoint of its own: one commit, so one write to the log and one
+//! wait for the disk, is for all of them. Work in bulk has its transactions to itself.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,6 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnection, SqliteTransactionManager};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
 use sqlx_core::transaction::TransactionManager;
@@ -32,10 +36,32 @@ const MOVE_LOG: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const MOVE_AFTER: u32 = 128;
 const BULK: u32 = 32;
 
+/// Most pieces of work that one transaction holds.
+const TOGETHER_MAX: usize = 32;
+
 #[derive(Default)]
 struct Queue {
     idle: Option<Connection>,
-    waiting: [VecDeque<oneshot::Sender<Turn>>; CLASSES],
+    waiting: [VecDeque<Waiting>; CLASSES],
+}
+
+struct Waiting {
+    pass: oneshot::Sender<Turn>,
+    /// Whether it may be given a connection on which a transaction is open.
+    joins: bool,
+}
+
+/// Those whose work is in the transaction that is open; each is told when it is committed.
+#[derive(Default)]
+struct Together {
+    members: Vec<(WriteClass, oneshot::Sender<Done<()>>)>,
+}
+
+impl Together {
+    /// The class that waits for nothing less urgent.
+    fn most_urgent(&self) -> Option<WriteClass> {
+        self.members.iter().map(|(class, _)| *class).min()
+    }
 }
 
 /// What moves the write-ahead log into the file beside the writer, so that hardly ever a commit has to.
@@ -108,19 +134,42 @@ impl Writer {
 
     /// Waits for the connection; dropping the future gives up the place in the queue.
     pub(crate) async fn turn(self: &Arc<Self>, class: WriteClass) -> Done<Turn> {
+        self.place(class, false).await
+    }
+
+    async fn place(self: &Arc<Self>, class: WriteClass, joins: bool) -> Done<Turn> {
         let wait = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(connection) = queue.idle.take() {
-                return Ok(Turn {
-                    connection: Some(connection),
-                    writer: self.clone(),
-                });
+                return Ok(Turn::of(connection, self));
             }
             let (pass, wait) = oneshot::channel();
-            queue.waiting[class as usize].push_back(pass);
+            queue.waiting[class as usize].push_back(Waiting { pass, joins });
             wait
         };
         wait.await.map_err(|_| Fail::Lost)
+    }
+
+    /// Runs work in a transaction, of its own or together with that of others, and in a task of its own: a caller that is dropped leaves
+    /// all of it or nothing. What one of several does not succeed in is undone alone.
+    pub(crate) async fn run<T, W>(self: &Arc<Self>, class: WriteClass, work: W) -> Done<T>
+    where
+        T: Send + 'static,
+        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let writer = self.clone();
+        tokio::spawn(async move {
+            let result = match writer.place(class, class != WriteClass::Bulk).await {
+                // Whoever asked has gone.
+                Ok(turn) if answer.is_closed() => return turn.pass_or_commit().await,
+                Ok(turn) => turn.run(class, work).await,
+                Err(fail) => Err(fail),
+            };
+            // Who has gone since is not told.
+            let _ = answer.send(result);
+        });
+        answered.await.unwrap_or(Err(Fail::Lost))
     }
 
     /// Begins a transaction that takes the write lock at once, so that nothing it has read can change before it writes.
@@ -136,10 +185,7 @@ impl Writer {
     }
 
     fn pass_on(self: &Arc<Self>, connection: Connection) {
-        let mut turn = Turn {
-            connection: Some(connection),
-            writer: self.clone(),
-        };
+        let mut turn = Turn::of(connection, self);
         loop {
             let next = {
                 let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
@@ -151,11 +197,19 @@ impl Writer {
                     }
                 }
             };
-            match next.send(turn) {
+            match next.pass.send(turn) {
                 Ok(()) => return,
                 Err(back) => turn = back,
             }
         }
+    }
+
+    /// Whoever is next, if it may join a transaction that holds work of a class, which waits for nothing less urgent than itself.
+    fn next_to_join(&self, class: WriteClass) -> Option<oneshot::Sender<Turn>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let up_to = &mut queue.waiting[..=class as usize];
+        let next = up_to.iter_mut().find(|waiting| !waiting.is_empty())?;
+        Some(next.pop_front_if(|waiting| waiting.joins)?.pass)
     }
 }
 
@@ -190,10 +244,109 @@ async fn heal(connection: &mut SqliteConnection) -> Done<()> {
 pub(crate) struct Turn {
     connection: Option<Connection>,
     writer: Arc<Writer>,
+    /// Whether a transaction of [`Writer::run`] is open.
+    open: bool,
+    together: Together,
+}
+
+impl Turn {
+    fn of(connection: Connection, writer: &Arc<Writer>) -> Self {
+        Self {
+            connection: Some(connection),
+            writer: writer.clone(),
+            open: false,
+            together: Together::default(),
+        }
+    }
+
+    /// Does a piece of work, in the transaction that is open or in a new one; returns when it is committed.
+    async fn run<T, W>(mut self, class: WriteClass, work: W) -> Done<T>
+    where
+        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Done<T>>,
+    {
+        let first = !self.open;
+        if first {
+            heal(&mut self).await?;
+            SqliteTransactionManager::begin(&mut self, Some(BEGIN.into_sql_str())).await?;
+            self.open = true;
+        } else if let Err(error) = SqliteTransactionManager::begin(&mut self, None).await {
+            self.undo(&error).await;
+            return Err(error.into());
+        }
+        match work(&mut self).await {
+            Ok(value) => {
+                if !first && let Err(error) = SqliteTransactionManager::commit(&mut self).await {
+                    self.undo(&error).await;
+                    return Err(error.into());
+                }
+                let (tell, committed) = oneshot::channel();
+                self.together.members.push((class, tell));
+                self.pass_or_commit().await;
+                committed.await.unwrap_or(Err(Fail::Lost)).map(|()| value)
+            }
+            Err(fail) => {
+                match SqliteTransactionManager::rollback(&mut self).await {
+                    Ok(()) => {
+                        self.open = !first;
+                        self.pass_or_commit().await;
+                    }
+                    // SQLite has undone everything by itself.
+                    Err(error) => self.undo(&error).await,
+                }
+                Err(fail)
+            }
+        }
+    }
+
+    /// Lets whoever is next join the transaction that is open, or commits it.
+    async fn pass_or_commit(mut self) {
+        while let Some(class) = self.together.most_urgent()
+            && class != WriteClass::Bulk
+            && self.together.members.len() < TOGETHER_MAX
+            && let Some(next) = self.writer.next_to_join(class)
+        {
+            match next.send(self) {
+                Ok(()) => return,
+                Err(back) => self = back,
+            }
+        }
+        if !self.open {
+            return;
+        }
+        match SqliteTransactionManager::commit(&mut self).await {
+            Ok(()) => {
+                self.open = false;
+                for (class, member) in std::mem::take(&mut self.together).members {
+                    self.writer.wrote(class);
+                    // Who has gone is not told.
+                    let _ = member.send(Ok(()));
+                }
+            }
+            Err(error) => self.undo(&error).await,
+        }
+    }
+
+    /// Undoes the transaction that is open, with the work of all, because of an error.
+    async fn undo(mut self, error: &sqlx::Error) {
+        // What fails here is undone before the next transaction begins.
+        while SqliteTransactionManager::get_transaction_depth(&self) > 0
+            && SqliteTransactionManager::rollback(&mut self).await.is_ok()
+        {}
+        self.open = false;
+        for (_, member) in std::mem::take(&mut self.together).members {
+            let _ = member.send(Err(Fail::together(error)));
+        }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        if self.open && self.connection.is_some() {
+            // Work ended without an end: its task was aborted, or it panicked.
+            for _ in 0..SqliteTransactionManager::get_transaction_depth(self).max(1) {
+                SqliteTransactionManager::start_rollback(self);
+            }
+        }
         if let Some(connection) = self.connection.take() {
             let writer = self.writer.clone();
             writer.pass_on(connection);
@@ -297,9 +450,163 @@ impl DerefMut for Transaction {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use futures::future::join_all;
     use wa_core::store::WriteClass;
 
+    use super::*;
     use crate::{SqliteOptions, SqliteStore};
+
+    /// A store in memory with a table for numbers.
+    async fn store() -> SqliteStore {
+        let store = SqliteStore::open(SqliteOptions::memory()).await.unwrap();
+        let mut turn = store.writer.turn(WriteClass::Api).await.unwrap();
+        let sql = "CREATE TABLE numbers (number INTEGER PRIMARY KEY)";
+        sqlx::query(sql).execute(&mut *turn).await.unwrap();
+        drop(turn);
+        store
+    }
+
+    /// Adds a number, and gives how deep in transactions: 1 for the first piece of work of one, 2 for those that joined it.
+    async fn add(store: &SqliteStore, class: WriteClass, number: i64) -> Done<usize> {
+        let run = store.writer.run(class, move |connection| {
+            Box::pin(async move {
+                let insert = sqlx::query("INSERT INTO numbers VALUES (?)").bind(number);
+                insert.execute(&mut *connection).await?;
+                assert!(number != 13, "work that panics");
+                Ok(SqliteTransactionManager::get_transaction_depth(connection))
+            })
+        });
+        run.await
+    }
+
+    async fn numbers(store: &SqliteStore) -> Vec<i64> {
+        let mut turn = store.writer.turn(WriteClass::Api).await.unwrap();
+        let sql = "SELECT number FROM numbers ORDER BY number";
+        sqlx::query_scalar(sql).fetch_all(&mut *turn).await.unwrap()
+    }
+
+    /// Runs work that waits in this order, and only then gets its turn.
+    async fn at_once(store: &SqliteStore, work: &[(WriteClass, i64)]) -> Vec<Done<usize>> {
+        let turn = store.writer.turn(WriteClass::Settle).await.unwrap();
+        let work: Vec<_> = work.iter().map(|(class, number)| add(store, *class, *number)).collect();
+        let count = work.len();
+        let release = async {
+            while waiting(store) < count {
+                tokio::task::yield_now().await;
+            }
+            drop(turn);
+        };
+        futures::join!(join_all(work), release).0
+    }
+
+    fn waiting(store: &SqliteStore) -> usize {
+        store
+            .writer
+            .queue
+            .lock()
+            .unwrap()
+            .waiting
+            .iter()
+            .map(VecDeque::len)
+            .sum()
+    }
+
+    fn depths(results: &[Done<usize>]) -> Vec<Option<usize>> {
+        results.iter().map(|result| result.as_ref().ok().copied()).collect()
+    }
+
+    #[tokio::test]
+    async fn what_waits_joins_a_transaction_and_what_fails_is_undone_alone() {
+        let store = store().await;
+        let done = at_once(&store, &[1, 2, 1, 3].map(|number| (WriteClass::Api, number))).await;
+        assert_eq!(depths(&done), [Some(1), Some(2), None, Some(2)]);
+        assert!(done[2].as_ref().unwrap_err().is_refusal());
+        assert_eq!(numbers(&store).await, [1, 2, 3]);
+
+        let done = at_once(&store, &[2, 4, 5].map(|number| (WriteClass::Api, number))).await;
+        assert_eq!(depths(&done), [None, Some(1), Some(2)]);
+        assert_eq!(numbers(&store).await, [1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn nothing_waits_for_what_is_less_urgent_nor_for_work_in_bulk() {
+        let store = store().await;
+        use WriteClass::{Api, Begin, Bulk, Settle};
+        let work = [Bulk, Api, Api, Begin, Settle, Settle, Bulk];
+        let work: Vec<_> = work.into_iter().zip(1..).collect();
+        let done = at_once(&store, &work).await;
+        let depth = [Some(1), Some(1), Some(2), Some(1), Some(1), Some(2), Some(1)];
+        assert_eq!(depths(&done), depth);
+        assert_eq!(numbers(&store).await, [1, 2, 3, 4, 5, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_holds_so_many_pieces_of_work_and_no_more() {
+        let store = store().await;
+        let most = i64::try_from(TOGETHER_MAX).unwrap();
+        let work: Vec<_> = (0..=most).map(|number| (WriteClass::Settle, 100 + number)).collect();
+        let done = at_once(&store, &work).await;
+        let first = done.iter().filter(|result| matches!(result, Ok(1))).count();
+        assert_eq!((first, done.len()), (2, TOGETHER_MAX + 1));
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_takes_along_those_it_shares_a_transaction_with_and_no_others() {
+        let store = store().await;
+        let done = at_once(&store, &[1, 13, 2].map(|number| (WriteClass::Api, number))).await;
+        assert_eq!(depths(&done), [None, None, Some(1)]);
+        assert!(matches!(done[0], Err(Fail::Lost)));
+        assert_eq!(numbers(&store).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn work_of_a_caller_that_has_gone_is_not_begun() {
+        let store = store().await;
+        let turn = store.writer.turn(WriteClass::Settle).await.unwrap();
+        let mut gone = Box::pin(add(&store, WriteClass::Settle, 1));
+        let mut stays = Box::pin(add(&store, WriteClass::Settle, 2));
+        while waiting(&store) < 2 {
+            assert!((&mut gone).now_or_never().is_none() && (&mut stays).now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        drop(gone);
+        drop(turn);
+        assert_eq!(stays.await.unwrap(), 1);
+        assert_eq!(numbers(&store).await, [2]);
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_is_not_committed_is_told_to_all_whose_work_it_holds() {
+        let store = store().await;
+        let mut turn = store.writer.turn(WriteClass::Api).await.unwrap();
+        for sql in [
+            "CREATE TABLE owners (id INTEGER PRIMARY KEY)",
+            "CREATE TABLE owned (owner INTEGER REFERENCES owners (id) DEFERRABLE INITIALLY DEFERRED)",
+        ] {
+            sqlx::query(sql).execute(&mut *turn).await.unwrap();
+        }
+        drop(turn);
+        let turn = store.writer.turn(WriteClass::Settle).await.unwrap();
+        let orphan = store.writer.run(WriteClass::Settle, |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO owned VALUES (1)").execute(connection).await?;
+                Ok(1)
+            })
+        });
+        let release = async {
+            while waiting(&store) < 2 {
+                tokio::task::yield_now().await;
+            }
+            drop(turn);
+        };
+        let (orphan, other, ()) = futures::join!(orphan, add(&store, WriteClass::Settle, 1), release);
+        for fail in [orphan.unwrap_err(), other.unwrap_err()] {
+            assert!(matches!(fail, Fail::Together(..)), "{fail:?}");
+        }
+        assert_eq!(add(&store, WriteClass::Settle, 2).await.unwrap(), 1);
+        assert_eq!(numbers(&store).await, [2]);
+    }
 
     /// Pages in the log, those that were moved included.
     async fn pages(store: &SqliteStore) -> i64 {

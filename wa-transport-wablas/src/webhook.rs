@@ -1,6 +1,7 @@
 //! The vendor's callbacks, decoded without I/O.
 
 use serde_json::{Map, Value};
+use wa_core::domain::chat::ChatKind;
 use wa_core::domain::device::LinkState;
 use wa_core::domain::phone::{Phone, Region};
 use wa_core::time::Timestamp;
@@ -90,6 +91,20 @@ impl Callback {
         self.text("id").and_then(TransportMessageId::new)
     }
 
+    /// What the message is, by the vendor's word; words that are not known are text.
+    fn kind(&self) -> ChatKind {
+        match self.text("messageType").as_deref() {
+            Some("image" | "sticker") => ChatKind::Image,
+            Some("video") => ChatKind::Video,
+            Some("audio" | "voice" | "ptt") => ChatKind::Audio,
+            Some("document" | "file") => ChatKind::Document,
+            Some("location") => ChatKind::Location,
+            Some("contact" | "vcard") => ChatKind::Contact,
+            Some("reaction") => ChatKind::Reaction,
+            _ => ChatKind::Text,
+        }
+    }
+
     fn at(&self) -> Option<Timestamp> {
         serde_json::from_value(self.fields.get("timestamp")?.clone()).ok()
     }
@@ -109,6 +124,7 @@ fn inbound(callback: &Callback) -> Result<Option<TransportEvent>, WebhookError> 
         provider_id,
         peer,
         peer_name: callback.text("pushName"),
+        kind: callback.kind(),
         // Blanks and line breaks at the ends are the person's own.
         text: match callback.fields.get("message") {
             Some(Value::String(text)) => text.clone(),

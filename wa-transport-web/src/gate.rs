@@ -1,7 +1,7 @@
 //! The gate through which all connections to WhatsApp are opened: so many at once, so many in a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,27 +46,30 @@ impl ConnectGate {
 
     /// When it is the turn of whoever asks; nobody else gets it.
     pub(crate) fn place(&self) -> Instant {
-        self.place_where(|_| true).unwrap_or_else(Instant::now)
+        self.take(&mut self.next(), Instant::now())
     }
 
     /// Waits for a turn that comes within `limit`; otherwise says so at once, and leaves the turn to somebody who will be there.
     async fn turn_within(&self, limit: Duration) -> bool {
-        let latest = Instant::now() + limit;
-        let at = self.place_where(|at| at <= latest);
-        if let Some(at) = at {
-            tokio::time::sleep_until(at).await;
-        }
-        at.is_some()
+        let at = {
+            let (mut next, now) = (self.next(), Instant::now());
+            if next.is_some_and(|next| next > now + limit) {
+                return false;
+            }
+            self.take(&mut next, now)
+        };
+        tokio::time::sleep_until(at).await;
+        true
     }
 
-    fn place_where(&self, suits: impl FnOnce(Instant) -> bool) -> Option<Instant> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+    fn next(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, next: &mut Option<Instant>, now: Instant) -> Instant {
         let at = next.map_or(now, |next| next.max(now));
-        suits(at).then(|| {
-            *next = Some(at + self.every);
-            at
-        })
+        *next = Some(at + self.every);
+        at
     }
 }
 

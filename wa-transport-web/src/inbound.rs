@@ -4,12 +4,14 @@
 //! delivered again at the next connection.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
+use wa_core::domain::chat::ChatKind;
 use wa_core::domain::phone::Phone;
 use wa_core::id::{DeviceId, UserId};
-use wa_core::time::Timestamp;
+use wa_core::time::{Clock, Timestamp};
 use wa_core::transport::{InboundMessage, TransportEvent, TransportMessageId, TransportSink};
 use whatsapp_rust::anyhow;
 use whatsapp_rust::prelude::{MessageExt, wa};
@@ -30,56 +32,98 @@ pub(crate) struct Inbox {
     pub(crate) user_id: UserId,
     pub(crate) device_id: DeviceId,
     pub(crate) sink: Sink,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
-/// What a message says, for people and for what looks for words in it: the text, the caption, the choice, or what it shows. `None`
-/// for what is no message to a person, such as the exchange of keys.
-pub(crate) fn text_of(message: &wa::Message) -> Option<String> {
+/// When a message was written of which WhatsApp tells the second: at its end, if that has come. So it stands after what was sent
+/// before it came.
+fn written_at(second: Timestamp, now: Timestamp) -> Timestamp {
+    now.min(second + Duration::from_millis(999)).max(second)
+}
+
+/// What a message is and says, for people and for what looks for words in it: the text, the caption, the choice, or what it shows.
+/// `None` for what is no message to a person, such as the exchange of keys.
+pub(crate) fn said(message: &wa::Message) -> Option<(ChatKind, String)> {
     if message.protocol_message.as_option().is_some() {
         return None;
     }
     let base = message.get_base_message();
-    let said = |text: &Option<String>| Some(text.clone().unwrap_or_default());
+    let some = |kind: ChatKind, text: &Option<String>| Some((kind, text.clone().unwrap_or_default()));
     if let Some(text) = base.text_content() {
-        return Some(text.to_owned());
+        return Some((ChatKind::Text, text.to_owned()));
     }
     if let Some(image) = base.image_message.as_option() {
-        return said(&image.caption);
+        return some(ChatKind::Image, &image.caption);
     }
-    if let Some(video) = base.video_message.as_option() {
-        return said(&video.caption);
+    if let Some(video) = base.video_message.as_option().or(base.ptv_message.as_option()) {
+        return some(ChatKind::Video, &video.caption);
     }
     if let Some(document) = base.document_message.as_option() {
-        return said(&document.caption.clone().or_else(|| document.file_name.clone()));
+        let words = document.caption.clone().or_else(|| document.file_name.clone());
+        return some(ChatKind::Document, &words);
     }
-    if base.audio_message.as_option().is_some() || base.sticker_message.as_option().is_some() {
-        return Some(String::new());
+    if base.audio_message.as_option().is_some() {
+        return Some((ChatKind::Audio, String::new()));
+    }
+    if base.sticker_message.as_option().is_some() {
+        return Some((ChatKind::Image, String::new()));
     }
     if let Some(location) = base.location_message.as_option() {
         let (latitude, longitude) = (location.degrees_latitude?, location.degrees_longitude?);
         let name = location.name.as_deref().unwrap_or_default();
-        return Some(format!("{name} {latitude},{longitude}").trim().to_owned());
+        let words = format!("{name} {latitude},{longitude}");
+        return Some((ChatKind::Location, words.trim().to_owned()));
+    }
+    if let Some(location) = base.live_location_message.as_option() {
+        let (latitude, longitude) = (location.degrees_latitude?, location.degrees_longitude?);
+        return Some((ChatKind::Location, format!("{latitude},{longitude}")));
     }
     if let Some(contact) = base.contact_message.as_option() {
-        return said(&contact.display_name);
+        return Some((ChatKind::Contact, card(contact)));
+    }
+    if let Some(contacts) = base.contacts_array_message.as_option() {
+        let cards: Vec<String> = contacts.contacts.iter().map(card).collect();
+        return Some((ChatKind::Contact, cards.join("\n")));
     }
     if let Some(reaction) = base.reaction_message.as_option() {
-        return said(&reaction.text);
+        return some(ChatKind::Reaction, &reaction.text);
     }
     if let Some(button) = base.buttons_response_message.as_option() {
         return match &button.response {
-            Some(Response::SelectedDisplayText(text)) => Some(text.clone()),
-            None => said(&button.selected_button_id),
+            Some(Response::SelectedDisplayText(text)) => Some((ChatKind::ButtonReply, text.clone())),
+            None => some(ChatKind::ButtonReply, &button.selected_button_id),
         };
     }
     if let Some(button) = base.template_button_reply_message.as_option() {
-        return said(&button.selected_display_text);
+        return some(ChatKind::ButtonReply, &button.selected_display_text);
     }
     if let Some(choice) = base.list_response_message.as_option() {
-        return said(&choice.title);
+        return some(ChatKind::ButtonReply, &choice.title);
     }
     let interactive = base.interactive_response_message.as_option()?;
-    said(&interactive.body.as_option().and_then(|body| body.text.clone()))
+    let body = interactive.body.as_option().and_then(|body| body.text.clone());
+    some(ChatKind::ButtonReply, &body)
+}
+
+/// Somebody's card: the name, and the numbers of its vCard (RFC 6350).
+fn card(contact: &wa::message::ContactMessage) -> String {
+    let name = contact.display_name.iter().map(String::as_str);
+    let lines = contact.vcard.as_deref().unwrap_or_default().lines();
+    let numbers = lines.filter_map(|line| {
+        let (property, value) = line.trim().split_once(':')?;
+        let property = property.rsplit('.').next()?.split(';').next()?;
+        let number = value.strip_prefix("tel:").unwrap_or(value);
+        property.eq_ignore_ascii_case("TEL").then_some(number)
+    });
+    name.chain(numbers).collect::<Vec<_>>().join(" ")
+}
+
+/// A text, cut to [`TEXT_CHARS_MAX`].
+pub(crate) fn cut(mut text: String) -> String {
+    if let Some((at, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
+        text.truncate(at);
+    }
+    text
 }
 
 /// Ids of WhatsApp are unique within a chat alone.
@@ -89,15 +133,26 @@ fn id_of(id: &str, peer: &Phone) -> Option<TransportMessageId> {
     TransportMessageId::new(format!("{id}.{chat}"))
 }
 
-async fn read(client: &Client, message: &whatsapp_rust::types::events::InboundMessage) -> Option<InboundMessage> {
+/// The id by which a message is told: what the own phone wrote in the form of our own ids, so that what another device of the account
+/// sent for us is recognised.
+pub(crate) fn known_as(id: &str, peer: &Phone, from_me: bool) -> Option<TransportMessageId> {
+    if from_me {
+        TransportMessageId::new(id)
+    } else {
+        id_of(id, peer)
+    }
+}
+
+async fn read(
+    client: &Client,
+    message: &whatsapp_rust::types::events::InboundMessage,
+    now: Timestamp,
+) -> Option<InboundMessage> {
     let (info, source) = (&message.info, &message.info.source);
     if source.is_group || info.category == MessageCategory::Peer || !jid::is_person(&source.chat) {
         return None;
     }
-    let mut text = text_of(&message.message)?;
-    if let Some((at, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
-        text.truncate(at);
-    }
+    let (kind, text) = said(&message.message)?;
     let peer = if source.is_from_me {
         let other = source.recipient_alt.as_ref().or(info.peer_recipient_pn.as_ref());
         jid::phone_of(client, &source.chat, other).await
@@ -109,18 +164,14 @@ async fn read(client: &Client, message: &whatsapp_rust::types::events::InboundMe
         return None;
     };
     Some(InboundMessage {
-        provider_id: if source.is_from_me {
-            // As our own messages are known, so that what another device of the account sent for us is recognised.
-            TransportMessageId::new(info.id.as_str())?
-        } else {
-            id_of(&info.id, &peer)?
-        },
+        provider_id: known_as(&info.id, &peer, source.is_from_me)?,
         peer,
         peer_name: (!source.is_from_me && !info.push_name.is_empty()).then(|| info.push_name.clone()),
-        text,
+        kind,
+        text: cut(text),
         media_url: None,
         from_me: source.is_from_me,
-        at: Some(Timestamp::from_chrono(info.timestamp)),
+        at: Some(written_at(Timestamp::from_chrono(info.timestamp), now)),
     })
 }
 
@@ -133,7 +184,8 @@ impl InboundDurabilityHook for Inbox {
     ) -> anyhow::Result<()> {
         let mut events = Vec::new();
         for message in batch {
-            events.extend(read(&client, message).await.map(TransportEvent::Inbound));
+            let read = read(&client, message, self.clock.wall()).await;
+            events.extend(read.map(TransportEvent::Inbound));
         }
         if events.is_empty() {
             return Ok(());
@@ -160,7 +212,7 @@ mod tests {
         let empty = wa::Message::default;
         let some = |text: &str| Some(text.to_owned());
         let cases = [
-            (wa::Message::text("hello"), "hello"),
+            (wa::Message::text("hello"), ChatKind::Text, "hello"),
             (
                 wa::Message {
                     image_message: MessageField::some(wa::message::ImageMessage {
@@ -169,6 +221,7 @@ mod tests {
                     }),
                     ..empty()
                 },
+                ChatKind::Image,
                 "look",
             ),
             (
@@ -179,6 +232,7 @@ mod tests {
                     }),
                     ..empty()
                 },
+                ChatKind::Document,
                 "offer.pdf",
             ),
             (
@@ -186,6 +240,7 @@ mod tests {
                     audio_message: MessageField::some(wa::message::AudioMessage::default()),
                     ..empty()
                 },
+                ChatKind::Audio,
                 "",
             ),
             (
@@ -198,7 +253,22 @@ mod tests {
                     }),
                     ..empty()
                 },
+                ChatKind::Location,
                 "Shop 3.5,101.25",
+            ),
+            (
+                wa::Message {
+                    contact_message: MessageField::some(wa::message::ContactMessage {
+                        display_name: some("Ali"),
+                        vcard: some(
+                            "BEGIN:VCARD\r\nFN:Ali\r\nitem1.TEL;waid=60123456789:+60 12-345 6789\r\nTEL;VALUE=uri:tel:+60120000000\r\nEND:VCARD",
+                        ),
+                        ..Default::default()
+                    }),
+                    ..empty()
+                },
+                ChatKind::Contact,
+                "Ali +60 12-345 6789 +60120000000",
             ),
             (
                 wa::Message {
@@ -208,6 +278,7 @@ mod tests {
                     }),
                     ..empty()
                 },
+                ChatKind::Reaction,
                 "👍",
             ),
             (
@@ -218,11 +289,12 @@ mod tests {
                     }),
                     ..empty()
                 },
+                ChatKind::ButtonReply,
                 "Stop",
             ),
         ];
-        for (message, text) in cases {
-            assert_eq!(text_of(&message).as_deref(), Some(text));
+        for (message, kind, text) in cases {
+            assert_eq!(said(&message), Some((kind, text.to_owned())));
         }
     }
 
@@ -232,8 +304,16 @@ mod tests {
             protocol_message: MessageField::some(wa::message::ProtocolMessage::default()),
             ..wa::Message::default()
         };
-        assert_eq!(text_of(&keys), None);
-        assert_eq!(text_of(&wa::Message::default()), None);
+        assert_eq!(said(&keys), None);
+        assert_eq!(said(&wa::Message::default()), None);
+    }
+
+    #[test]
+    fn what_was_written_in_this_second_was_written_just_now() {
+        let at = Timestamp::from_millis;
+        for (second, now, expected) in [(5_000, 5_400, 5_400), (5_000, 9_000, 5_999), (5_000, 4_000, 5_000)] {
+            assert_eq!(written_at(at(second), at(now)), at(expected));
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ mod acks;
 pub mod backend;
 mod error;
 mod gate;
+mod history;
 mod http;
 mod inbound;
 mod jid;
@@ -62,7 +63,7 @@ mod version;
 
 pub use logs::TARGETS_WITH_NUMBERS;
 pub use options::WebOptions;
-pub use picture::{PICTURE_BYTES_MAX, SOURCE_BYTES_MAX};
+pub use picture::{PICTURE_BYTES_MAX, SOURCE_BYTES_MAX, is_whole_jpeg};
 pub use transport::{BuildError, CAPTION_CHARS_MAX, WhatsAppWeb, WhatsAppWebBuilder};
 pub use version::WebVersion;
 /// The client's crate, for those who bring their own connections or HTTP client.

@@ -1,6 +1,6 @@
 //! A connection as those who send on it see it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use wa_core::domain::phone::Phone;
-use wa_core::time::{Clock, Timestamp};
+use wa_core::time::{Clock, Monotonic, Timestamp};
 use wa_core::transport::{MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendError, SendReceipt};
 use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::download::MediaType;
 use whatsapp_rust::media::{ImageOptions, image_message};
 use whatsapp_rust::prelude::{MessageBuilderExt, wa};
 use whatsapp_rust::upload::UploadOptions;
-use whatsapp_rust::{Client, SendOptions};
+use whatsapp_rust::{Client, ErrorChainExt as _, SendOptions};
 
 use crate::acks::{Acks, Answer};
 use crate::backend::Backend;
@@ -37,6 +37,19 @@ struct Uploaded {
     at: Timestamp,
 }
 
+/// A picture that could not be uploaded.
+struct NotUploaded {
+    error: SendError,
+    again_at: Monotonic,
+}
+
+/// Numbers that are on WhatsApp, as far as a connection knows without asking the store.
+#[derive(Default)]
+struct Numbers {
+    since: Monotonic,
+    known: HashSet<Phone>,
+}
+
 /// One connection.
 pub(crate) struct Live {
     pub(crate) client: Arc<Client>,
@@ -45,9 +58,9 @@ pub(crate) struct Live {
     pub(crate) options: Arc<WebOptions>,
     pub(crate) clock: Arc<dyn Clock>,
     uploads: Mutex<HashMap<[u8; 32], Uploaded>>,
-    /// One upload at a time, so that the messages of a campaign share it.
-    uploading: tokio::sync::Mutex<()>,
-    numbers: Mutex<HashMap<Phone, bool>>,
+    /// One upload at a time, so that the messages of a campaign share it, also when it fails.
+    uploading: tokio::sync::Mutex<HashMap<[u8; 32], NotUploaded>>,
+    numbers: Mutex<Numbers>,
     /// One question at a time, so that messages that are refused together share the answer.
     limits: tokio::sync::Mutex<LimitsAsked>,
     /// Rings when a message was refused because of a restriction.
@@ -85,7 +98,7 @@ impl Live {
             options,
             clock,
             uploads: Mutex::default(),
-            uploading: tokio::sync::Mutex::new(()),
+            uploading: tokio::sync::Mutex::default(),
             numbers: Mutex::default(),
             mute_since: Mutex::default(),
         }
@@ -156,12 +169,16 @@ impl Live {
     /// Whether numbers are on WhatsApp: what is known, and for the others one question.
     pub(crate) async fn numbers_of(&self, phones: &[Phone]) -> Result<Vec<bool>, SendError> {
         let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be read");
+        let now = self.clock.monotonic();
         let mut known: HashMap<Phone, bool> = {
-            let numbers = lock(&self.numbers);
-            phones
-                .iter()
-                .filter_map(|phone| Some((*phone, *numbers.get(phone)?)))
-                .collect()
+            let mut numbers = lock(&self.numbers);
+            // The store knows how long each of them holds.
+            if now.since(numbers.since) >= self.options.numbers_kept_for / 7 {
+                numbers.known.clear();
+                numbers.since = now;
+            }
+            let there = phones.iter().filter(|phone| numbers.known.contains(phone));
+            there.map(|phone| (*phone, true)).collect()
         };
         let missing: Vec<Phone> = phones
             .iter()
@@ -205,15 +222,11 @@ impl Live {
             known.extend(learned);
         }
         let mut numbers = lock(&self.numbers);
-        if numbers.len() + known.len() > NUMBERS_MAX {
-            numbers.clear();
+        if numbers.known.len() + known.len() > NUMBERS_MAX {
+            numbers.known.clear();
         }
-        numbers.extend(
-            known
-                .iter()
-                .filter(|(_, there)| **there)
-                .map(|(phone, there)| (*phone, *there)),
-        );
+        let there = known.iter().filter(|(_, there)| **there);
+        numbers.known.extend(there.map(|(phone, _)| *phone));
         Ok(phones.iter().map(|phone| known[phone]).collect())
     }
 
@@ -224,7 +237,7 @@ impl Live {
             return Err(SendError::not_sent(NotSentKind::Unsupported, missing));
         };
         let digest: [u8; 32] = Sha256::digest(bytes).into();
-        let _one = self.uploading.lock().await;
+        let mut failed = self.uploading.lock().await;
         let now = self.clock.wall();
         let kept_for = self.options.uploads_kept_for;
         lock(&self.uploads).retain(|_, upload| now.since(upload.at) < kept_for);
@@ -241,6 +254,10 @@ impl Live {
             self.note_upload(digest, &known);
             return Ok(known);
         }
+        failed.retain(|_, known| self.clock.monotonic() < known.again_at);
+        if let Some(known) = failed.get(&digest) {
+            return Err(known.error.clone());
+        }
         let source = Arc::clone(bytes);
         let picture = tokio::task::spawn_blocking(move || picture::prepare(&source)).await;
         let picture = picture
@@ -250,12 +267,26 @@ impl Live {
             .client
             .upload(picture.jpeg, MediaType::Image, UploadOptions::new())
             .await;
-        let upload = upload.map_err(|_| {
-            SendError::not_sent(
-                NotSentKind::Unavailable,
-                "the picture could not be uploaded to WhatsApp",
-            )
-        })?;
+        let upload = match upload {
+            Ok(upload) => upload,
+            Err(error) => {
+                let why = error
+                    .http_status()
+                    .map_or_else(|| "no answer".to_owned(), |status| format!("HTTP status {status}"));
+                let detail = format!("the picture could not be uploaded to WhatsApp: {why}");
+                let error = SendError::not_sent(NotSentKind::Unavailable, detail);
+                let again_at = self.clock.monotonic() + self.options.upload_again_after;
+                // Every message that shows it would be told the same.
+                failed.insert(
+                    digest,
+                    NotUploaded {
+                        error: error.clone(),
+                        again_at,
+                    },
+                );
+                return Err(error);
+            }
+        };
         let options = ImageOptions {
             jpeg_thumbnail: Some(picture.preview),
             ..ImageOptions::default()

@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 use wa_core::domain::delivery::Delivery;
 use wa_core::time::Timestamp;
 use whatsapp_rust::Jid;
-use whatsapp_rust::types::events::{ConnectFailureReason, Event, EventHandler, EventInterest, EventKind};
+use whatsapp_rust::types::events::{
+    ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, LazyHistorySync,
+};
 use whatsapp_rust::types::presence::ReceiptType;
 
 use crate::acks::{Acks, Answer};
@@ -62,6 +64,8 @@ pub(crate) enum News {
         delivery: Delivery,
         at: Timestamp,
     },
+    /// A part of what chats held before the device was linked.
+    History(Box<LazyHistorySync>),
     /// WhatsApp pushed the state of a restriction.
     RestrictionChanged,
 }
@@ -118,6 +122,8 @@ fn news_of(event: &Event) -> Option<News> {
             delivery: delivery_of(&receipt.r#type)?,
             at: Timestamp::from_chrono(receipt.timestamp),
         },
+        // Still packed: it is read where nobody waits.
+        Event::HistorySync(history) => News::History(history.clone()),
         Event::MexNotification(push) if RESTRICTION_PUSHES.contains(&push.op_name.as_str()) => News::RestrictionChanged,
         _ => return None,
     })
@@ -165,6 +171,7 @@ impl EventHandler for Ear {
             EventKind::Receipt,
             EventKind::ServerAck,
             EventKind::MexNotification,
+            EventKind::HistorySync,
         ])
     }
 }

@@ -18,10 +18,13 @@ pub struct WebOptions {
     pub typing_for: Option<Duration>,
     /// Whether numbers are checked before their first message.
     pub check_numbers: bool,
-    /// How long a number that is on WhatsApp is not checked again; one that is not is checked again after a seventh of it.
+    /// How long a number that is on WhatsApp is not checked again, up to a seventh longer on a connection that lasts; one that is not
+    /// is checked again after a seventh of it.
     pub numbers_kept_for: Duration,
     /// How long an uploaded picture is used for further messages.
     pub uploads_kept_for: Duration,
+    /// How long a picture that could not be uploaded is not tried again, whichever messages want it.
+    pub upload_again_after: Duration,
     /// How often a linked device without a connection is tried again.
     pub retry_every: Duration,
     /// How long a connection may be away before the device counts as offline.
@@ -50,6 +53,7 @@ impl Default for WebOptions {
             check_numbers: true,
             numbers_kept_for: Duration::from_secs(7 * 24 * 60 * 60),
             uploads_kept_for: Duration::from_secs(3 * 24 * 60 * 60),
+            upload_again_after: Duration::from_secs(30),
             retry_every: Duration::from_secs(15 * 60),
             offline_after: Duration::from_secs(15),
             connects_at_once: 50,

@@ -4,10 +4,11 @@ use std::io::Cursor;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
-use image::{DynamicImage, GenericImageView, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{DynamicImage, GenericImageView, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 
-/// Largest file that is uploaded, in bytes.
-pub const PICTURE_BYTES_MAX: usize = 350 * 1024;
+/// Largest file that is uploaded, in bytes: 350 KB.
+pub const PICTURE_BYTES_MAX: usize = 350_000;
 
 /// Largest file that is taken, in bytes.
 pub const SOURCE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -50,6 +51,56 @@ fn fitted(picture: DynamicImage, side: u32) -> DynamicImage {
     picture.resize(side, side, FilterType::Triangle)
 }
 
+/// Whether a JPEG has everything up to the mark of its end. Decoders fill what is missing with grey, so nothing else tells a file that
+/// was cut off.
+#[must_use]
+pub fn is_whole_jpeg(bytes: &[u8]) -> bool {
+    let Some(mut rest) = bytes.strip_prefix(&[0xFF, 0xD8]) else {
+        return false;
+    };
+    while let Some(at) = rest.iter().position(|byte| *byte == 0xFF) {
+        rest = &rest[at + 1..];
+        let (mark, after) = match rest.split_first() {
+            Some((mark, after)) => (*mark, after),
+            None => return false,
+        };
+        rest = match mark {
+            0xD9 => return true,
+            // Filling before a mark.
+            0xFF => continue,
+            // A byte of the picture, or a mark that stands alone (ITU-T T.81, table B.1).
+            0x00 | 0x01 | 0xD0..=0xD8 => after,
+            // A segment that begins with its length, whatever is in it: a preview has an end of its own.
+            _ => {
+                let length = after.first_chunk().map(|length| u16::from_be_bytes(*length));
+                match length.and_then(|length| after.get(usize::from(length)..)) {
+                    Some(after) => after,
+                    None => return false,
+                }
+            }
+        };
+    }
+    false
+}
+
+/// A picture as it is shown, and whether it is a JPEG that stands so already.
+fn read(bytes: &[u8]) -> Result<(DynamicImage, bool), image::ImageError> {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(SOURCE_SIDE_MAX);
+    limits.max_image_height = Some(SOURCE_SIDE_MAX);
+    limits.max_alloc = Some(MEMORY_MAX);
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    // A picture whose notes cannot be read is shown as it is.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok((picture, is_jpeg && orientation == Orientation::NoTransforms))
+}
+
 /// Makes a picture fit; takes some hundred milliseconds of one core for large ones.
 ///
 /// # Errors
@@ -59,19 +110,13 @@ pub(crate) fn prepare(bytes: &[u8]) -> Result<Picture, String> {
         return Err(format!("a picture may have at most {SOURCE_BYTES_MAX} bytes"));
     }
     let unreadable = |error: image::ImageError| format!("the picture cannot be read: {error}");
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(SOURCE_SIDE_MAX);
-    limits.max_image_height = Some(SOURCE_SIDE_MAX);
-    limits.max_alloc = Some(MEMORY_MAX);
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| format!("the picture cannot be read: {error}"))?;
-    let is_jpeg = reader.format() == Some(image::ImageFormat::Jpeg);
-    reader.limits(limits);
-    let picture = reader.decode().map_err(unreadable)?;
+    if bytes.starts_with(&[0xFF, 0xD8]) && !is_whole_jpeg(bytes) {
+        return Err("the picture cannot be read to its end".to_owned());
+    }
+    let (picture, stands) = read(bytes).map_err(unreadable)?;
     let preview = jpeg(&picture.thumbnail(PREVIEW_SIDE, PREVIEW_SIDE), 60).map_err(unreadable)?;
     let (width, height) = picture.dimensions();
-    if is_jpeg && bytes.len() <= PICTURE_BYTES_MAX && width.max(height) <= SIDE_MAX {
+    if stands && bytes.len() <= PICTURE_BYTES_MAX && width.max(height) <= SIDE_MAX {
         return Ok(Picture {
             jpeg: bytes.to_vec(),
             preview,
@@ -144,10 +189,34 @@ mod tests {
     }
 
     #[test]
+    fn a_photo_that_is_to_be_turned_is_uploaded_as_it_is_shown() {
+        let wide = noise(100, 80, ImageFormat::Jpeg);
+        // Exif with one entry: to be turned by a quarter to the right.
+        let exif = b"\xFF\xE1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let picture = prepare(&[&wide[..2], exif, &wide[2..]].concat()).unwrap();
+        assert_eq!((picture.width, picture.height), (80, 100));
+        let preview = image::load_from_memory(&picture.preview).unwrap();
+        assert!(preview.height() > preview.width());
+    }
+
+    #[test]
+    fn a_jpeg_is_whole_with_its_end_alone_whatever_its_segments_hold() {
+        let whole = noise(40, 40, ImageFormat::Jpeg);
+        assert!(is_whole_jpeg(&whole));
+        assert!((0..whole.len()).all(|length| !is_whole_jpeg(&whole[..length])));
+        // A preview within a segment has an end too; some cameras write more after the end.
+        let preview = [&whole[..2], b"\xFF\xE1\x00\x06\xFF\xD8\xFF\xD9", &whole[2..]].concat();
+        assert!(is_whole_jpeg(&preview) && !is_whole_jpeg(&preview[..preview.len() - 2]));
+        assert!(is_whole_jpeg(&[&whole[..], b"more"].concat()));
+    }
+
+    #[test]
     fn what_is_no_picture_is_refused() {
-        let mut fake = noise(100, 80, ImageFormat::Jpeg);
-        fake.truncate(30);
-        assert!(prepare(&fake).is_err());
+        let whole = noise(100, 80, ImageFormat::Jpeg);
+        for length in [3, 30, whole.len() / 2, whole.len() - 2] {
+            assert!(prepare(&whole[..length]).is_err(), "{length} of {}", whole.len());
+        }
+        assert!(prepare(b"\xFF\xD8\xFF\xE0 not a picture").is_err());
         assert!(prepare(b"not a picture at all").is_err());
         assert!(prepare(&vec![0; SOURCE_BYTES_MAX as usize + 1]).is_err());
     }

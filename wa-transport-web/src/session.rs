@@ -21,11 +21,12 @@ use whatsapp_rust::bot::{Bot, BotHandle};
 use whatsapp_rust::pair_code::{PairCodeOptions, PairError};
 use whatsapp_rust::traits::DeviceStore;
 use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
-use whatsapp_rust::{Client, TokioRuntime};
+use whatsapp_rust::{CacheConfig, Client, TokioRuntime};
 
 use crate::acks::Acks;
 use crate::backend::Backend;
 use crate::error;
+use crate::history;
 use crate::inbound::Inbox;
 use crate::limits::{ANSWER_KEPT_FOR, ASK_AGAIN, Limits};
 use crate::live::Live;
@@ -53,6 +54,10 @@ const ORDER_WITHIN: Duration = Duration::from_secs(25);
 
 /// Longest wait after a ban whose end WhatsApp puts far away.
 const BAN_MAX: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// How many chats keep a task that waits for their next message, per device. The client's default is 5,000, and each holds some 30 KB
+/// for as long as the connection lasts; those that are at work are not counted.
+const CHATS_WAITING_MAX: u64 = 1;
 
 /// Where the connection of a device is found by those who send.
 #[derive(Default)]
@@ -372,10 +377,15 @@ impl Session {
             user_id: self.device.user_id,
             device_id: self.device.id,
             sink: Arc::clone(&self.shared.sink),
+            clock: Arc::clone(&self.shared.clock),
         };
         let props = whatsapp_rust::wacore::store::DevicePropsOverride::new()
             .with_os(options.system.clone())
             .with_platform_type(PlatformType::CHROME);
+        let caches = CacheConfig {
+            chat_lanes_capacity: CHATS_WAITING_MAX,
+            ..CacheConfig::default()
+        };
         let bot = Bot::builder()
             .with_backend_arc(Arc::new(self.backend.clone()))
             .with_transport_factory(self.shared.factory(Arc::clone(&receipts), tell.clone()))
@@ -384,6 +394,7 @@ impl Session {
             .with_version(version)
             .with_device_props(props)
             .with_wanted_pre_key_count(options.prekeys)
+            .with_cache_config(caches)
             .with_inbound_durability_hook(inbox)
             .with_event_handler(Ear {
                 news: tell,
@@ -441,7 +452,7 @@ impl Session {
 
     /// Ends the connection so that nothing is left half written, nor told and not stored.
     async fn close(&mut self) {
-        self.store_receipts().await;
+        self.store_told().await;
         if let Some(run) = &self.run {
             if !self.unstored.is_empty() {
                 // Not acknowledged, they are told to the next owner.
@@ -452,14 +463,14 @@ impl Session {
                 tracing::warn!(device = %self.id(), "a connection did not end in time");
             }
         }
-        self.store_receipts().await;
+        self.store_told().await;
         self.stop();
     }
 
-    /// Stores the receipts that have come by now.
-    async fn store_receipts(&mut self) {
+    /// Stores the receipts, and what is told of the past, that have come by now.
+    async fn store_told(&mut self) {
         while let Some(news) = self.run.as_mut().and_then(|run| run.news.try_recv().ok()) {
-            if matches!(news, News::Receipt { .. }) {
+            if matches!(news, News::Receipt { .. } | News::History(_)) {
                 self.learn(news).await;
             }
         }
@@ -642,7 +653,7 @@ impl Session {
     /// Many other connections are opened before that of this device. Its client would try again later and later, and not be
     /// there when its turn comes: a new one is started then.
     async fn wait_for_turn(&mut self) {
-        self.store_receipts().await;
+        self.store_told().await;
         let Some(run) = self.run.as_mut().filter(|run| !run.linking && !run.live.is_ready()) else {
             return;
         };
@@ -730,6 +741,14 @@ impl Session {
                         at: Some(at),
                         note: None,
                     });
+                }
+            }
+            News::History(past) => {
+                let client = Arc::clone(&run.client);
+                let read = tokio::task::spawn_blocking(move || history::read(&past)).await;
+                for chat in read.unwrap_or_default() {
+                    let known = history::by_number(&client, chat).await;
+                    self.unstored.extend(known.map(TransportEvent::History));
                 }
             }
             News::RestrictionChanged => {

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
+use wa_core::domain::chat::ChatKind;
 use wa_core::domain::phone::{Phone, Region};
 use wa_core::time::Timestamp;
 use wa_core::transport::{
@@ -171,6 +172,12 @@ fn inbound(callback: &Callback, device: &TransportDevice) -> Result<Option<Trans
         provider_id: callback.id(),
         peer,
         peer_name: callback.text(&NAME),
+        // The vendor does not say what a file is; most are pictures.
+        kind: if media_url.is_some() {
+            ChatKind::Image
+        } else {
+            ChatKind::Text
+        },
         text: words.unwrap_or_default(),
         media_url,
         from_me: callback.is_true(&FROM_ME),

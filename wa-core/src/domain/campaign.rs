@@ -231,6 +231,8 @@ pub struct Campaign {
     pub paused_at: Option<Timestamp>,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
+    /// Since when its messages are in the archive, or on their way there; set by the store alone. It never changes again.
+    pub archived_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed by a person.
@@ -281,6 +283,7 @@ impl Campaign {
             resumed_at: None,
             paused_at: None,
             ended_at: None,
+            archived_at: None,
             created_at: now,
             updated_at: now,
             version: 1,

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audience;
 pub mod campaign;
+pub mod chat;
 pub mod command;
 pub mod content;
 pub mod delivery;

@@ -99,6 +99,13 @@ pub struct EngineConfig {
     pub batch_max: usize,
     /// How long durable events are kept; 7 days.
     pub events_kept_for: Duration,
+    /// How long chats and their messages are kept; 30 days.
+    pub chats_kept_for: Duration,
+    /// How long after its end the messages of a campaign go to the archive, at least 2 days; never where it is nought; 90 days.
+    pub archive_after: Duration,
+    /// How many messages one step of archiving moves, 1 to 1,000; 200. A step is one transaction, for which settlements wait on a store
+    /// with one writer.
+    pub archive_page: u32,
     /// How long a receipt by a vendor's id that no message has waits for its message, at most 10 years; 2 min.
     pub early_receipts_kept_for: Duration,
     /// Most receipts that wait so, 0 to 1,000,000, at about 200 bytes each; 10,000.
@@ -136,6 +143,9 @@ impl EngineConfig {
             prefer_own_below: 50,
             batch_max: 500,
             events_kept_for: crate::store::EVENTS_KEPT_FOR,
+            chats_kept_for: crate::store::CHATS_KEPT_FOR,
+            archive_after: Duration::from_secs(90 * 24 * 3_600),
+            archive_page: 200,
             early_receipts_kept_for: Duration::from_secs(120),
             early_receipts_max: 10_000,
         }
@@ -161,6 +171,7 @@ impl EngineConfig {
             ("reconcile_every", self.reconcile_every),
             ("doubt_max", self.doubt_max),
             ("events_kept_for", self.events_kept_for),
+            ("chats_kept_for", self.chats_kept_for),
         ] {
             let fits = (Self::SPAN_MIN..=Self::SPAN_MAX).contains(&span);
             require(field, fits, "1 millisecond to 10 years")?;
@@ -170,6 +181,9 @@ impl EngineConfig {
         require("lease_for", beats, "longer than lease_margin and beat_every together")?;
         let asked = self.reconcile_after < self.doubt_max;
         require("doubt_max", asked, "longer than reconcile_after")?;
+        let archives =
+            self.archive_after.is_zero() || (Self::ARCHIVE_AFTER_MIN..=Self::SPAN_MAX).contains(&self.archive_after);
+        require("archive_after", archives, "nought, or 2 days to 10 years")?;
         require("late_grace", self.late_grace <= Self::SPAN_MAX, "at most 10 years")?;
         let kept_for = self.early_receipts_kept_for <= Self::SPAN_MAX;
         require("early_receipts_kept_for", kept_for, "at most 10 years")?;
@@ -189,6 +203,7 @@ impl EngineConfig {
             ("expand_page", self.expand_page as usize, 1_000, "1 to 1,000"),
             ("enrol_page", self.enrol_page as usize, 1_000, "1 to 1,000"),
             ("sweep_page", self.sweep_page as usize, 1_000, "1 to 1,000"),
+            ("archive_page", self.archive_page as usize, 1_000, "1 to 1,000"),
             ("pool_depth", self.pool_depth as usize, 1_000, "1 to 1,000"),
             ("batch_max", self.batch_max, 1_000, "1 to 1,000"),
         ] {
@@ -197,6 +212,8 @@ impl EngineConfig {
         Ok(())
     }
 
+    /// The shortest time after its end for which the messages of a campaign stay where they are: windows of pacing look back for a day.
+    pub const ARCHIVE_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
     /// The shortest interval or limit of time.
     pub const SPAN_MIN: Duration = Duration::from_millis(1);
     /// The longest interval or limit of time.
@@ -238,7 +255,11 @@ mod tests {
             ("reconcile_every", |c| c.reconcile_every = Duration::ZERO),
             ("doubt_max", |c| c.doubt_max = c.reconcile_after),
             ("events_kept_for", |c| c.events_kept_for = Duration::ZERO),
+            ("chats_kept_for", |c| c.chats_kept_for = Duration::ZERO),
             ("late_grace", |c| c.late_grace = Duration::MAX),
+            ("archive_after", |c| c.archive_after = Duration::from_secs(86_400)),
+            ("archive_after", |c| c.archive_after = Duration::MAX),
+            ("archive_page", |c| c.archive_page = 0),
             ("early_receipts_kept_for", |c| c.early_receipts_kept_for = Duration::MAX),
             ("early_receipts_max", |c| c.early_receipts_max = 1_000_001),
             ("step_wait_min", |c| c.step_wait_min = Duration::ZERO),

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
+use futures::{FutureExt, future};
 
 use super::dispatch::{Finished, GRACE, still_in_doubt};
 use super::flow::Flows;
 use super::lane::{AGAIN_MAX, Again, LanePhase};
 use super::node::{Engine, FollowUp, RestrictionOrd, State, cause_of, quiet_of};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::{Audience, AudienceCursor};
+use crate::domain::audience::{Audience, AudienceCursor, AudienceLead};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceAsk, DeviceCommand};
 use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction, RestrictionCause};
@@ -36,6 +36,10 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
+/// Most pages of old messages of chats that are removed at a time, each in a transaction of its own.
+const CHAT_PAGES_PER_ROUND: u32 = 200;
+/// How many steps of archiving follow each other, before what is kept for a while only is looked at again.
+const ARCHIVE_PAGES_PER_ROUND: u32 = 100;
 /// How many pool messages of each campaign and sequence are looked at in one round.
 const POOL_PER_SCOPE: u32 = 300;
 /// How many messages in doubt are looked at in one round.
@@ -58,6 +62,22 @@ pub struct PlanReport {
     pub more: bool,
     /// When the next campaign starts or the next message expires, on the wall clock, as far as known.
     pub next_at: Option<Timestamp>,
+}
+
+/// A page of an audience that was read while the one before it was being committed.
+#[derive(Debug)]
+struct Ahead {
+    audience: Audience,
+    /// The lead after which it begins.
+    after: LeadId,
+    leads: Vec<AudienceLead>,
+}
+
+impl Ahead {
+    /// Whether it is what a campaign would read now: a campaign that was paused may have another audience by then.
+    fn is_of(&self, campaign: &Campaign, after: LeadId) -> bool {
+        self.after == after && self.audience == campaign.audience
+    }
 }
 
 /// A message in doubt that its gateway is to be asked about.
@@ -325,7 +345,7 @@ impl Engine {
     }
 
     /// Removes what is kept for a while only: expired device commands, old events, which replies
-    /// were heard, nodes that were fenced long ago.
+    /// were heard, old messages of chats, nodes that were fenced long ago.
     ///
     /// # Errors
     /// The store did not answer; the next call does it.
@@ -335,7 +355,38 @@ impl Engine {
         let store = &self.core.store;
         let mut pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
         pruned += store.prune_replies(now - REPLIES_KEPT_FOR).await?;
+        for _ in 0..CHAT_PAGES_PER_ROUND {
+            let page = self.core.config.sweep_page;
+            let swept = store.sweep_chats(now - self.core.config.chats_kept_for, page).await?;
+            pruned += swept;
+            if swept < u64::from(page) {
+                break;
+            }
+        }
         Ok(pruned + store.forget_nodes(now - NODES_KEPT_FOR, NODES_PER_ROUND).await?)
+    }
+
+    /// Moves messages of campaigns that ended long ago (`archive_after`) to the archive, in short steps; the node with the planner
+    /// lease does it, at most 100 steps at a time.
+    ///
+    /// # Errors
+    /// The store did not answer; the next call goes on.
+    pub async fn archive(&self) -> Result<u64, StoreError> {
+        let config = &self.core.config;
+        let mut moved = 0;
+        if config.archive_after.is_zero() || !self.state().planner {
+            return Ok(moved);
+        }
+        for _ in 0..ARCHIVE_PAGES_PER_ROUND {
+            let now = self.core.now();
+            let page = config.archive_page;
+            let archived = self.core.store.archive(page, now - config.archive_after, now).await?;
+            moved += archived.moved;
+            if !archived.more {
+                break;
+            }
+        }
+        Ok(moved)
     }
 
     /// A message that is `sending` here without a live dispatch never reached a transport: its begin's answer was lost.
@@ -451,9 +502,11 @@ impl Engine {
         for campaign in self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await? {
             let id = campaign.id;
             let mut current = Some(campaign);
-            for _ in 0..PAGES_PER_ROUND {
+            let mut ahead = None;
+            for turn in 1..=PAGES_PER_ROUND {
                 let Some(campaign) = current.take() else { break };
-                match self.expand_page(&campaign).await {
+                let read_on = turn < PAGES_PER_ROUND;
+                match self.expand_page(&campaign, &mut ahead, read_on).await {
                     Ok(true) => {
                         current = self
                             .core
@@ -474,8 +527,14 @@ impl Engine {
         Ok(more)
     }
 
-    /// Plans and commits one page; `false` when nothing is left.
-    async fn expand_page(&self, campaign: &Campaign) -> Result<bool, StoreError> {
+    /// Plans and commits one page; `false` when nothing is left. Reads the one after it meanwhile, if it is to read on and they are of
+    /// leads.
+    async fn expand_page(
+        &self,
+        campaign: &Campaign,
+        ahead: &mut Option<Ahead>,
+        read_on: bool,
+    ) -> Result<bool, StoreError> {
         let limit = self.core.config.expand_page;
         let (page, last) = match (&campaign.audience, campaign.cursor) {
             (_, AudienceCursor::Done) => return Ok(false),
@@ -495,7 +554,10 @@ impl Engine {
                 } else {
                     LeadId::MIN
                 };
-                let leads = self.core.store.audience_page(campaign, after, limit).await?;
+                let leads = match ahead.take().filter(|ahead| ahead.is_of(campaign, after)) {
+                    Some(ahead) => ahead.leads,
+                    None => self.core.store.audience_page(campaign, after, limit).await?,
+                };
                 let last = leads.len() < limit as usize;
                 (AudiencePage::Leads(leads), last)
             }
@@ -524,8 +586,23 @@ impl Engine {
             now: self.core.now(),
         };
         let set = expand(&page, &context);
-        let done = self.core.store.commit(set, WriteClass::Bulk, self.core.now()).await?;
-        self.wake(&done.wake.into_iter().collect());
+        let after = match &page {
+            AudiencePage::Leads(leads) if read_on && !last => leads.last().map(|lead| lead.id),
+            _ => None,
+        };
+        let read_next = async {
+            let after = after?;
+            let leads = self.core.store.audience_page(campaign, after, limit).await.ok()?;
+            Some(Ahead {
+                audience: campaign.audience.clone(),
+                after,
+                leads,
+            })
+        };
+        let commit = self.core.store.commit(set, WriteClass::Bulk, self.core.now());
+        let (done, next) = future::join(commit, read_next).await;
+        self.wake(&done?.wake.into_iter().collect());
+        *ahead = next;
         Ok(true)
     }
 

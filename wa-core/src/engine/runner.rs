@@ -56,7 +56,7 @@ enum Done {
     Balanced(Result<Balance, StoreError>),
     LetGo(Result<usize, StoreError>),
     Refreshed(Result<(), StoreError>),
-    Pruned(Result<u64, StoreError>),
+    Pruned(Result<(), StoreError>),
     Received(Result<(), StoreError>),
     Told,
 }
@@ -333,7 +333,7 @@ impl Runner {
         if self.prune.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
-                .push(async move { Done::Pruned(engine.prune().await) }.boxed());
+                .push(async move { Done::Pruned(prune(&engine).await) }.boxed());
         }
         if self.core.early_receipts().is_some() && self.receipts.take(now) {
             let core = Arc::clone(&self.core);
@@ -604,6 +604,13 @@ impl Runner {
             }
         }
     }
+}
+
+/// Removes what is kept for a while only, and puts aside what is only read any more.
+async fn prune(engine: &Engine) -> Result<(), StoreError> {
+    engine.prune().await?;
+    engine.archive().await?;
+    Ok(())
 }
 
 /// One less for a host.

@@ -14,6 +14,7 @@ use super::node::{FollowUp, FollowUps};
 use super::{Engine, EngineBuilder, LanePhase};
 use crate::domain::access::RequestScope;
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
+use crate::domain::chat::ChatKind;
 use crate::domain::content::{Content, Media, MediaKind, MediaSource};
 use crate::domain::delivery::Delivery;
 use crate::domain::device::{Credential, Device, Hold, HoldReason};
@@ -33,9 +34,9 @@ use crate::store::{
 };
 use crate::time::{Clock, Monotonic, Timestamp};
 use crate::transport::{
-    Capabilities, InvalidDevice, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, OutgoingMedia, OutgoingMessage,
-    RestrictionScope, SendContext, SendError, SendReceipt, StubTransport, Transport, TransportDevice, TransportEvent,
-    TransportMessageId, TransportSink,
+    Capabilities, InboundMessage, InvalidDevice, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, OutgoingMedia,
+    OutgoingMessage, RestrictionScope, SendContext, SendError, SendReceipt, StubTransport, Transport, TransportDevice,
+    TransportEvent, TransportMessageId, TransportSink,
 };
 
 /// 2026-11-21T01:00:00Z, nine in the morning in Kuala Lumpur.
@@ -962,6 +963,43 @@ async fn nodes_that_were_killed_long_ago_are_forgotten() {
     other.prune().await.unwrap();
     assert_eq!(other.core.store.nodes().await.unwrap().len(), 1);
     assert!(engine.beat().await.is_err());
+}
+
+#[tokio::test]
+async fn chats_are_removed_after_30_days_page_by_page_until_nothing_old_is_left() {
+    let mut world = World::new(StubTransport::new());
+    let mut config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
+    config.sweep_page = 2;
+    world.builder = EngineBuilder::new(world.store.clone(), world.clock.clone(), config);
+    let device = world.device("a").await;
+    let (world, engine) = world.start().await;
+    let handle = Handle::new(Arc::clone(&engine.core));
+    let wrote = |number: u32, days: u64| {
+        let id = TransportMessageId::new(format!("in-{number}-{days}")).unwrap();
+        TransportEvent::Inbound(InboundMessage {
+            provider_id: id,
+            peer: Phone::from_e164(&format!("+6012345678{number}")).unwrap(),
+            peer_name: None,
+            kind: ChatKind::Text,
+            text: "hello".to_owned(),
+            media_url: None,
+            from_me: false,
+            at: Some(engine.core.now() - Duration::from_secs(days * 86_400)),
+        })
+    };
+    // Seven people wrote 20 days ago, one of them ten days ago too.
+    let written = (0..7).map(|number| wrote(number, 20)).chain([wrote(0, 10)]);
+    handle.accept(world.user, device, written.collect()).await.unwrap();
+    let user = RequestScope::user(world.user);
+    let chats = async || {
+        let chats = handle.chats(&user, device, &PageRequest::first(100)).await;
+        chats.unwrap().rows.len()
+    };
+    for (days, left) in [(9, 7), (2, 1), (9, 1), (1, 0)] {
+        world.advance(days * 86_400);
+        engine.prune().await.unwrap();
+        assert_eq!(chats().await, left);
+    }
 }
 
 #[tokio::test]

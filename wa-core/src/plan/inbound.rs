@@ -1,14 +1,15 @@
 //! From what a transport reports by itself to what it changes.
 
+use crate::domain::chat::{CHAT_NAME_CHARS_MAX, CHAT_TEXT_CHARS_MAX, ChatWriter};
 use crate::domain::device::{Device, LinkState, NewChats, Restriction};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::suppression::{OptOutWords, Suppression, SuppressionReason};
 use crate::event::{Event, EventKind};
-use crate::id::{DeviceId, EventId, IdSource, LeadId, UserId};
+use crate::id::{ChatId, ChatMessageId, DeviceId, EventId, IdSource, LeadId, UserId};
 use crate::seed::Seed;
-use crate::store::{Change, ChangeSet};
+use crate::store::{Change, ChangeSet, ChatAddition, NewChatMessage};
 use crate::time::Timestamp;
-use crate::transport::{InboundMessage, TransportEvent};
+use crate::transport::{ChatHistory, InboundMessage, TransportEvent};
 
 /// What events of one device are planned with.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct InboundContext<'a> {
     pub(crate) seed: &'a Seed,
     /// Where new ids come from.
     pub(crate) ids: &'a IdSource,
+    /// How far chats reach back.
+    pub(crate) chats_since: Timestamp,
     /// Now.
     pub(crate) now: Timestamp,
 }
@@ -53,6 +56,7 @@ pub(crate) fn opting_out(events: &[TransportEvent], words: &OptOutWords) -> Vec<
 pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>) -> Vec<ChangeSet> {
     let mut replies = Vec::new();
     let mut reports = ChangeSet::default();
+    let mut past = Past::default();
     let mut link = context.device.map(|device| device.link_state);
     let mut restriction = context.device.and_then(|device| device.restriction);
     let mut new_chats = context.device.and_then(|device| device.new_chats);
@@ -69,6 +73,7 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
             }),
             TransportEvent::Inbound(message) if message.from_me => replies.extend(taken_over(message, context)),
             TransportEvent::Inbound(message) => replies.push(reply(message, context)),
+            TransportEvent::History(history) => past.add(history, context),
             TransportEvent::Link {
                 state,
                 reason,
@@ -137,7 +142,96 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
     if !reports.is_empty() {
         replies.push(reports);
     }
+    replies.extend(past.into_sets());
     replies
+}
+
+/// How much of the past is committed together, at least; a message counts 1, and a chat [`PAST_CHAT`] more. Others of the user
+/// wait as long.
+const PAST_PAGE: usize = 200;
+
+/// What a chat costs besides its messages, in messages.
+const PAST_CHAT: usize = 5;
+
+/// What chats held before, in pages.
+#[derive(Default)]
+struct Past {
+    full: Vec<ChangeSet>,
+    page: ChangeSet,
+    size: usize,
+}
+
+impl Past {
+    fn add(&mut self, history: ChatHistory, context: &InboundContext<'_>) {
+        let mut messages = history.messages;
+        messages.retain(|message| message.at.is_some());
+        messages.sort_by_key(|message| message.at);
+        let theirs = messages.iter().filter(|message| !message.from_me).count();
+        let mut read = theirs.saturating_sub(history.unread as usize);
+        let written = messages.into_iter().map(|message| {
+            let unread = !message.from_me && read == 0;
+            if !message.from_me {
+                read = read.saturating_sub(1);
+            }
+            written(message, unread, context)
+        });
+        let written: Vec<NewChatMessage> = written.filter(|message| message.at >= context.chats_since).collect();
+        if written.is_empty() {
+            return;
+        }
+        self.size += PAST_CHAT + written.len();
+        let change = to_chat(history.peer, history.peer_name, written, context);
+        self.page = std::mem::take(&mut self.page).and(change);
+        if self.size >= PAST_PAGE {
+            self.full.push(std::mem::take(&mut self.page));
+            self.size = 0;
+        }
+    }
+
+    fn into_sets(mut self) -> Vec<ChangeSet> {
+        if !self.page.is_empty() {
+            self.full.push(self.page);
+        }
+        self.full
+    }
+}
+
+/// A text of somebody as stores keep it; databases do not take the character of number 0.
+fn cut(text: &str, chars_max: usize) -> String {
+    text.chars().filter(|letter| *letter != '\0').take(chars_max).collect()
+}
+
+/// A message as its chat keeps it. No message is written later than now.
+fn written(message: InboundMessage, unread: bool, context: &InboundContext<'_>) -> NewChatMessage {
+    NewChatMessage {
+        id: ChatMessageId::new(context.ids, context.now),
+        provider_id: message.provider_id,
+        by: if message.from_me {
+            ChatWriter::OwnPhone
+        } else {
+            ChatWriter::Person
+        },
+        kind: message.kind,
+        text: cut(&message.text, CHAT_TEXT_CHARS_MAX),
+        at: message.at.unwrap_or(context.now).min(context.now),
+        unread,
+    }
+}
+
+fn to_chat(phone: Phone, name: Option<String>, messages: Vec<NewChatMessage>, context: &InboundContext<'_>) -> Change {
+    let person = PersonKey::of(context.seed, context.user_id, &phone);
+    Change::AddToChat(Box::new(ChatAddition {
+        chat_id: ChatId::of(context.seed, context.device_id, person),
+        user_id: context.user_id,
+        device_id: context.device_id,
+        person,
+        phone,
+        name: name
+            .map(|name| cut(name.trim(), CHAT_NAME_CHARS_MAX))
+            .filter(|name| !name.is_empty()),
+        messages,
+        opened_at: None,
+    }))
 }
 
 /// Longest reason that is kept, in characters.
@@ -159,16 +253,22 @@ fn reply(message: InboundMessage, context: &InboundContext<'_>) -> ChangeSet {
         device_id: context.device_id,
         phone: message.peer,
         person,
-        provider_id: message.provider_id,
+        provider_id: message.provider_id.clone(),
         at,
     })
     .tell(event(
         EventKind::Reply {
             device_id: context.device_id,
             message_id: None,
+            chat_id: Some(ChatId::of(context.seed, context.device_id, person)),
         },
         context,
     ));
+    if at >= context.chats_since {
+        let (peer, name) = (message.peer, message.peer_name.clone());
+        let kept = written(message.clone(), true, context);
+        set = set.and(to_chat(peer, name, vec![kept], context));
+    }
     if opts_out {
         let lead = context.leads.iter().find(|(phone, _)| *phone == message.peer);
         set = set
@@ -198,15 +298,22 @@ fn taken_over(message: InboundMessage, context: &InboundContext<'_>) -> Option<C
     let kind = EventKind::TakenOver {
         device_id: context.device_id,
     };
-    let change = Change::TakenOver {
+    let at = message.at.unwrap_or(context.now).min(context.now);
+    let set = ChangeSet::one(Change::TakenOver {
         user_id: context.user_id,
         device_id: context.device_id,
         phone: message.peer,
         person: PersonKey::of(context.seed, context.user_id, &message.peer),
-        provider_id: message.provider_id,
-        at: message.at.unwrap_or(context.now).min(context.now),
-    };
-    Some(ChangeSet::one(change).tell(event(kind, context)))
+        provider_id: message.provider_id.clone(),
+        at,
+    })
+    .tell(event(kind, context));
+    if at < context.chats_since {
+        return Some(set);
+    }
+    let peer = message.peer;
+    let kept = written(message, false, context);
+    Some(set.and(to_chat(peer, None, vec![kept], context)))
 }
 
 fn link_event(state: LinkState, context: &InboundContext<'_>) -> Event {
@@ -229,6 +336,7 @@ fn event(kind: EventKind, context: &InboundContext<'_>) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::chat::ChatKind;
     use crate::domain::delivery::Delivery;
     use crate::domain::device::{NewChatsWarning, RestrictionCause};
     use crate::domain::platform::Platform;
@@ -245,6 +353,7 @@ mod tests {
             leads: &[(phone(), LeadId::MIN)],
             seed: &Seed::from_number(1),
             ids: &IdSource::seeded([1; 32]),
+            chats_since: Timestamp::from_millis(1_000),
             now: NOW,
         };
         inbound(events, &context)
@@ -255,15 +364,27 @@ mod tests {
     }
 
     fn wrote(text: &str, from_me: bool) -> TransportEvent {
-        TransportEvent::Inbound(InboundMessage {
-            provider_id: TransportMessageId::new("m1").unwrap(),
+        TransportEvent::Inbound(message(text, from_me, None))
+    }
+
+    fn message(text: &str, from_me: bool, at: Option<i64>) -> InboundMessage {
+        InboundMessage {
+            provider_id: TransportMessageId::new(format!("m{}", at.unwrap_or(0))).unwrap(),
             peer: phone(),
             peer_name: None,
+            kind: ChatKind::Text,
             text: text.to_owned(),
             media_url: None,
             from_me,
-            at: None,
-        })
+            at: at.map(Timestamp::from_millis),
+        }
+    }
+
+    fn added(change: &Change) -> &ChatAddition {
+        match change {
+            Change::AddToChat(addition) => addition,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn device() -> Device {
@@ -273,10 +394,29 @@ mod tests {
     #[test]
     fn a_reply_is_recorded_and_an_opt_out_word_suppresses_in_the_same_commit() {
         let sets = planned(vec![wrote("Thanks!", false)], None);
-        assert!(matches!(sets[0].changes[..], [Change::Replied { at: NOW, .. }]));
-        assert!(matches!(sets[0].events[0].kind, EventKind::Reply { .. }));
+        let [Change::Replied { at: NOW, .. }, chat] = &sets[0].changes[..] else {
+            panic!("{sets:?}");
+        };
+        let chat = added(chat);
+        assert_eq!(
+            (chat.messages[0].text.as_str(), chat.messages[0].unread),
+            ("Thanks!", true)
+        );
+        assert_eq!(
+            sets[0].events[0].kind,
+            EventKind::Reply {
+                device_id: DeviceId::MIN,
+                message_id: None,
+                chat_id: Some(chat.chat_id),
+            }
+        );
         let sets = planned(vec![wrote(" BERHENTI ", false)], None);
-        let [Change::Replied { .. }, Change::Suppress(suppression)] = &sets[0].changes[..] else {
+        let [
+            Change::Replied { .. },
+            Change::AddToChat(_),
+            Change::Suppress(suppression),
+        ] = &sets[0].changes[..]
+        else {
             panic!("{sets:?}");
         };
         assert_eq!(
@@ -291,17 +431,93 @@ mod tests {
     }
 
     #[test]
-    fn what_the_devices_own_phone_wrote_is_taken_over_and_opts_nobody_out() {
+    fn what_the_devices_own_phone_wrote_is_taken_over_and_kept_in_its_chat_and_opts_nobody_out() {
         let mut linked = device();
         linked.platform = Platform::WHATSAPP_WEB;
         let sets = planned(vec![wrote("stop", true)], Some(&linked));
-        assert!(matches!(sets[0].changes[..], [Change::TakenOver { at: NOW, .. }]));
+        let [Change::TakenOver { at: NOW, .. }, chat] = &sets[0].changes[..] else {
+            panic!("{sets:?}");
+        };
+        let kept = &added(chat).messages[0];
+        assert_eq!((kept.by, kept.unread), (ChatWriter::OwnPhone, false));
         assert!(matches!(sets[0].events[0].kind, EventKind::TakenOver { .. }));
+        let long_ago = TransportEvent::Inbound(message("old", true, Some(999)));
+        let sets = planned(vec![long_ago], Some(&linked));
+        assert!(matches!(sets[0].changes[..], [Change::TakenOver { .. }]), "{sets:?}");
         linked.platform = Platform::WABLAS;
         assert!(planned(vec![wrote("stop", true)], Some(&linked)).is_empty());
         assert!(opting_out(&[wrote("stop", true)], &OptOutWords::default()).is_empty());
         let twice = [wrote("stop", false), wrote("stop", false), wrote("hi", false)];
         assert_eq!(opting_out(&twice, &OptOutWords::default()), [phone()]);
+    }
+
+    #[test]
+    fn the_past_of_chats_comes_in_order_without_what_is_too_old_and_in_pages() {
+        let history = |messages: Vec<InboundMessage>, unread| {
+            TransportEvent::History(ChatHistory {
+                peer: phone(),
+                peer_name: Some(" Aminah ".to_owned()),
+                messages,
+                unread,
+            })
+        };
+        let messages = vec![
+            message("last", false, Some(5_000)),
+            message("answer", true, Some(3_000)),
+            message("first", false, Some(2_000)),
+            message("too old", false, Some(999)),
+            message("of no time", false, None),
+        ];
+        let sets = planned(vec![history(messages, 1)], None);
+        assert_eq!(
+            (sets.len(), sets[0].events.len()),
+            (1, 0),
+            "the past opts nobody out and is no reply"
+        );
+        let addition = added(&sets[0].changes[0]);
+        assert_eq!(addition.name.as_deref(), Some("Aminah"));
+        let kept: Vec<_> = addition
+            .messages
+            .iter()
+            .map(|one| (one.text.as_str(), one.unread))
+            .collect();
+        assert_eq!(kept, [("first", false), ("answer", false), ("last", true)]);
+        assert!(planned(vec![history(Vec::new(), 3)], None).is_empty());
+
+        let chat = |n: i64| {
+            history(
+                (0..60)
+                    .map(|at| message("x", false, Some(2_000 + n * 60 + at)))
+                    .collect(),
+                0,
+            )
+        };
+        let sets = planned((0..5).map(chat).collect(), None);
+        let sizes: Vec<_> = sets.iter().map(|set| set.changes.len()).collect();
+        assert_eq!(sizes, [4, 1]);
+    }
+
+    #[test]
+    fn what_no_database_takes_is_left_out_of_texts_and_names() {
+        let mut written = message("a\0b", false, None);
+        written.peer_name = Some("\0".to_owned());
+        let sets = planned(vec![TransportEvent::Inbound(written)], None);
+        let addition = added(&sets[0].changes[1]);
+        assert_eq!((addition.messages[0].text.as_str(), &addition.name), ("ab", &None));
+        assert_eq!(TransportMessageId::new("a\0"), None);
+    }
+
+    #[test]
+    fn what_is_kept_of_a_message_has_limits() {
+        let mut long = message(&"ä".repeat(CHAT_TEXT_CHARS_MAX + 1), false, None);
+        long.peer_name = Some("b".repeat(CHAT_NAME_CHARS_MAX + 1));
+        let sets = planned(vec![TransportEvent::Inbound(long)], None);
+        let addition = added(&sets[0].changes[1]);
+        assert_eq!(addition.messages[0].text.chars().count(), CHAT_TEXT_CHARS_MAX);
+        assert_eq!(addition.name.as_ref().unwrap().len(), CHAT_NAME_CHARS_MAX);
+        let old = TransportEvent::Inbound(message("old", false, Some(999)));
+        let sets = planned(vec![old], None);
+        assert!(matches!(sets[0].changes[..], [Change::Replied { .. }]), "{sets:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::history::{BeginSeen, History, SettleSeen, What};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{AudienceLead, CampaignEntry};
 use crate::domain::campaign::Campaign;
+use crate::domain::chat::{Chat, ChatMessage, ChatMessagePlace, ChatPlace};
 use crate::domain::command::DeviceCommand;
 use crate::domain::device::{Device, Epoch, OwnedDevice};
 use crate::domain::enrolment::{Enrolment, ToAdvance};
@@ -29,8 +30,8 @@ use crate::domain::token::Token;
 use crate::domain::warmth::Warmth;
 use crate::event::Event;
 use crate::id::{
-    CampaignId, CommandId, DeviceId, EnrolmentId, EventId, Incarnation, LeadId, MessageId, SequenceId, TemplateId,
-    UserId,
+    CampaignId, ChatId, CommandId, DeviceId, EnrolmentId, EventId, Incarnation, LeadId, MessageId, SequenceId,
+    TemplateId, UserId,
 };
 use crate::seed::{ChaCha8Rng, Seed};
 use crate::store::*;
@@ -470,6 +471,7 @@ passed_on! { OutboxStore {
     fn doubts(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<Message>;
     fn sweep(limit: u32, now: Timestamp) -> Swept;
     fn expire(limit: u32, now: Timestamp) -> Expired;
+    fn archive(limit: u32, ended_before: Timestamp, now: Timestamp) -> Archived;
     fn pool(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<PoolMessage>;
     fn assign(items: &[Assignment], now: Timestamp) -> u64;
     fn leave_over(items: &[LeftOver], now: Timestamp) -> u64;
@@ -553,6 +555,13 @@ passed_on! { WarmthStore {
 passed_on! { SuppressionStore {
     fn suppressed(user: UserId, persons: &[PersonKey]) -> Vec<Suppression>;
     fn suppressions(scope: &RequestScope, page: &PageRequest<PersonKey>) -> Page<Suppression, PersonKey>;
+} }
+
+passed_on! { ChatStore {
+    fn chat(scope: &RequestScope, id: ChatId) -> Chat;
+    fn chats(scope: &RequestScope, device: DeviceId, page: &PageRequest<ChatPlace>) -> Page<Chat, ChatPlace>;
+    fn chat_messages(scope: &RequestScope, id: ChatId, page: &ChatPage) -> Page<ChatMessage, ChatMessagePlace>;
+    fn sweep_chats(before: Timestamp, limit: u32) -> u64;
 } }
 
 passed_on! { LeaseStore {

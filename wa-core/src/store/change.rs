@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::ChatAddition;
 use crate::domain::audience::{AudienceCursor, CampaignEntry};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceCommand};
@@ -17,8 +18,8 @@ use crate::domain::suppression::Suppression;
 use crate::domain::token::Token;
 use crate::event::Event;
 use crate::id::{
-    CampaignId, CommandId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, SequenceId, StepId, TemplateId,
-    UserId,
+    CampaignId, ChatId, CommandId, DeviceId, EnrolmentId, Incarnation, LeadId, MessageId, SequenceId, StepId,
+    TemplateId, UserId,
 };
 use crate::time::Timestamp;
 use crate::transport::{MessageRef, TransportMessageId};
@@ -44,7 +45,8 @@ pub struct Fence {
     pub epoch: Epoch,
 }
 
-/// One change. Rows are whole; what touches many rows is a set command.
+/// One change. Rows are whole; what touches many rows is a set command. One that concerns a campaign or a message in the archive is a
+/// `Conflict`, but for `ErasePerson` and what finds none there, as receipts do ([`OutboxStore::archive`](super::OutboxStore::archive)).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Change {
@@ -55,7 +57,8 @@ pub enum Change {
     /// `Unauthenticated`. A deleted device is `NotFound` here and in every other change of a device.
     UpdateDevice(Box<Device>),
     /// Marks a device deleted: queued and held messages become `skipped: device gone` in pages, pool messages go back. What is
-    /// in doubt on it stays with its owner; once it has none, it becomes `unknown: cannot tell`, in pages too.
+    /// in doubt on it stays with its owner; once it has none, it becomes `unknown: cannot tell`, in pages too. Its chats are not seen
+    /// any more, and `sweep_chats` removes them.
     DeleteDevice {
         /// Its owner.
         user_id: UserId,
@@ -139,7 +142,7 @@ pub enum Change {
         /// The lead.
         lead_id: LeadId,
     },
-    /// Adds a campaign.
+    /// Adds a campaign; `archived_at` is not taken.
     InsertCampaign(Box<Campaign>),
     /// Replaces what a person edits of a campaign whose version is still `campaign.version`; the store sets version + 1.
     /// Status fields and cursor are written as given, so that scheduling is one change; a status that the present one cannot
@@ -351,7 +354,7 @@ pub enum Change {
     /// Erases a person: names, numbers, texts, own fields, details and entries go from leads (deleted), messages, all their
     /// attempts and entries; rows stay for the numbers. Open messages that are not being sent become `skipped: erased`, those
     /// in doubt `unknown: ended in doubt`, overrides or not: they cannot be sent without a number. Enrolments lose the number, open
-    /// ones end with reason `Erased`. The caller adds a `Suppress`
+    /// ones end with reason `Erased`. Chats with the person are removed. The caller adds a `Suppress`
     /// without a number.
     ErasePerson {
         /// The user.
@@ -396,6 +399,17 @@ pub enum Change {
         provider_id: TransportMessageId,
         /// When.
         at: Timestamp,
+    },
+    /// Adds messages to a chat, and makes it when it is not there. A vendor's id that the device has is left aside, and so is what the
+    /// engine sent itself; when nothing remains and nobody opened the chat, nothing happens. A device that is not the user's is
+    /// `NotFound`, a chat of another device or person `Conflict`; to a deleted device nothing is added.
+    AddToChat(Box<ChatAddition>),
+    /// Marks all messages of a chat read; one that is not the user's is `NotFound`.
+    ReadChat {
+        /// The user.
+        user_id: UserId,
+        /// The chat.
+        chat_id: ChatId,
     },
     /// Adds a saved text. `Conflict` when the name is taken.
     InsertSavedText(Box<SavedText>),
@@ -546,6 +560,8 @@ pub struct Committed {
     pub matched: Vec<MessageId>,
     /// Whether a `Replied` or `TakenOver` was new.
     pub reply_is_new: bool,
+    /// Messages that were added to chats.
+    pub chat_messages: u64,
 }
 
 /// How long events are kept by default: 7 days.

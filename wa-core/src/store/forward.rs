@@ -115,6 +115,7 @@ macro_rules! forward_store {
                 fn doubts(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<Message>;
                 fn sweep(limit: u32, now: Timestamp) -> Swept;
                 fn expire(limit: u32, now: Timestamp) -> Expired;
+                fn archive(limit: u32, ended_before: Timestamp, now: Timestamp) -> Archived;
                 fn pool(incarnation: Incarnation, now: Timestamp, limit: u32) -> Vec<PoolMessage>;
                 fn assign(items: &[Assignment], now: Timestamp) -> u64;
                 fn leave_over(items: &[LeftOver], now: Timestamp) -> u64;
@@ -142,6 +143,12 @@ macro_rules! forward_store {
                 fn put_off(user: UserId, device: DeviceId, now: Timestamp, limit: u32) -> Vec<MessageId>;
                 fn cold_attempts(devices: &[DeviceId], since: Timestamp) -> Vec<Vec<Timestamp>>;
                 fn acquainted(device: DeviceId, people: &[($crate::domain::phone::Phone, PersonKey)]) -> Vec<PersonKey>;
+            });
+            $crate::forward_trait!($type => $field, ChatStore {
+                fn chat(scope: &RequestScope, id: ChatId) -> $crate::domain::chat::Chat;
+                fn chats(scope: &RequestScope, device: DeviceId, page: &PageRequest<$crate::domain::chat::ChatPlace>) -> Page<$crate::domain::chat::Chat, $crate::domain::chat::ChatPlace>;
+                fn chat_messages(scope: &RequestScope, id: ChatId, page: &ChatPage) -> Page<$crate::domain::chat::ChatMessage, $crate::domain::chat::ChatMessagePlace>;
+                fn sweep_chats(before: Timestamp, limit: u32) -> u64;
             });
             $crate::forward_trait!($type => $field, LeaseStore {
                 fn seed(candidate: &Seed) -> Seed;

@@ -23,6 +23,7 @@
 mod app;
 mod campaigns;
 mod change;
+mod chats;
 mod commands;
 mod devices;
 mod error;
@@ -48,6 +49,7 @@ pub use self::change::{
     Advance, Change, ChangeSet, Committed, EVENTS_KEPT_FOR, EnrolResult, Fence, LeadInsert, NewEnrolment, OnDuplicate,
     REPLIES_KEPT_FOR,
 };
+pub use self::chats::{CHATS_KEPT_FOR, ChatAddition, ChatFrom, ChatPage, ChatStore, ChatTail, NewChatMessage};
 pub use self::commands::{CommandStore, EventStore};
 pub use self::devices::DeviceStore;
 pub use self::error::{StoreError, StoreErrorKind};
@@ -57,9 +59,9 @@ pub use self::leases::{LeaseStore, NodeRecord, TakenOver};
 pub use self::memory::Flaw;
 pub use self::memory::MemoryStore;
 pub use self::outbox::{
-    Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired, LaneDue,
-    LaneHistory, LaneLook, LeftOver, MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf, RecentOutcomes,
-    SendingRow, Settle, Settled, Swept, Verdict,
+    Archived, Assignment, Backlog, Begin, BeginItem, Begun, Decline, DeviceLoad, Due, DueFlow, DueMessage, Expired,
+    LaneDue, LaneHistory, LaneLook, LeftOver, MessageFilter, OutboxStore, Outcome, PoolMessage, RecentOf,
+    RecentOutcomes, SendingRow, Settle, Settled, Swept, Verdict,
 };
 pub use self::page::{PAGE_MAX, Page, PageRequest};
 pub use self::sequences::{EnrolmentFilter, SequenceCounts, SequenceFilter, SequenceStore, Span};
@@ -94,6 +96,7 @@ pub trait Store:
     + OutboxStore
     + SuppressionStore
     + WarmthStore
+    + ChatStore
     + LeaseStore
     + CommandStore
     + EventStore

@@ -354,6 +354,15 @@ pub struct Expired {
     pub next_at: Option<Timestamp>,
 }
 
+/// What a step of archiving did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Archived {
+    /// Messages moved.
+    pub moved: u64,
+    /// Whether there may be more to move: a campaign was found.
+    pub more: bool,
+}
+
 /// A pool message that gets a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Assignment {
@@ -508,6 +517,25 @@ pub trait OutboxStore: Send + Sync {
     /// messages stay, since time on hold does not count, and so do those being sent or in doubt. Tallies change in the same
     /// transaction; idempotent; any node may call it.
     async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired, StoreError>;
+
+    /// Moves up to `limit` messages of one campaign into the archive, with their attempts: of the first by (`ended_at`, id) that has
+    /// started, ended before `ended_before` and has no open messages.
+    ///
+    /// To ensure correctness:
+    /// - what people read stays as it was: [`message`](Self::message), [`attempts`](Self::attempts), [`messages`](Self::messages),
+    ///   [`newest_of_leads`](Self::newest_of_leads), [`count`](Self::count), [`count_within`](Self::count_within) and
+    ///   [`left_over`](super::CampaignStore::left_over) read the archive too, and tallies do not change;
+    /// - the campaign has `archived_at` from the first step on, and never changes again: every change of it is a `Conflict`, and so is
+    ///   a message that is new in it, or a `MarkMessage`, `CancelMessage` or `supersedes` that names an archived message;
+    /// - nothing else finds an archived message: outcomes and receipts of it are those of one that is not there, and
+    ///   [`recent`](Self::recent), [`persons_in`](super::CampaignStore::persons_in) and the greeting before another leave it out;
+    /// - devices know those to whom archived messages were sent ([`Warmth`](crate::domain::warmth::Warmth)), and [`history`](Self::history)
+    ///   keeps first and last start; other starts it leaves out, so that nothing is archived that windows of pacing still look at;
+    /// - [`ErasePerson`](super::Change::ErasePerson) reaches the archive;
+    /// - begin, settle and `due` go on beside it where the store has more than one writer; what waits, waits for one short transaction.
+    ///
+    /// Idempotency: a repeated call goes on. Any node may call it, also at the same time.
+    async fn archive(&self, limit: u32, ended_before: Timestamp, now: Timestamp) -> Result<Archived, StoreError>;
 
     /// Queued pool messages of running campaigns and sequences, without a device and due, by (`due_at`, id), of users with a device
     /// that this node owns; of each scope the first `limit`, so that none waits until another is done.

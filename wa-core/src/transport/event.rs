@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::error::RestrictionScope;
 use super::message::TransportMessageId;
+use crate::domain::chat::ChatKind;
 use crate::domain::delivery::Delivery;
 use crate::domain::device::{LinkState, NewChats, RestrictionCause};
 use crate::domain::phone::Phone;
@@ -29,12 +30,15 @@ pub enum MessageRef {
 /// A message that somebody wrote to a device.
 #[derive(Clone, PartialEq, Eq)]
 pub struct InboundMessage {
-    /// The vendor's id of it; repeated deliveries carry the same. When `from_me`, it is told as ids of sent messages are.
+    /// The vendor's id of it; repeated deliveries carry the same. When `from_me`, in the form of the ids under which we send, so that
+    /// what we sent ourselves is recognised.
     pub provider_id: TransportMessageId,
     /// Who wrote, or, when `from_me`, to whom the device's own phone wrote.
     pub peer: Phone,
     /// The name that the person gave themselves.
     pub peer_name: Option<String>,
+    /// What it is.
+    pub kind: ChatKind,
     /// The text or caption.
     pub text: String,
     /// URL of media at the vendor, if any.
@@ -45,12 +49,36 @@ pub struct InboundMessage {
     pub at: Option<Timestamp>,
 }
 
+/// What a chat held before the device was linked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChatHistory {
+    /// The person.
+    pub peer: Phone,
+    /// The name by which the phone knows the person.
+    pub peer_name: Option<String>,
+    /// The messages, in any order; only those with an instant count.
+    pub messages: Vec<InboundMessage>,
+    /// How many of the newest messages of the person nobody has read.
+    pub unread: u32,
+}
+
+impl fmt::Debug for ChatHistory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChatHistory")
+            .field("peer", &self.peer)
+            .field("messages", &self.messages)
+            .field("unread", &self.unread)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for InboundMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InboundMessage")
             .field("provider_id", &self.provider_id)
             .field("peer", &self.peer)
             .field("from_me", &self.from_me)
+            .field("kind", &self.kind)
             .field("text_len", &self.text.len())
             .finish_non_exhaustive()
     }
@@ -62,6 +90,8 @@ impl fmt::Debug for InboundMessage {
 pub enum TransportEvent {
     /// Somebody wrote.
     Inbound(InboundMessage),
+    /// What was written before the device was linked; it fills the chat and has no other effect.
+    History(ChatHistory),
     /// Something became known of a message that we sent.
     Receipt {
         /// Which message.

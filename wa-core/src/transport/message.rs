@@ -22,10 +22,12 @@ impl TransportMessageId {
     /// Longest id, in bytes.
     pub const LEN_MAX: usize = 128;
 
-    /// Takes an id of a vendor; `None` if it is empty or longer than [`Self::LEN_MAX`].
+    /// Takes an id of a vendor; `None` if it is empty, longer than [`Self::LEN_MAX`], or has the character of number 0, which
+    /// databases do not take.
     pub fn new(id: impl Into<String>) -> Option<Self> {
         let id = id.into();
-        (!id.is_empty() && id.len() <= Self::LEN_MAX).then_some(Self(id))
+        let fits = !id.is_empty() && id.len() <= Self::LEN_MAX && !id.contains('\0');
+        fits.then_some(Self(id))
     }
 
     /// The id that follows from an attempt where the transport has no form of its own.

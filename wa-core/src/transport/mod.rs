@@ -27,7 +27,7 @@ use async_trait::async_trait;
 
 pub use self::capabilities::{Capabilities, DoubtPolicy, MediaLimit};
 pub use self::error::{Doubt, MaybeSentCause, NotSentKind, Refusal, RestrictionScope, SendError};
-pub use self::event::{InboundMessage, MessageRef, TransportEvent, TransportSink};
+pub use self::event::{ChatHistory, InboundMessage, MessageRef, TransportEvent, TransportSink};
 pub use self::faces::{
     HostedDevice, LinkStep, Linkable, NumberCheck, NumberChecker, Probe, ProbeReport, Reconcilable, ReconcileQuery,
     Reconciled, Webhook, WebhookError, WebhookRequest,

@@ -93,6 +93,9 @@ fn random_operations_catch_flaws_by_themselves() {
         Flaw::RefusedChainIsNotTold,
         Flaw::AssignIgnoresLimit,
         Flaw::LeadStaysWhenSent,
+        Flaw::ArchiveIsNotRead,
+        Flaw::ArchiveRestartsWarmUp,
+        Flaw::ArchivedCampaignGoesOn,
     ] {
         let factory = Flawed(flaw, format!("{flaw:?}"));
         let passes = |seed| std::panic::catch_unwind(|| run_model(&factory, seed)).is_ok();

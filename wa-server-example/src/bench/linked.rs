@@ -16,13 +16,11 @@ use wa_core::domain::message::MessageScope;
 use wa_core::domain::platform::Platform;
 use wa_core::domain::summary::Numbers;
 use wa_core::domain::token::TokenSet;
-use wa_core::id::{CampaignId, DeviceId, IdSource, Incarnation, LeadId, UserId};
-use wa_core::store::{AppStore, Change, ChangeSet, OnDuplicate, SessionOwner, SessionStore, StoreError, WriteClass};
+use wa_core::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
+use wa_core::store::{AppStore, Change, ChangeSet, OnDuplicate, StoreError, WriteClass};
 use wa_core::time::{Clock, Monotonic, SystemClock};
 use wa_loopback::{Answer, Loopback, Options, Seen, StreamFault};
 use wa_transport_web::WebOptions;
-use wa_transport_web::backend::Backend;
-use wa_transport_web::vault::Vault;
 use wa_transport_web::whatsapp_rust::Jid;
 
 use super::child::ServerChild;
@@ -34,7 +32,7 @@ use crate::demo::people::people;
 use crate::demo::stage::PAGE;
 use crate::password::{self, Passwords};
 use crate::settings::{Database, Settings};
-use crate::web::loopback::LoopbackPorts;
+use crate::web::loopback::{LoopbackPorts, link};
 
 /// Login of the user whose devices and leads they are.
 const LOGIN: &str = "bench";
@@ -349,29 +347,13 @@ impl Linked<'_> {
         Ok(())
     }
 
-    /// Gives devices the sessions that they would have kept if they had been linked, while no server owns them.
-    async fn link(&mut self) -> Result<(), Failure> {
-        let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-        let node = Incarnation::new(self.ids, clock.wall());
-        self.store.join(node, "linking", clock.wall()).await?;
-        let claimed = self.store.claim(node, u32::MAX, clock.wall()).await?;
-        let epochs: BTreeMap<_, _> = claimed.iter().map(|owned| (owned.device.id, owned.epoch)).collect();
-        let sessions: Arc<dyn SessionStore> = self.store.clone();
-        let vault = Arc::new(Vault::plain());
-        for (device_id, jid) in &mut self.devices {
-            let epoch = *epochs
-                .get(device_id)
-                .ok_or("a device still belongs to a server that has ended")?;
-            let owner = SessionOwner {
-                incarnation: node,
-                user_id: self.user_id,
-                device_id: *device_id,
-                epoch,
-            };
-            let backend = Backend::new(Arc::clone(&sessions), Arc::clone(&vault), Arc::clone(&clock), owner);
-            *jid = self.whatsapp.seed_device(jid.user.as_str(), &backend).await?;
+    /// Links the devices, while no server owns them.
+    async fn link(&mut self) -> Result<(), StoreError> {
+        let devices = self.devices.iter().map(|(id, jid)| (*id, jid.user.as_str()));
+        let linked = link(&self.whatsapp, &self.store, self.ids, devices).await?;
+        for ((_, jid), linked) in self.devices.iter_mut().zip(linked) {
+            *jid = linked;
         }
-        self.store.leave(node, clock.wall()).await?;
         self.line(&format!("{} devices linked", self.devices.len()));
         Ok(())
     }

@@ -9,16 +9,14 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use rand::RngExt as _;
 use tokio::task::JoinSet;
-use wa_core::id::{DeviceId, IdSource, Incarnation};
+use wa_core::id::{DeviceId, IdSource};
 use wa_core::seed::Seed;
-use wa_core::store::{AppStore, SessionOwner, SessionStore, StoreError, StoreErrorKind};
+use wa_core::store::{AppStore, StoreError};
 use wa_core::time::{Clock, SystemClock, Timestamp};
 use wa_loopback::{Answer, Listener, Loopback, MessageFault, Options, Person, Rule, RuleId};
-use wa_transport_web::backend::Backend;
-use wa_transport_web::vault::Vault;
 
 use super::stage::{Stage, StagedLink};
-use crate::web::loopback::LoopbackPorts;
+use crate::web::loopback::{LoopbackPorts, link};
 
 /// Most phones that connect at a time.
 const PHONES_AT_ONCE: usize = 16;
@@ -80,33 +78,13 @@ impl Linked {
         self.ports
     }
 
-    /// Gives devices the sessions that they would have kept if they had been linked, before a server owns them.
+    /// Links the devices of a stage, before a server owns them.
     ///
     /// # Errors
     /// As the store's.
     pub async fn link(&self, store: &Arc<dyn AppStore>, ids: &IdSource, stage: &Stage) -> Result<(), StoreError> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let node = Incarnation::new(ids, clock.wall());
-        store.join(node, "linking", clock.wall()).await?;
-        let claimed = store.claim(node, u32::MAX, clock.wall()).await?;
-        let sessions: Arc<dyn SessionStore> = store.clone();
-        let vault = Arc::new(Vault::plain());
-        for StagedLink { id, digits } in &stage.linked {
-            let Some(owned) = claimed.iter().find(|owned| owned.device.id == *id) else {
-                continue;
-            };
-            let owner = SessionOwner {
-                incarnation: node,
-                user_id: owned.device.user_id,
-                device_id: *id,
-                epoch: owned.epoch,
-            };
-            let backend = Backend::new(Arc::clone(&sessions), Arc::clone(&vault), Arc::clone(&clock), owner);
-            let seeded = self.whatsapp.seed_device(digits, &backend).await;
-            let failed = StoreError::new(StoreErrorKind::Backend, "link", "device");
-            seeded.map_err(|error| failed.caused_by(error))?;
-        }
-        store.leave(node, clock.wall()).await
+        let devices = stage.linked.iter().map(|device| (device.id, device.digits.as_str()));
+        link(&self.whatsapp, store, ids, devices).await.map(drop)
     }
 
     /// Brings the leads of linked devices to WhatsApp, each with a phone of their own that is connected.

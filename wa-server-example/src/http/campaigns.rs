@@ -295,6 +295,8 @@ pub struct CampaignView {
     pub paused_at: Option<String>,
     /// When it ended.
     pub ended_at: Option<String>,
+    /// Since when its messages are in the archive: it can be read and copied, and never changes again.
+    pub archived_at: Option<String>,
     /// When it was created.
     pub created_at: String,
     /// When a person last changed it.
@@ -347,6 +349,7 @@ impl From<&Campaign> for CampaignView {
             started_at: at(campaign.started_at),
             paused_at: at(campaign.paused_at),
             ended_at: at(campaign.ended_at),
+            archived_at: at(campaign.archived_at),
             created_at: campaign.created_at.to_string(),
             updated_at: campaign.updated_at.to_string(),
             version: campaign.version,
@@ -481,6 +484,7 @@ async fn edit(caller: Caller, Ids(id): Ids<CampaignId>, Body(body): Body<Campaig
     let draft = body.over(&caller, CampaignDraft::from(&before)).await?;
     let edit = Edit::new(version, draft);
     let mut saved = caller.handle.edit_campaign(&caller.scope, id, &edit).await?;
+    caller.fresh.used();
     match (status, saved.campaign.status) {
         (Some(SaveStatus::Scheduled), CampaignStatus::Draft) => {
             saved = caller.handle.schedule_campaign(&caller.scope, id).await?;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body as HttpBody, Bytes};
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Request};
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Multipart, Path, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,7 @@ use wa_core::store::{PAGE_MAX, PageRequest};
 
 use super::auth;
 use super::error::ApiError;
+use super::pictures::FreshPictures;
 use crate::app::App;
 
 /// Largest JSON body, in bytes: 1 MB.
@@ -52,6 +54,8 @@ pub struct Caller {
     pub scope: RequestScope,
     /// The login, when it was made with a cookie.
     pub(super) session: Option<[u8; 32]>,
+    /// The pictures that are kept for this request.
+    pub(super) fresh: FreshPictures,
 }
 
 impl Deref for Caller {
@@ -80,6 +84,7 @@ impl FromRequestParts<Locked> for Caller {
             app,
             user,
             session,
+            fresh: parts.extensions.get().cloned().unwrap_or_default(),
         })
     }
 }
@@ -220,6 +225,53 @@ pub async fn drain<E>(parts: &mut (impl futures::Stream<Item = Result<Bytes, E>>
             None => return,
         }
     }
+}
+
+/// A form that is read part by part. Axum's own limit of 2 MB for the whole does not hold: each part has its own.
+pub struct FormParts {
+    parts: Multipart,
+    bytes_max: u64,
+}
+
+impl FormParts {
+    /// The form of a request whose parts have at most `parts_bytes_max` in all; so much more as [`DRAIN_BYTES_MAX`] is read, so that
+    /// one part that is too large gets its answer.
+    ///
+    /// # Errors
+    /// 400 when it is no form.
+    pub async fn of(mut request: Request, parts_bytes_max: u64) -> Result<Self, ApiError> {
+        let bytes_max = parts_bytes_max.saturating_add(DRAIN_BYTES_MAX);
+        DefaultBodyLimit::max(usize::try_from(bytes_max).unwrap_or(usize::MAX)).apply(&mut request);
+        let parts = Multipart::from_request(request, &()).await;
+        Ok(Self {
+            parts: parts.map_err(|_| unreadable_form())?,
+            bytes_max,
+        })
+    }
+
+    /// The next part.
+    ///
+    /// # Errors
+    /// 413 when the form as a whole is too large, 400 when it cannot be read or does not arrive in time.
+    pub async fn next(&mut self) -> Result<Option<Field<'_>>, ApiError> {
+        let too_large = |error: &MultipartError| error.status() == StatusCode::PAYLOAD_TOO_LARGE;
+        match tokio::time::timeout(BODY_PART_TIMEOUT, self.parts.next_field()).await {
+            Ok(Ok(part)) => Ok(part),
+            Ok(Err(error)) if too_large(&error) => Err(ApiError::too_large(self.bytes_max)),
+            Ok(Err(_)) | Err(_) => Err(unreadable_form()),
+        }
+    }
+
+    /// Reads on to the end and throws away, as [`drain`] does with one part.
+    pub async fn drain(mut self) {
+        while let Ok(Some(mut part)) = self.next().await {
+            drain(&mut part).await;
+        }
+    }
+}
+
+fn unreadable_form() -> ApiError {
+    ApiError::unreadable("the form cannot be read")
 }
 
 /// The query string; one that cannot be read names the field.

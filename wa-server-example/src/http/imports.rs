@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::Request;
 use axum::http::header;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
@@ -19,7 +19,7 @@ use wa_core::store::{ImportRecord, ImportState};
 use super::csv_out::csv_response;
 use super::envelope::{Envelope, Listed, Reply};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Caller, Ids, Locked, PageQuery, Query, drain, header_text, next_part};
+use super::extract::{Caller, FormParts, Ids, Locked, PageQuery, Query, drain, header_text, next_part};
 use super::pictures::is_form;
 use super::view::word;
 use crate::csv_file::plain;
@@ -264,10 +264,9 @@ async fn spool(caller: &Caller, request: Request) -> Result<Spooled, ApiError> {
     };
     let most = caller.settings.import_bytes_max;
     if is_form(&request) {
-        let unreadable = || ApiError::unreadable("the form cannot be read");
-        let mut parts = Multipart::from_request(request, &()).await.map_err(|_| unreadable())?;
+        let mut parts = FormParts::of(request, most).await?;
         loop {
-            let part = parts.next_field().await.map_err(|_| unreadable())?;
+            let part = parts.next().await?;
             let mut part = part.ok_or_else(|| ApiError::field("file", "required", "is required"))?;
             if part.file_name().is_some() {
                 spooled.name = part.file_name().map(str::to_owned);

@@ -11,6 +11,7 @@ use tracing::Instrument as _;
 
 use super::error::ApiError;
 use super::extract::{Locked, caller_address};
+use super::pictures::FreshPictures;
 use crate::password;
 
 /// The header that carries the id of a request, in both directions.
@@ -21,7 +22,7 @@ pub const REQUEST_ID_BYTES_MAX: usize = 64;
 /// Runs one request.
 pub(super) async fn around(State(state): State<Locked>, request: Request, next: Next) -> Response {
     let app = state.app();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let id = parts
         .headers
         .get(&REQUEST_ID)
@@ -38,6 +39,8 @@ pub(super) async fn around(State(state): State<Locked>, request: Request, next: 
     let span = tracing::info_span!("request", id = id.to_str().unwrap_or_default(), method, route);
     let began = app.clock.monotonic();
     let limited = app.limits.api.take(&address, began);
+    let fresh = FreshPictures::default();
+    parts.extensions.insert(fresh.clone());
     let response = async {
         match limited {
             Err(wait) => ApiError::too_many(wait).into_response(),
@@ -49,6 +52,10 @@ pub(super) async fn around(State(state): State<Locked>, request: Request, next: 
     }
     .instrument(span.clone())
     .await;
+    // After a failure of the server they may be in use.
+    if response.status().is_client_error() {
+        fresh.forget(&app.media).await;
+    }
     let took = app.clock.monotonic().since(began);
     let status = response.status();
     span.in_scope(|| {

@@ -57,7 +57,7 @@ pub struct EventView {
     /// Its id, to read on after; `null` for hints that are not kept, and for `READY` where nothing is kept.
     pub id: Option<String>,
     /// What it is: `READY`, `QR_UPDATE`, `DEVICE_PAIRED`, `DEVICE_CONNECTED`, `DEVICE_RECONNECTED`, `DEVICE_LOGGED_OUT`,
-    /// `DEVICE_STATUS`, `DEVICE_HOLD`, `DEVICE_RESTRICTION`, `DEVICE_NEW_CHATS`, `DEVICE_ANSWERED`, `NEW_MESSAGE`, `TAKEN_OVER`,
+    /// `DEVICE_STATUS`, `DEVICE_HOLD`, `DEVICE_RESTRICTION`, `DEVICE_NEW_CHATS`, `DEVICE_ANSWERED`, `NEW_MESSAGE`, `TAKEN_OVER`, `CHAT_UPDATE`,
     /// `MESSAGE_STATE`, `CAMPAIGN_STATUS`, `CAMPAIGN_PROGRESS`, `SEQUENCE_STATUS`, `SEQUENCE_PROGRESS`, `ENROLMENT_STARTED`,
     /// `ENROLMENT_ENDED`, `LEAD_CREATED` or `OPTED_OUT`.
     #[schema(example = "CAMPAIGN_STATUS")]
@@ -93,6 +93,7 @@ impl Links {
             EventKind::DeviceLink { device_id, state } => self.code(*device_id, *state),
             EventKind::Reply { .. } => "NEW_MESSAGE",
             EventKind::TakenOver { .. } => "TAKEN_OVER",
+            EventKind::ChatUpdate { .. } => "CHAT_UPDATE",
             EventKind::CampaignStatus { .. } => "CAMPAIGN_STATUS",
             EventKind::CampaignProgress { .. } => "CAMPAIGN_PROGRESS",
             EventKind::SequenceStatus { .. } => "SEQUENCE_STATUS",

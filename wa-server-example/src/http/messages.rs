@@ -7,7 +7,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::message::MessageState;
-use wa_core::engine::handle::{DirectSent, MarkAs};
+use wa_core::domain::phone::Phone;
+use wa_core::engine::handle::{DirectSent, HandleError, MarkAs};
 use wa_core::id::{DeviceId, LeadId, MessageId};
 use wa_core::plan::{DirectDraft, OnSuppressed, TextAs};
 use wa_core::store::MessageFilter;
@@ -88,6 +89,10 @@ impl SentView {
 async fn send(caller: &Caller, headers: &HeaderMap, body: SendBody) -> ApiResult<SentView> {
     let draft = draft(caller, headers, body).await?;
     let sent = caller.handle.send_direct(&caller.scope, &draft).await?;
+    if sent.duplicate {
+        // The message that was there before has its own.
+        caller.fresh.forget(&caller.media).await;
+    }
     let reply = Reply::ok(
         if sent.duplicate { "sent before" } else { "queued" },
         SentView::of(sent),
@@ -223,6 +228,22 @@ async fn device_send(caller: Caller, Ids(id): Ids<DeviceId>, request: Request) -
     send(&caller, &headers, body).await
 }
 
+/// Sends to a person from a device, whatever else the request names.
+pub(super) async fn send_to(
+    caller: &Caller,
+    (device, phone): (DeviceId, Phone),
+    request: Request,
+) -> ApiResult<SentView> {
+    let (headers, body) = read(caller, request).await?;
+    let body = SendBody {
+        device_id: Some(device),
+        phone: Some(phone.as_e164().to_owned()),
+        lead_id: None,
+        ..body
+    };
+    send(caller, &headers, body).await
+}
+
 /// A test message from a device, with a text of its own when none is given.
 #[utoipa::path(post, path = "/api/devices/{id}/test", tag = "messages", request_body = SendBody,
     responses((status = 200, description = "Queued", body = Envelope<SentView>)))]
@@ -300,6 +321,10 @@ async fn device_send_many(
         })
         .collect();
     let sent = caller.handle.send_direct_many(&caller.scope, &drafts).await?;
+    let unsure = |sent: &Result<_, _>| matches!(sent, Ok(_) | Err(HandleError::Store(_)));
+    if !sent.iter().any(unsure) {
+        caller.fresh.forget(&caller.media).await;
+    }
     let items = body
         .phones
         .into_iter()

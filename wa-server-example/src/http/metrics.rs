@@ -117,6 +117,7 @@ impl Meters {
             EventKind::OptedOut { .. } => "opted_out",
             EventKind::Reply { .. } => "reply",
             EventKind::TakenOver { .. } => "taken_over",
+            EventKind::ChatUpdate { .. } => "chat_update",
             EventKind::DeviceLink { .. } => "device_link",
             EventKind::DeviceHold { .. } => "device_hold",
             EventKind::DeviceRestriction { .. } => "device_restriction",

@@ -1,6 +1,8 @@
 //! Pictures: uploaded, attached to what is sent, shown to their owner, and fetched by gateways.
 
-use axum::extract::{FromRequest, Multipart, Request};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -8,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use wa_core::id::MediaId;
+use wa_core::id::{MediaId, UserId};
 use wa_core::plan::MediaDraft;
 
 use super::envelope::{Envelope, Reply};
 use super::error::{ApiError, ApiResult};
-use super::extract::{Caller, Ids, Locked, Open, drain, header_text, next_part, read_body};
-use crate::media::{Kept, PictureError};
+use super::extract::{Caller, FormParts, Ids, Locked, Open, drain, header_text, next_part, read_body};
+use crate::media::{FileMedia, Kept, PictureError};
 
 pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new()
@@ -59,6 +61,32 @@ impl MediaBody {
     }
 }
 
+/// The pictures that were kept for one request. When it is refused nothing uses them, and they go again.
+#[derive(Clone, Default)]
+pub struct FreshPictures(Arc<Mutex<Vec<(UserId, MediaId)>>>);
+
+impl FreshPictures {
+    fn note(&self, user: UserId, id: MediaId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((user, id));
+    }
+
+    /// Something uses them from now on, whatever else becomes of the request.
+    pub(super) fn used(&self) {
+        self.take();
+    }
+
+    fn take(&self) -> Vec<(UserId, MediaId)> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Removes them.
+    pub(super) async fn forget(&self, media: &FileMedia) {
+        for (user, id) in self.take() {
+            media.forget(user, id).await;
+        }
+    }
+}
+
 /// What a draft attaches: pictures at addresses are fetched and kept first, so that nothing is sent that was not looked at.
 pub(super) async fn attached(caller: &Caller, body: MediaBody) -> Result<MediaDraft, ApiError> {
     if body
@@ -75,12 +103,10 @@ pub(super) async fn attached(caller: &Caller, body: MediaBody) -> Result<MediaDr
     let user = caller.user.id;
     let id = match (body.url.as_deref().map(str::trim), body.id, body.data) {
         (Some(url), None, None) if !url.is_empty() => {
-            caller
-                .media
-                .fetch(user, url)
-                .await
-                .map_err(|error| refused("media", error))?
-                .id
+            let fetched = caller.media.fetch(user, url).await;
+            let id = fetched.map_err(|error| refused("media", error))?.id;
+            caller.fresh.note(user, id);
+            id
         }
         (None, Some(id), None) => {
             let found = caller
@@ -124,11 +150,11 @@ fn refused(field: &str, error: PictureError) -> ApiError {
 
 /// Keeps a picture of the caller.
 pub(super) async fn keep(caller: &Caller, bytes: Vec<u8>) -> Result<Kept, ApiError> {
-    caller
-        .media
-        .keep(caller.user.id, bytes)
-        .await
-        .map_err(|error| refused("image", error))
+    let user = caller.user.id;
+    let kept = caller.media.keep(user, bytes).await;
+    let kept = kept.map_err(|error| refused("image", error))?;
+    caller.fresh.note(user, kept.id);
+    Ok(kept)
 }
 
 /// A form that may hold one file, as browsers and scripts send it.
@@ -154,10 +180,10 @@ impl Form {
 
     /// Reads a form; its file may have so many bytes.
     pub(super) async fn read(request: Request, bytes_max: u64) -> Result<Self, ApiError> {
-        let unreadable = || ApiError::unreadable("the form cannot be read");
-        let mut parts = Multipart::from_request(request, &()).await.map_err(|_| unreadable())?;
+        let fields_bytes_max = (Self::FIELDS_MAX * Self::FIELD_BYTES_MAX) as u64;
+        let mut parts = FormParts::of(request, bytes_max.saturating_add(fields_bytes_max)).await?;
         let mut form = Self::default();
-        while let Some(mut part) = parts.next_field().await.map_err(|_| unreadable())? {
+        while let Some(mut part) = parts.next().await? {
             let name = part.name().unwrap_or_default().to_owned();
             let is_file = part.file_name().is_some();
             let mut bytes = Vec::new();
@@ -169,6 +195,8 @@ impl Form {
                 };
                 if (bytes.len() + chunk.len()) as u64 > most {
                     drain(&mut part).await;
+                    drop(part);
+                    parts.drain().await;
                     return Err(ApiError::too_large_part(&name, most));
                 }
                 bytes.extend_from_slice(&chunk);

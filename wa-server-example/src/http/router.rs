@@ -9,8 +9,9 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::extract::Locked;
 use super::{
-    auth, campaigns, devices, forecasts, gateway_hooks, health, history, imports, layers, lead_webhook, leads, linking,
-    live, messages, metrics, openapi, pictures, sequence_contacts, sequences, suppressions, templates, users, workers,
+    auth, campaigns, chats, devices, forecasts, gateway_hooks, health, history, imports, layers, lead_webhook, leads,
+    linking, live, messages, metrics, openapi, pictures, sequence_contacts, sequences, suppressions, templates, users,
+    workers,
 };
 use crate::app::App;
 
@@ -34,6 +35,7 @@ pub(super) fn table() -> OpenApiRouter<Locked> {
         .merge(forecasts::routes())
         .merge(templates::routes())
         .merge(messages::routes())
+        .merge(chats::routes())
         .merge(pictures::routes())
         .merge(gateway_hooks::routes())
         .merge(workers::routes())

@@ -4,7 +4,9 @@ use std::io::Cursor;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits, RgbImage};
+use wa_transport_web::is_whole_jpeg;
 
 use super::PictureError;
 
@@ -37,13 +39,15 @@ pub(super) fn ready(bytes: Vec<u8>, compress: bool) -> Result<Picture, PictureEr
     limits.max_image_width = Some(SIDE_TAKEN_MAX);
     limits.max_image_height = Some(SIDE_TAKEN_MAX);
     limits.max_alloc = Some(DECODE_BYTES_MAX);
-    let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|error| match error {
+    let unreadable = "must be a picture that can be read to its end";
+    if format == ImageFormat::Jpeg && !is_whole_jpeg(&bytes) {
+        return Err(refused(unreadable));
+    }
+    let (image, orientation) = read(&bytes, format, limits).map_err(|error| match error {
         image::ImageError::Limits(_) => {
             PictureError::Refused(format!("must have at most {SIDE_TAKEN_MAX} pixels on each side"))
         }
-        _ => refused("must be a picture that can be read to its end"),
+        _ => refused(unreadable),
     })?;
     if !compress {
         return Ok(Picture { mime, bytes });
@@ -52,10 +56,24 @@ pub(super) fn ready(bytes: Vec<u8>, compress: bool) -> Result<Picture, PictureEr
     if fits && format == ImageFormat::Jpeg {
         return Ok(Picture { mime, bytes });
     }
+    let mut image = image;
+    // What is written anew says no more how it is to be turned.
+    image.apply_orientation(orientation);
     small(image).map(|bytes| Picture {
         mime: "image/jpeg",
         bytes,
     })
+}
+
+/// Reads a picture, and how it is to be turned when it is shown.
+fn read(bytes: &[u8], format: ImageFormat, mut limits: Limits) -> image::ImageResult<(DynamicImage, Orientation)> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    // A picture whose notes cannot be read is shown as it is.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder)?, orientation))
 }
 
 fn small(image: DynamicImage) -> Result<Vec<u8>, PictureError> {
@@ -145,10 +163,32 @@ mod tests {
 
     #[test]
     fn what_is_no_picture_or_ends_early_is_refused() {
-        let mut cut = encoded(&noise(200), ImageFormat::Png);
-        cut.truncate(cut.len() / 2);
-        for bytes in [Vec::new(), b"<svg/>".to_vec(), b"%PDF-1.7".to_vec(), cut] {
-            assert!(matches!(ready(bytes, true), Err(PictureError::Refused(_))));
+        let cut = |format| {
+            let mut file = encoded(&noise(200), format);
+            file.truncate(file.len() / 2);
+            file
+        };
+        let cut = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Gif, ImageFormat::WebP].map(cut);
+        let other = [
+            Vec::new(),
+            b"<svg/>".to_vec(),
+            b"%PDF-1.7".to_vec(),
+            vec![0xFF, 0xD8, 0xFF, 0xE0],
+        ];
+        for bytes in other.into_iter().chain(cut) {
+            let start = bytes.get(..4).map(<[u8]>::to_vec);
+            assert!(matches!(ready(bytes, true), Err(PictureError::Refused(_))), "{start:?}");
         }
+    }
+
+    #[test]
+    fn a_picture_that_is_made_smaller_stands_as_it_was_shown() {
+        let wide = encoded(&DynamicImage::ImageRgb8(RgbImage::new(1_300, 100)), ImageFormat::Jpeg);
+        // Exif with one entry: to be turned by a quarter to the right.
+        let exif = b"\xFF\xE1\x00\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let photo = [&wide[..2], exif, &wide[2..]].concat();
+        let picture = ready(photo, true).unwrap();
+        let read = image::load_from_memory(&picture.bytes).unwrap();
+        assert!(read.height() > read.width(), "{} x {}", read.width(), read.height());
     }
 }

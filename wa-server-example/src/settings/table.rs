@@ -114,6 +114,8 @@ pub const TABLE: &[Entry] = &[
     entry("ERROR_RATE_PERCENT", "20", "Share of failed and unknown messages from which a campaign or device pauses itself, in percent; 0 for never."),
     entry("ERROR_RATE_WINDOW", "50", "How many of the newest settled messages the error rate looks at."),
     entry("EVENTS_KEPT_FOR", "7d", "How long events are kept."),
+    entry("CHATS_KEPT_FOR", "30d", "How long chats and what was written in them are kept."),
+    entry("ARCHIVE_AFTER", "90d", "How long after its end the messages of a campaign go to the archive, from 2d on; 0s for never. They are read as before, but the campaign cannot be changed or sent again."),
     entry("WHATSAPP_SESSION_KEY", "", "Key by which sessions of WhatsApp Web are encrypted in the database: 32 bytes in base64; they are kept as they are when it is not set. What rows are called, which may hold numbers of contacts, stays readable.").secret(),
     entry("WHATSAPP_WEB_VERSION", "", "Version of WhatsApp Web as which devices connect, such as 2.3000.1020304050; WhatsApp is asked for it once a day when it is not set."),
     entry("APP_OS", "Windows", "System that a linked phone shows for this client; a real one, else pair codes are refused."),

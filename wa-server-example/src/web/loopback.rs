@@ -3,15 +3,21 @@
 //! Ports are all that can be set, so that no other machine can take WhatsApp's place. Nor can a program on this one: a device
 //! that is linked knows WhatsApp's key, and one that is not verifies its certificate.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wa_loopback::RewriteHost;
+use wa_core::id::{DeviceId, IdSource, Incarnation};
+use wa_core::store::{AppStore, SessionOwner, SessionStore, StoreError, StoreErrorKind};
+use wa_core::time::{Clock, SystemClock};
+use wa_loopback::{Loopback, RewriteHost};
 use wa_transport_web::WebVersion;
-use wa_transport_web::whatsapp_rust::anyhow;
+use wa_transport_web::backend::Backend;
+use wa_transport_web::vault::Vault;
 use wa_transport_web::whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
 use wa_transport_web::whatsapp_rust::transport::{TokioWebSocketTransportFactory, TransportFactory};
+use wa_transport_web::whatsapp_rust::{Jid, anyhow};
 
 use crate::loopback::http_client;
 
@@ -43,6 +49,43 @@ impl FromStr for LoopbackPorts {
             media: port(media)?,
         })
     }
+}
+
+/// Gives devices the sessions that they would have kept if they had been linked, while no server owns them; gives their addresses.
+///
+/// # Errors
+/// As the store's; `NotFound` for a device that belongs to a server.
+pub(crate) async fn link<'a>(
+    whatsapp: &Loopback,
+    store: &Arc<dyn AppStore>,
+    ids: &IdSource,
+    devices: impl Iterator<Item = (DeviceId, &'a str)>,
+) -> Result<Vec<Jid>, StoreError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let node = Incarnation::new(ids, clock.wall());
+    store.join(node, "linking", clock.wall()).await?;
+    let claimed = store.claim(node, u32::MAX, clock.wall()).await?;
+    let claimed: HashMap<_, _> = claimed.into_iter().map(|owned| (owned.device.id, owned)).collect();
+    let sessions: Arc<dyn SessionStore> = store.clone();
+    let vault = Arc::new(Vault::plain());
+    let failed = |kind| StoreError::new(kind, "link", "device");
+    let mut linked = Vec::new();
+    for (device_id, digits) in devices {
+        let owned = claimed
+            .get(&device_id)
+            .ok_or_else(|| failed(StoreErrorKind::NotFound))?;
+        let owner = SessionOwner {
+            incarnation: node,
+            user_id: owned.device.user_id,
+            device_id,
+            epoch: owned.epoch,
+        };
+        let backend = Backend::new(Arc::clone(&sessions), Arc::clone(&vault), Arc::clone(&clock), owner);
+        let seeded = whatsapp.seed_device(digits, &backend).await;
+        linked.push(seeded.map_err(|error| failed(StoreErrorKind::Backend).caused_by(error))?);
+    }
+    store.leave(node, clock.wall()).await?;
+    Ok(linked)
 }
 
 /// Connections to it.

@@ -81,6 +81,7 @@ impl Linked {
             ("ERROR_RATE_PERCENT", "0"),
             ("SEND_TIMEOUT", "10s"),
             ("IMAGE_COMPRESSION", "false"),
+            ("API_PER_MINUTE", "0"),
         ];
         ServerProcess::start(&self.data, &settings).await
     }
@@ -114,11 +115,11 @@ impl Linked {
                 .await
                 .unwrap();
         }
-        let online = self.devices.iter().map(async |device| {
+        let online = futures::stream::iter(&self.devices).for_each_concurrent(PHONES_AT_ONCE, async |device| {
             let refreshed = ann.post(&format!("/api/devices/{device}/refresh"), json!({})).await;
             assert_eq!(refreshed.body["results"]["state"], "done", "{}", refreshed.text);
         });
-        futures::future::join_all(online).await;
+        online.await;
         store.close().await;
     }
 
@@ -129,7 +130,7 @@ impl Linked {
             whatsapp.person(&format!("60120{number:06}"), &name).await.unwrap()
         });
         self.people = futures::future::join_all(phones).await;
-        for (place, device) in self.devices.iter().enumerate() {
+        for (place, device) in self.devices.iter().take(self.people.len()).enumerate() {
             let mut file = "name,phone\n".to_owned();
             for (number, person) in self.people.iter().enumerate().skip(place).step_by(self.devices.len()) {
                 file.push_str(&format!("Orang {number},+{}\n", person.phone()));

@@ -15,18 +15,18 @@ use crate::support::Client;
 
 const TEXT: &str = "{Promosi|Tawaran} untuk {{name}} 👍\n*RM 12.50* sahaja: https://example.com/{{phone}}?a=1";
 /// Most bytes of a picture that a recipient gets.
-const PICTURE_BYTES_MAX: usize = 350 * 1024;
+const PICTURE_BYTES_MAX: usize = 350_000;
 
 /// A picture that cannot be made small without being made worse.
-fn noise() -> Vec<u8> {
+pub fn noise(width: u32, height: u32, format: image::ImageFormat) -> Vec<u8> {
     let mut state = 1_u32;
-    let picture = image::RgbImage::from_fn(700, 500, |_, _| {
+    let picture = image::RgbImage::from_fn(width, height, |_, _| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let [_, red, green, blue] = state.to_be_bytes();
         image::Rgb([red, green, blue])
     });
     let mut file = Cursor::new(Vec::new());
-    picture.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    picture.write_to(&mut file, format).unwrap();
     file.into_inner()
 }
 
@@ -55,7 +55,7 @@ async fn people_decrypt_what_the_store_says_was_sent_and_the_numbers_are_what_th
     );
 
     let api = Api::login(server.address(), "ann").await;
-    let picture = noise();
+    let picture = noise(700, 500, image::ImageFormat::Png);
     assert!(picture.len() > PICTURE_BYTES_MAX, "{}", picture.len());
     let kept = Client::send(api.0.request(reqwest::Method::POST, "/api/media").body(picture))
         .await

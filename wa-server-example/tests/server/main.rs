@@ -11,7 +11,11 @@ mod support;
 
 mod access;
 mod api;
+mod archive;
 mod bench;
+mod chats;
+#[path = "../../../wa-transport-web/tests/web/clock.rs"]
+mod clock;
 mod first_campaign;
 mod forecasts;
 mod import_while_sending;
@@ -19,6 +23,8 @@ mod kill_loop;
 mod linked;
 mod linked_campaign;
 mod linked_kills;
+mod linked_misuse;
+mod linked_soak;
 mod live;
 mod nodes;
 mod play;

@@ -481,6 +481,8 @@ async fn the_command_line_works_beside_a_running_node() {
     let forecast = says(&["campaign", "forecast", &id, "--user", LOGIN, "--json"]);
     let forecast: Value = serde_json::from_str(&forecast).unwrap();
     assert!(forecast.is_object(), "{forecast}");
+    let archived = says(&["archive"]);
+    assert!(archived.contains("0 messages moved"), "{archived}");
 }
 
 #[test]

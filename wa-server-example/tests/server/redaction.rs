@@ -51,6 +51,7 @@ fn the_log_of_many_requests_shows_no_secret() {
             let callback = anybody.request(Method::POST, &hook).json(&json!({"message": "reply words", "phone": "60123456789"}));
             Client::send(callback).await;
             Client::send(anybody.request(Method::POST, &hook).body("broken reply words")).await;
+            ann.get(&format!("/api/devices/{id}/messages/60123456789")).await;
             anybody.post("/webhook/lead/create?token=query-secret", json!({"name": "Body Words"})).await;
             anybody.post("/api/login", json!({"login": "ann", "password": "wrong-secret"})).await;
             let metrics = anybody.request(Method::GET, "/metrics").bearer_auth("metrics-secret");

@@ -125,12 +125,18 @@ impl ServerProcess {
     /// The most memory of its own that it ever had: without the pages of the program's file, which the kernel can drop at any time
     /// and which are more than 40 MB of a debug build.
     pub fn memory_peak_kib(&self) -> u64 {
+        self.status_kib("VmHWM:") - self.status_kib("RssFile:")
+    }
+
+    /// The memory of its own that it has now.
+    pub fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:") - self.status_kib("RssFile:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let kib = |name: &str| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches("kB").trim().parse().unwrap()
-        };
-        kib("VmHWM:") - kib("RssFile:")
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches("kB").trim().parse().unwrap()
     }
 
     /// Sends it a signal by name, such as `STOP`.

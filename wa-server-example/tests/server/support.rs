@@ -4,55 +4,19 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use wa_core::time::{Clock, Monotonic, SystemClock, Timestamp};
-use wa_core::transport::StubTransport;
+use wa_core::domain::content::MediaKind;
+use wa_core::transport::{Capabilities, MediaLimit, StubTransport};
 use wa_server_example::assemble::{Ports, Server, open_for_server, transports};
 use wa_server_example::password;
 use wa_server_example::settings::{Settings, Source};
 
+use crate::clock::MovedClock;
 use crate::postgres::{Schema, Server as Postgres};
 
 pub const PASSWORD: &str = "correct horse";
-
-/// The machine's clock, which a test may move on.
-#[derive(Debug)]
-pub struct MovedClock {
-    clock: SystemClock,
-    moved_ms: AtomicU64,
-}
-
-impl MovedClock {
-    fn moved(&self) -> Duration {
-        Duration::from_millis(self.moved_ms.load(Ordering::SeqCst))
-    }
-
-    pub fn advance(&self, span: Duration) {
-        let ms = u64::try_from(span.as_millis()).unwrap();
-        self.moved_ms.fetch_add(ms, Ordering::SeqCst);
-    }
-}
-
-#[async_trait]
-impl Clock for MovedClock {
-    fn wall(&self) -> Timestamp {
-        self.clock.wall() + self.moved()
-    }
-
-    fn monotonic(&self) -> Monotonic {
-        self.clock.monotonic() + self.moved()
-    }
-
-    async fn sleep_until(&self, until: Monotonic) {
-        let left = until.since(self.monotonic());
-        self.clock.sleep_until(self.clock.monotonic() + left).await;
-    }
-}
 
 /// A folder that is gone when it is dropped.
 struct Folder(PathBuf);
@@ -113,10 +77,25 @@ impl Running {
     }
 
     pub async fn with(source: Source) -> Self {
-        let clock = Arc::new(MovedClock {
-            clock: SystemClock::new(),
-            moved_ms: AtomicU64::new(0),
+        Self::on(source, StubTransport::new()).await
+    }
+
+    /// One whose devices carry pictures.
+    pub async fn with_pictures(source: Source) -> Self {
+        let mut capabilities = Capabilities::text(65_536);
+        capabilities.media.push(MediaLimit {
+            kind: MediaKind::Image,
+            mimes: vec!["image/jpeg", "image/png"],
+            size_max_bytes: 16 * 1024 * 1024,
+            caption_max: 1_024,
+            by_url: false,
+            by_bytes: true,
         });
+        Self::on(source, StubTransport::new().with_capabilities(capabilities)).await
+    }
+
+    async fn on(source: Source, transport: StubTransport) -> Self {
+        let clock = Arc::new(MovedClock::default());
         let folder = std::env::temp_dir().join(format!("wa-server-test-{}", password::token()));
         let source = source.with("DATA_DIR", folder.to_str().unwrap());
         let folder = Folder(folder);
@@ -129,7 +108,7 @@ impl Running {
         };
         let settings = Settings::read(&source).unwrap();
         let (store, shared) = open_for_server(&settings).await.unwrap();
-        let transport = Arc::new(StubTransport::new());
+        let transport = Arc::new(transport);
         let mut transports = transports(&settings).unwrap();
         transports.push(transport.clone());
         let ports = Ports {
@@ -154,19 +133,8 @@ impl Running {
     }
 
     /// The names of files of imports that were not removed.
-    pub fn spooled(&self) -> Vec<String> {
-        let mut folders = vec![self.folder().join("imports")];
-        let mut files = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true => folders.push(path),
-                    false => files.push(path.display().to_string()),
-                }
-            }
-        }
-        files
+    pub fn spooled(&self) -> Vec<PathBuf> {
+        files_within(&self.folder().join("imports"))
     }
 
     /// What `ask` finds, which is asked again after every event of the engine.
@@ -226,6 +194,22 @@ impl Running {
             ..anybody
         }
     }
+}
+
+/// The files of a folder and of all folders in it.
+pub fn files_within(folder: &std::path::Path) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => files.push(path),
+            }
+        }
+    }
+    files
 }
 
 #[derive(Clone)]

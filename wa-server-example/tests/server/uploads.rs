@@ -150,6 +150,137 @@ async fn an_open_quotation_mark_costs_its_row_and_no_other() {
     );
 }
 
+/// A form with one file and some fields.
+async fn form(user: &Client, path: &str, fields: &[(&'static str, &str)], file: Vec<u8>, name: &'static str) -> Answer {
+    let mut form = reqwest::multipart::Form::new();
+    for (field, value) in fields {
+        form = form.text(*field, (*value).to_owned());
+    }
+    let part = reqwest::multipart::Part::bytes(file).file_name(name);
+    Client::send(
+        user.request(Method::POST, path)
+            .multipart(form.part("file", part).text("after", "more")),
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_form_may_be_as_large_as_the_file_that_it_brings() {
+    let running = Running::with_pictures(settings().with("IMAGE_COMPRESSION", "false")).await;
+    let ann = running.basic("ann");
+    let own = device(&ann, "A").await;
+    // Black, and not packed: every byte of it counts.
+    let mut picture = std::io::Cursor::new(Vec::new());
+    let encoder = image::codecs::png::PngEncoder::new_with_quality(
+        &mut picture,
+        image::codecs::png::CompressionType::Uncompressed,
+        image::codecs::png::FilterType::NoFilter,
+    );
+    image::DynamicImage::new_rgb8(1_000, 1_000)
+        .write_with_encoder(encoder)
+        .unwrap();
+    let picture = picture.into_inner();
+    assert!(picture.len() > 2 * 1024 * 1024, "{}", picture.len());
+    let (send, test) = (format!("/api/devices/{own}/send"), format!("/api/devices/{own}/test"));
+    let fields = [("device_id", own.as_str()), ("phone", "0123450001")];
+    for path in ["/api/media", "/send/image", "/api/messages/send/media", &send, &test] {
+        form(&ann, path, &fields, picture.clone(), "offer.png").await.ok();
+        let large = form(&ann, path, &fields, vec![0xFF; 10_485_761], "offer.png").await;
+        assert_eq!(large.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}: {}", large.text);
+        assert_eq!(large.fields(), ["file"], "{path}");
+        assert!(large.message().contains("10485760"), "{path}: {}", large.text);
+    }
+    assert_eq!(
+        ann.get("/api/messages").await.ok()["items"].as_array().unwrap().len(),
+        4
+    );
+
+    let campaign = json!({"title": "T", "message": "Hi", "audience": "entries", "device_id": own});
+    let campaign = id(&ann.post("/api/campaigns", campaign).await.ok());
+    let mut file = "phone;name\n".to_owned();
+    for row in 0..50 {
+        file.push_str(&format!("012345{row:04};{}\n", "Ali ".repeat(12_000)));
+    }
+    assert!(file.len() > 2 * 1024 * 1024, "{}", file.len());
+    let entries = format!("/api/campaigns/{campaign}/entries/import");
+    let of_device = format!("/api/devices/{own}/leads/import");
+    for path in ["/api/leads/import", &of_device, &entries] {
+        let begun = form(&ann, path, &[], file.clone().into_bytes(), "leads.csv").await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{path}: {}", begun.text);
+        let done = imported(&ann, begun.ok()).await;
+        assert_eq!((&done["state"], &done["rows"]), (&json!("done"), &json!(50)), "{path}");
+        assert_eq!(done["bytes_read"], file.len(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_refused_keeps_no_picture() {
+    use base64::Engine as _;
+    let running = Running::with_pictures(settings()).await;
+    let ann = running.basic("ann");
+    let own = device(&ann, "A").await;
+    let picture = {
+        let mut file = std::io::Cursor::new(Vec::new());
+        let small = image::DynamicImage::new_rgb8(8, 8);
+        small.write_to(&mut file, image::ImageFormat::Png).unwrap();
+        file.into_inner()
+    };
+    let kept = || {
+        let media = running.folder().join("media");
+        let users = std::fs::read_dir(media).unwrap().map(|entry| entry.unwrap().path());
+        let files = users
+            .filter(|path| path.is_dir())
+            .map(|path| std::fs::read_dir(path).unwrap().count());
+        files.sum::<usize>()
+    };
+    let data = base64::engine::general_purpose::STANDARD.encode(&picture);
+    let media = json!({"data": data});
+    let send = format!("/api/devices/{own}/send");
+    let step = |trigger: &str| json!({"day": 1, "trigger": trigger, "message": "Hi", "media": media});
+    let many = json!({"phones": ["none", "1"], "message": "Hi", "media": media});
+    for (path, body) in [
+        ("/api/campaigns", json!({"message": "Hi", "media": media})),
+        ("/api/templates", json!({"message": "Hi", "media": media})),
+        ("/api/sequences", json!({"steps": [step("start"), step("start")]})),
+        (&send, json!({"phone": "none", "message": "Hi", "media": media})),
+    ] {
+        let refused = ann.post(path, body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path}: {}", refused.text);
+        assert_eq!(kept(), 0, "{path}");
+    }
+    let refused = ann.post(&format!("{send}-many"), many).await.ok();
+    assert!(
+        refused["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|one| one["message_id"].is_null()),
+        "{refused}"
+    );
+    assert_eq!(kept(), 0);
+
+    let once = json!({"phone": "0123450001", "message": "Hi", "media": media, "idempotency_key": "one"});
+    for _ in 0..2 {
+        ann.post(&send, once.clone()).await.ok();
+        assert_eq!(kept(), 1, "the same message again keeps nothing more");
+    }
+    let campaign = json!({"title": "T", "message": "Hi", "media": media});
+    let campaign = format!(
+        "/api/campaigns/{}",
+        id(&ann.post("/api/campaigns", campaign).await.ok())
+    );
+    assert_eq!(kept(), 2);
+    // The change is made, although there is no time at which the campaign could be scheduled.
+    let changed = json!({"media": media, "status": "scheduled"});
+    let changed = ann.call(Method::PUT, &campaign, changed).await;
+    assert!(changed.status.is_client_error(), "{}", changed.text);
+    let media = ann.get(&campaign).await.ok()["media"]["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(ann.get(&format!("/api/media/{media}")).await.status, StatusCode::OK);
+}
+
 also_on_postgres! {
     a_campaign_takes_numbers_with_their_own_texts_from_a_file,
     exported_leads_imported_by_another_user_are_equal,

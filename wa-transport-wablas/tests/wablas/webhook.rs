@@ -1,5 +1,6 @@
 //! Callbacks, from the bodies that the vendor documents.
 
+use wa_core::domain::chat::ChatKind;
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::device::LinkState;
 use wa_core::time::Timestamp;
@@ -32,6 +33,7 @@ fn a_reply_is_read_whole() {
         provider_id: TransportMessageId::new("3EB0C767D097B7C7A1").unwrap(),
         peer: phone("+60123456789"),
         peer_name: Some("Ali".to_owned()),
+        kind: ChatKind::Text,
         text: "STOP\n".to_owned(),
         media_url: None,
         from_me: false,
@@ -47,7 +49,7 @@ fn a_picture_carries_its_caption_and_its_url() {
     let [TransportEvent::Inbound(message)] = events.as_slice() else {
         panic!("{events:?}");
     };
-    assert_eq!(message.text, "my receipt");
+    assert_eq!((message.text.as_str(), message.kind), ("my receipt", ChatKind::Image));
     assert_eq!(
         message.media_url.as_deref(),
         Some("https://solo.wablas.com/image/receipt.jpeg")

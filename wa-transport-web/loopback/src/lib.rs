@@ -48,8 +48,8 @@
 //!
 //! # What it does not speak
 //! Groups, broadcast lists, status, channels, calls; aggregated receipts; settings with content (their collections stay
-//! empty); edge routing; compressed stanzas from the server; blocking; business profiles; passkeys. A message to anything
-//! but an account is refused with 404. Other queries are answered with an empty result.
+//! empty); edge routing; compressed stanzas from the server; blocking; business profiles; what comes after the demand for
+//! a passkey. A message to anything but an account is refused with 404. Other queries are answered with an empty result.
 //!
 //! # Determinism
 //! Every key of the server and of its people follows from [`Options::seed`]; ids are counted; faults count moments and

@@ -279,6 +279,15 @@ impl Loopback {
         self.linked(from, phone, Some(number)).await
     }
 
+    /// Asks the client behind a QR code for a passkey of the account in place of linking it.
+    ///
+    /// # Errors
+    /// When the code is none, or is not valid any more.
+    pub fn demand_passkey(&self, qr: &str) -> Result<(), PairingError> {
+        let qr = QrCode::read(qr)?;
+        self.shared.with(|state| state.demand_passkey(&qr))
+    }
+
     /// The phone of `phone` types a pairing code; waits until the client has accepted, and gives its new address.
     ///
     /// # Errors

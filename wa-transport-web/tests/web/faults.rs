@@ -11,7 +11,7 @@ use wa_transport_web::WebOptions;
 use wa_transport_web::whatsapp_rust::Jid;
 
 use crate::rig::{LIMIT, OWN, Rig, options};
-use crate::town::{Town, seconds_from_now, until};
+use crate::town::{Town, picture, seconds_from_now, until};
 
 const PERSON: &str = "60120000001";
 
@@ -360,18 +360,126 @@ async fn keys_that_cannot_be_had_make_a_message_wait_and_the_device_stays_online
     town.close().await;
 }
 
-/// A picture of one colour.
-fn picture() -> Vec<u8> {
-    let mut file = std::io::Cursor::new(Vec::new());
-    let picture = image::RgbImage::from_pixel(60, 40, image::Rgb([20, 90, 160]));
-    picture.write_to(&mut file, image::ImageFormat::Png).unwrap();
-    file.into_inner()
+/// How many uploads were tried, and how many of them succeeded.
+fn uploads(town: &Town) -> (usize, usize) {
+    let journal = town.server.journal();
+    let statuses = journal.iter().filter_map(|record| match record.seen {
+        Seen::Uploaded { status, .. } => Some(status),
+        _ => None,
+    });
+    let statuses: Vec<u16> = statuses.collect();
+    (statuses.len(), statuses.iter().filter(|status| **status == 200).count())
+}
+
+/// How long a message with a picture that could not be uploaded waits, and a little more.
+const PUT_OFF: Duration = Duration::from_secs(31);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_cannot_be_uploaded_waits_with_the_reason_and_goes_once_it_can() {
+    for (fault, says) in [
+        (MediaFault::Status(500), "HTTP status 500"),
+        (MediaFault::Status(404), "HTTP status 404"),
+        (MediaFault::Broken, "no answer"),
+    ] {
+        let town = Town::with(quick()).await;
+        let (person, _) = town.person(PERSON, "Aminah").await;
+        town.server.add_account("60120000002", "Ali");
+        town.lead("60120000002", "Ali").await;
+        let rule = town.server.fault(Rule::upload(fault).always());
+        let day = Duration::from_secs(24 * 60 * 60);
+        let scope = MessageScope::Campaign(town.picture_campaign("Look", day).await);
+        let messages = until("both to be put off", async || {
+            let messages = town.messages(Some(scope)).await;
+            let put_off = |message: &&Message| message.reason == Some(Reason::GatewayUnavailable);
+            (messages.iter().filter(put_off).count() == 2).then_some(messages)
+        })
+        .await;
+        for message in &messages {
+            assert_eq!(message.state, MessageState::Queued, "{fault:?}");
+            assert!(message.attempt.is_none(), "{fault:?}");
+            let detail = message.detail.as_deref().unwrap_or_default();
+            assert!(detail.contains(says), "{fault:?}: {detail}");
+        }
+        let tried = town.server.fired(rule);
+        assert!(
+            tried <= 2,
+            "{fault:?}: one picture is tried once, not once for each message: {tried}"
+        );
+        assert!(town.server.sent().is_empty(), "{fault:?}");
+        // What has no picture goes meanwhile.
+        let text = write(&town).await;
+        town.wait_message(text, PERSON, MessageState::Sent).await;
+        assert_online(&town).await;
+
+        town.server.clear_fault(rule);
+        town.clock.advance(PUT_OFF);
+        for phone in [PERSON, "60120000002"] {
+            let message = town.wait_message(scope, phone, MessageState::Sent).await;
+            assert_eq!(message.refusal_count, 0, "{fault:?}");
+        }
+        assert_eq!(uploads(&town).1, 1, "{fault:?}: one upload serves both");
+        let shows = |received: &wa_loopback::Received| received.image().is_some();
+        let received = person.message_where(LIMIT, "the picture", shows).await.unwrap();
+        assert!(received.text().unwrap().ends_with("Look"));
+        assert!(!person.download(&received).await.unwrap().is_empty());
+        assert_online(&town).await;
+        town.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_can_never_be_uploaded_ends_its_message_when_its_time_is_over() {
+    let town = town().await;
+    town.server.fault(Rule::upload(MediaFault::Status(500)).always());
+    let minute = Duration::from_secs(60);
+    let scope = MessageScope::Campaign(town.picture_campaign("Look", minute).await);
+    until("it to be put off", async || {
+        let message = town.message_to(scope, PERSON).await?;
+        (message.reason == Some(Reason::GatewayUnavailable)).then_some(())
+    })
+    .await;
+    town.clock.advance(minute * 2);
+    let message = town.wait_message(scope, PERSON, MessageState::Skipped).await;
+    assert_eq!(message.reason, Some(Reason::Expired));
+    assert!(message.attempt.is_none() && town.server.sent().is_empty());
+    assert_eq!(uploads(&town).1, 0);
+    assert_online(&town).await;
+    let text = write(&town).await;
+    town.wait_message(text, PERSON, MessageState::Sent).await;
+    town.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_is_uploaded_once_for_all_campaigns_and_again_when_its_link_has_expired() {
+    let town = Town::with(quick()).await;
+    let (person, _) = town.person(PERSON, "Aminah").await;
+    let day = Duration::from_secs(24 * 60 * 60);
+    for (text, wait, uploaded) in [
+        ("first", Duration::ZERO, 1),
+        ("the same link", day, 1),
+        ("a new link", options().uploads_kept_for, 2),
+    ] {
+        town.clock.advance(wait);
+        if uploaded == 2 {
+            town.server.expire_media();
+        }
+        let scope = MessageScope::Campaign(town.picture_campaign(text, day).await);
+        town.wait_message(scope, PERSON, MessageState::Sent).await;
+        assert_eq!(uploads(&town), (uploaded, uploaded), "{text}");
+        let says = |received: &wa_loopback::Received| received.text().is_some_and(|said| said.ends_with(text));
+        let received = person.message_where(LIMIT, text, says).await.unwrap();
+        assert!(!person.download(&received).await.unwrap().is_empty(), "{text}");
+    }
+    assert_online(&town).await;
+    town.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_fails_makes_the_message_wait_with_nothing_sent_and_the_device_online() {
     for fault in [MediaFault::Status(500), MediaFault::Status(404), MediaFault::Broken] {
-        let rig = Rig::linked().await;
+        let mut at_once = options();
+        at_once.upload_again_after = Duration::ZERO;
+        let rig = Rig::linked_with(at_once).await;
         rig.server.add_account(PERSON, "Aminah");
         let rule = rig.server.fault(Rule::upload(fault).always());
         let message = rig.picture(1, PERSON, "Look", &picture());

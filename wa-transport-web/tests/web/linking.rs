@@ -10,7 +10,7 @@ use wa_core::id::DeviceId;
 use wa_core::store::{LeaseStore, PageRequest, SessionStore};
 use wa_core::time::SystemClock;
 use wa_core::transport::{HostedDevice, LinkStep, Linkable, MessageRef, Transport, TransportEvent};
-use wa_loopback::{LoginFault, Rule, StreamFault};
+use wa_loopback::{LoginFault, Rule, Seen, StreamFault};
 use wa_transport_web::backend::Backend;
 use wa_transport_web::vault::Vault;
 use wa_transport_web::whatsapp_rust::traits::DeviceStore;
@@ -180,6 +180,46 @@ async fn every_refused_login_is_a_state_that_a_person_understands() {
         let reason = rig.heard.state(rig.owner.device_id, state).await.unwrap();
         assert!(reason.contains(says), "{fault:?}: {reason}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_is_refused_is_tried_again_once_in_a_while_until_it_is_let_in() {
+    let mut often = options();
+    often.retry_every = Duration::from_millis(400);
+    let mut rig = Rig::with(often.clone()).await;
+    rig.seed(OWN).await;
+    let rule = rig.server.fault(Rule::login(LoginFault::reason(409)).times(3));
+    let before = rig.server.journal_end();
+    rig.restart(often.clone());
+    rig.heard.state(rig.owner.device_id, LinkState::Ready).await;
+    assert_eq!(rig.server.fired(rule), 3);
+    let journal = rig.server.journal_from(before);
+    let tries = journal
+        .iter()
+        .filter(|record| matches!(record.seen, Seen::Refused { .. } | Seen::Connected { .. }));
+    let tries: Vec<i64> = tries.map(|record| record.at_ms).collect();
+    let gaps: Vec<i64> = tries.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let least = i64::try_from(often.retry_every.as_millis()).unwrap();
+    assert_eq!(gaps.len(), 3, "{gaps:?}");
+    assert!(gaps.iter().all(|gap| *gap >= least), "{gaps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passkey_that_is_asked_for_is_an_error_that_says_so_and_another_link_can_be_begun() {
+    let rig = Rig::new().await;
+    let device = rig.owner.device_id;
+    let person = rig.server.person(OWN, "Sales").await.unwrap();
+    person.connect().await.unwrap();
+    let first = rig.qr().await;
+    rig.server.demand_passkey(&first).unwrap();
+    let reason = rig.heard.state(device, LinkState::Error).await.unwrap();
+    assert!(reason.contains("passkey"), "{reason}");
+    assert_eq!(values(&rig).await, 0, "nothing is left of it");
+    let heard = rig.heard.len();
+    let second = rig.qr().await;
+    assert_ne!(second, first);
+    person.scan(&second).await.unwrap();
+    rig.heard.state_from(heard, device, LinkState::Ready).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

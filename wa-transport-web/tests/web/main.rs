@@ -4,6 +4,8 @@
 
 mod backend;
 mod campaign;
+mod chats;
+mod clock;
 mod conversations;
 mod faults;
 mod linking;

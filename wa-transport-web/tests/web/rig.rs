@@ -23,6 +23,7 @@ use wa_transport_web::backend::Backend;
 use wa_transport_web::vault::Vault;
 use wa_transport_web::{WebOptions, WhatsAppWeb};
 
+use crate::clock::MovedClock;
 use crate::stage::{Counted, NOW, add_device, stage};
 
 /// Nothing here takes longer, unless something is broken.
@@ -36,7 +37,7 @@ pub const OWN: &str = "60110000001";
 pub struct Heard {
     events: Mutex<Vec<(DeviceId, TransportEvent)>>,
     bell: watch::Sender<u64>,
-    /// Whether messages and receipts are refused.
+    /// Whether messages, the past and receipts are refused.
     pub refusing: AtomicBool,
     pub refused: AtomicBool,
 }
@@ -45,9 +46,12 @@ pub struct Heard {
 impl TransportSink for Heard {
     async fn accept(&self, _user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError> {
         if self.refusing.load(Ordering::SeqCst)
-            && events
-                .iter()
-                .any(|event| matches!(event, TransportEvent::Inbound(_) | TransportEvent::Receipt { .. }))
+            && events.iter().any(|event| {
+                matches!(
+                    event,
+                    TransportEvent::Inbound(_) | TransportEvent::History(_) | TransportEvent::Receipt { .. }
+                )
+            })
         {
             self.refused.store(true, Ordering::SeqCst);
             self.bell.send_modify(|rings| *rings += 1);
@@ -133,6 +137,7 @@ pub struct Rig {
     pub owner: SessionOwner,
     pub transport: Arc<WhatsAppWeb>,
     pub heard: Arc<Heard>,
+    pub clock: Arc<MovedClock>,
 }
 
 impl Rig {
@@ -145,13 +150,15 @@ impl Rig {
         let server = Loopback::start(Options::new());
         let (store, owner) = stage().await;
         let heard = Arc::new(Heard::default());
-        let transport = transport(&server, &store, &heard, options);
+        let clock = Arc::new(MovedClock::default());
+        let transport = transport(&server, &store, &heard, clock.clone(), options);
         let rig = Self {
             server,
             store,
             owner,
             transport,
             heard,
+            clock,
         };
         rig.host(&[rig.owner]);
         rig
@@ -183,7 +190,7 @@ impl Rig {
     /// A new process on the same store.
     pub fn restart(&mut self, options: WebOptions) {
         self.transport.host(self.owner.incarnation, Vec::new());
-        self.transport = transport(&self.server, &self.store, &self.heard, options);
+        self.transport = transport(&self.server, &self.store, &self.heard, self.clock.clone(), options);
         self.host(&[self.owner]);
     }
 
@@ -268,8 +275,14 @@ impl Rig {
     }
 }
 
-fn transport(server: &Loopback, store: &Arc<Counted>, heard: &Arc<Heard>, options: WebOptions) -> Arc<WhatsAppWeb> {
-    let transport = WhatsAppWeb::builder(store.clone(), Arc::new(SystemClock::new()))
+fn transport(
+    server: &Loopback,
+    store: &Arc<Counted>,
+    heard: &Arc<Heard>,
+    clock: Arc<MovedClock>,
+    options: WebOptions,
+) -> Arc<WhatsAppWeb> {
+    let transport = WhatsAppWeb::builder(store.clone(), clock)
         .options(options)
         .connections(Arc::new(server.transport()))
         .http(Arc::new(server.http()))

@@ -9,7 +9,7 @@ use wa_core::transport::{
     Linkable, MaybeSentCause, MessageRef, NotSentKind, NumberChecker, RestrictionScope, SendError, Transport,
     TransportEvent,
 };
-use wa_loopback::{Answer, MessageFault, QueryFault, Rule};
+use wa_loopback::{Answer, MessageFault, QueryFault, Rule, Seen};
 use wa_transport_web::PICTURE_BYTES_MAX;
 
 use crate::rig::{LIMIT, OWN, Rig, options, phone};
@@ -162,6 +162,83 @@ async fn a_number_is_checked_once_before_its_first_message() {
         checks.iter().map(|check| check.on_whatsapp).collect::<Vec<_>>(),
         [true, false]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_of_a_number_lasts_for_days_and_that_it_is_absent_for_one() {
+    let mut rig = Rig::linked().await;
+    let absent = "60129999999";
+    rig.server.add_account(PERSON, "Aminah");
+    let questions = |rig: &Rig| {
+        let journal = rig.server.journal();
+        let asked = |record: &&wa_loopback::Record| matches!(&record.seen, Seen::Query { xmlns, what, .. } if xmlns == "usync" && what.starts_with("usync 1"));
+        journal.iter().filter(asked).count()
+    };
+    let check = async |rig: &Rig, number: &str| {
+        let before = questions(rig);
+        let checks = rig.transport.check(&rig.context(), &[phone(number)]).await.unwrap();
+        (checks[0].on_whatsapp, questions(rig) - before)
+    };
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert_eq!(check(&rig, PERSON).await, (true, 1));
+    assert_eq!(check(&rig, absent).await, (false, 1));
+    rig.clock.advance(day * 6 / 7);
+    assert_eq!(check(&rig, PERSON).await, (true, 0));
+    assert_eq!(check(&rig, absent).await, (false, 0));
+    // A connection after this one knows it too.
+    let heard = rig.heard.len();
+    rig.restart(options());
+    rig.heard.state_from(heard, rig.owner.device_id, LinkState::Ready).await;
+    assert_eq!(check(&rig, PERSON).await, (true, 0));
+    rig.clock.advance(day / 7);
+    rig.server.add_account(absent, "Raju");
+    assert_eq!(check(&rig, absent).await, (true, 1));
+    rig.clock.advance(day * 7);
+    assert_eq!(check(&rig, PERSON).await, (true, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_that_are_asked_for_together_are_one_question() {
+    let rig = Rig::linked().await;
+    let numbers: Vec<String> = (0..30).map(|number| format!("6012000{number:04}")).collect();
+    for number in numbers.iter().step_by(2) {
+        rig.server.add_account(number, "Aminah");
+    }
+    let phones: Vec<_> = numbers.iter().map(|number| phone(number)).collect();
+    let before = rig.server.journal_end();
+    let checks = rig.transport.check(&rig.context(), &phones).await.unwrap();
+    for (place, check) in checks.iter().enumerate() {
+        assert_eq!((check.phone, check.on_whatsapp), (phones[place], place % 2 == 0));
+    }
+    let journal = rig.server.journal_from(before);
+    let asked = |record: &&wa_loopback::Record| matches!(&record.seen, Seen::Query { xmlns, .. } if xmlns == "usync");
+    assert_eq!(journal.iter().filter(asked).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typing_is_shown_before_a_message_where_that_is_wanted_and_not_otherwise() {
+    for typing_for in [None, Some(Duration::from_millis(200))] {
+        let mut typing = options();
+        typing.typing_for = typing_for;
+        let rig = Rig::linked_with(typing).await;
+        rig.server.add_account(PERSON, "Aminah");
+        rig.send(&rig.message(1, PERSON, "hello")).await.unwrap();
+        let (mut shown_at_ms, mut sent_at_ms) = (None, None);
+        for record in rig.server.journal() {
+            match &record.seen {
+                Seen::ChatState { to, state, .. } if to.user == PERSON && state == "composing" => {
+                    shown_at_ms = Some(record.at_ms);
+                }
+                Seen::Sent(sent) if !sent.peer => sent_at_ms = Some(record.at_ms),
+                _ => {}
+            }
+        }
+        assert_eq!(shown_at_ms.is_some(), typing_for.is_some());
+        if let (Some(shown), Some(sent), Some(typing_for)) = (shown_at_ms, sent_at_ms, typing_for) {
+            let least = i64::try_from(typing_for.as_millis()).unwrap() - 50;
+            assert!(sent - shown >= least, "{} ms", sent - shown);
+        }
+    }
 }
 
 fn png(width: u32, height: u32) -> Vec<u8> {

@@ -3,24 +3,29 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wa_core::domain::access::RequestScope;
+use wa_core::domain::content::Media;
 use wa_core::domain::device::{Device, LinkState};
 use wa_core::domain::message::{Message, MessageScope, MessageState};
 use wa_core::domain::pacing::PacingPolicy;
 use wa_core::engine::config::EngineConfig;
 use wa_core::engine::handle::{DeviceRequest, Handle, LeadCreated};
 use wa_core::engine::{Engine, EngineBuilder, Runner};
-use wa_core::id::{CampaignId, DeviceId, IdSource, LeadId, UserId};
-use wa_core::plan::{CampaignDraft, DeviceDraft, LeadDraft, SaveAs};
+use wa_core::id::{CampaignId, DeviceId, IdSource, LeadId, MediaId, UserId};
+use wa_core::media::{MediaError, MediaStore};
+use wa_core::plan::{CampaignDraft, DeviceDraft, LeadDraft, MediaDraft, SaveAs};
 use wa_core::store::{DeviceStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore, PageRequest, SessionOwner};
 use wa_core::time::{Clock, SystemClock};
+use wa_core::transport::OutgoingMedia;
 use wa_loopback::{Loopback, Options, Person};
 use wa_transport_web::backend::Backend;
 use wa_transport_web::vault::Vault;
 use wa_transport_web::{WebOptions, WhatsAppWeb};
 
+use crate::clock::MovedClock;
 use crate::rig::{LIMIT, OWN, options};
 
 /// Waits until something holds.
@@ -39,11 +44,37 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
     }
 }
 
+/// The one picture that everybody has.
+#[derive(Debug)]
+struct OnePicture(Arc<[u8]>);
+
+#[async_trait]
+impl MediaStore for OnePicture {
+    async fn load(&self, _user: UserId, media: &Media) -> Result<OutgoingMedia, MediaError> {
+        Ok(OutgoingMedia {
+            kind: media.kind,
+            mime: "image/png".to_owned(),
+            file_name: "offer.png".to_owned(),
+            url: None,
+            bytes: Some(self.0.clone()),
+        })
+    }
+}
+
+/// A picture of one colour.
+pub fn picture() -> Vec<u8> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    let picture = image::RgbImage::from_pixel(60, 40, image::Rgb([20, 90, 160]));
+    picture.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
+
 pub struct Town {
     pub server: Loopback,
     pub store: Arc<MemoryStore>,
     pub handle: Handle,
     pub user: RequestScope,
+    pub clock: Arc<MovedClock>,
     device: Device,
     stop: oneshot::Sender<()>,
     running: JoinHandle<()>,
@@ -57,7 +88,7 @@ impl Town {
 
     pub async fn with(options: WebOptions) -> Self {
         let server = Loopback::start(Options::new());
-        let clock = Arc::new(SystemClock::new());
+        let clock = Arc::new(MovedClock::default());
         let store = Arc::new(MemoryStore::new());
         let transport = WhatsAppWeb::builder(store.clone(), clock.clone())
             .options(options)
@@ -68,6 +99,7 @@ impl Town {
         let config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
         let core = EngineBuilder::new(store.clone(), clock.clone(), config)
             .transport(Arc::new(transport))
+            .media(Arc::new(OnePicture(picture().into())))
             .open()
             .await
             .unwrap();
@@ -98,6 +130,7 @@ impl Town {
             store,
             handle,
             user,
+            clock,
             device,
             stop,
             running,
@@ -165,6 +198,23 @@ impl Town {
             message: Some(text.to_owned()),
             ..CampaignDraft::default()
         };
+        self.start(draft).await
+    }
+
+    /// Starts a campaign with a picture to all leads, whose messages wait so long at most.
+    pub async fn picture_campaign(&self, text: &str, expires_after: Duration) -> CampaignId {
+        let picture = MediaId::new(&IdSource::from_entropy(), self.clock.wall());
+        let draft = CampaignDraft {
+            title: Some("Picture".to_owned()),
+            message: Some(text.to_owned()),
+            media: Some(MediaDraft::stored(picture)),
+            expires_after: Some(expires_after),
+            ..CampaignDraft::default()
+        };
+        self.start(draft).await
+    }
+
+    async fn start(&self, draft: CampaignDraft) -> CampaignId {
         let saved = self.handle.create_campaign(&self.user, &draft, SaveAs::Draft).await;
         let id = saved.unwrap().campaign.id;
         self.handle.start_campaign_now(&self.user, id).await.unwrap();

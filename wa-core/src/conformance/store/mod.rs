@@ -39,7 +39,9 @@ mod table;
 mod world;
 
 mod access;
+mod archive;
 mod campaigns;
+mod chats;
 mod commit;
 mod devices;
 mod doubt;

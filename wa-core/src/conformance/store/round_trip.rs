@@ -233,7 +233,7 @@ pub(super) async fn an_event_of_every_kind_reads_back(world: World) {
     use crate::domain::device::{HoldReason, LinkState, NewChatsWarning, RestrictionCause};
     use crate::domain::message::{MessageState, Reason};
     use crate::event::EventKind;
-    use crate::id::{CampaignId, CommandId, DeviceId, EventId, MessageId};
+    use crate::id::{CampaignId, ChatId, CommandId, DeviceId, EventId, MessageId};
     let user = world.user().await;
     let (ids, now) = (world.rows.ids(), world.now());
     let device_id = DeviceId::new(ids, now);
@@ -259,6 +259,7 @@ pub(super) async fn an_event_of_every_kind_reads_back(world: World) {
         EventKind::Reply {
             device_id,
             message_id: Some(MessageId::new(ids, now)),
+            chat_id: Some(ChatId::new(ids, now)),
         },
         EventKind::DeviceLink {
             device_id,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::domain::access::RequestScope;
 use crate::domain::campaign::Campaign;
+use crate::domain::chat::{Chat, ChatMessage};
 use crate::domain::device::Device;
 use crate::domain::enrolment::{Enrolment, EnrolmentState};
 use crate::domain::lead::Lead;
@@ -12,7 +13,8 @@ use crate::domain::sequence::{Sequence, SequenceSteps};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::id::{DeviceId, SequenceId, UserId};
 use crate::store::{
-    AppStore, CampaignFilter, EnrolmentFilter, LeadFilter, MessageFilter, PAGE_MAX, PageRequest, SequenceFilter, Span,
+    AppStore, CampaignFilter, ChatPage, EnrolmentFilter, LeadFilter, MessageFilter, PAGE_MAX, PageRequest,
+    SequenceFilter, Span,
 };
 
 /// Counts all tallies and looks at every message of every user.
@@ -35,6 +37,7 @@ pub(super) struct Rows {
     steps: Vec<SequenceSteps>,
     enrolments: Vec<Enrolment>,
     messages: Vec<Message>,
+    chats: Vec<(Chat, Vec<ChatMessage>)>,
 }
 
 /// Reads the rows that people see, of all users, to compare them after a restart.
@@ -47,16 +50,32 @@ pub(super) async fn everything(store: &dyn AppStore) -> Vec<Rows> {
         let campaigns = store.campaigns(&scope, &campaigns, &PageRequest::first(PAGE_MAX)).await;
         let devices = store.devices(&scope, &PageRequest::first(PAGE_MAX)).await;
         let sequences = sequences(store, &scope).await;
+        let devices = devices.unwrap().rows;
         let newest: Vec<_> = sequences.iter().map(|one| (one.id, one.steps_version)).collect();
         all.push(Rows {
             steps: store.steps(&newest).await.unwrap(),
             sequences,
             enrolments: enrolments(store, &scope).await,
-            devices: devices.unwrap().rows,
+            chats: chats(store, &scope, &devices).await,
+            devices,
             leads: leads.unwrap().rows,
             campaigns: campaigns.unwrap().rows,
             messages: messages(store, &scope).await,
         });
+    }
+    all
+}
+
+async fn chats(store: &dyn AppStore, scope: &RequestScope, devices: &[Device]) -> Vec<(Chat, Vec<ChatMessage>)> {
+    let mut all = Vec::new();
+    for device in devices {
+        let chats = store.chats(scope, device.id, &PageRequest::first(PAGE_MAX)).await;
+        for chat in chats.unwrap().rows {
+            let messages = store.chat_messages(scope, chat.id, &ChatPage::newest(PAGE_MAX)).await;
+            let messages = messages.unwrap().rows;
+            assert_eq!(chat.last.as_ref(), messages.first(), "the newest message of {chat:?}");
+            all.push((chat, messages));
+        }
     }
     all
 }

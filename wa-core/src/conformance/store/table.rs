@@ -533,6 +533,21 @@ case_table! { $
         what_passes_the_limits_is_refused_as_a_whole,
         writers_at_once_lose_nothing,
     }
+    chats {
+        a_message_makes_its_chat_and_comes_back_as_it_was,
+        a_message_that_is_delivered_again_is_kept_once,
+        a_reply_heard_before_adds_nothing_to_its_chat,
+        what_the_engine_sent_is_shown_among_what_was_written,
+        what_campaigns_and_sequences_sent_is_shown_too,
+        what_the_vendor_tells_of_the_engines_own_messages_is_left_aside,
+        chats_are_told_newest_first_page_by_page,
+        messages_are_told_in_both_directions_page_by_page,
+        a_chat_that_was_read_has_nothing_unread,
+        a_chat_is_its_users_and_its_devices_alone,
+        erasing_a_person_takes_the_chats_with_them,
+        chats_of_a_deleted_device_are_not_seen_and_are_swept,
+        a_sweep_takes_what_is_old_up_to_its_limit,
+    }
     time {
         a_campaign_lives_in_the_year_2000_as_it_does_today,
         a_campaign_lives_in_the_year_2100_as_it_does_today,
@@ -633,5 +648,16 @@ case_table! { $
         enrolments_are_listed_filtered_and_in_pages,
         a_request_limited_to_a_device_sees_its_enrolments_and_counts_alone,
         recent_outcomes_of_a_sequence_are_its_own,
+    }
+    archive {
+        what_is_archived_reads_as_before,
+        what_is_left_over_is_counted_in_the_archive,
+        a_campaign_that_runs_or_is_open_or_young_is_not_archived,
+        campaigns_are_archived_in_pages_the_longest_ended_first,
+        an_archived_campaign_never_changes,
+        an_archived_message_never_changes,
+        devices_know_those_to_whom_archived_messages_were_sent,
+        first_and_last_start_of_a_device_outlive_the_archive,
+        an_erased_person_is_erased_in_the_archive,
     }
 }

@@ -246,7 +246,7 @@ impl Handle {
         }
         match before.status {
             Draft | Scheduled => self.start_campaign_now(scope, id).await,
-            Completed => {
+            Completed if before.archived_at.is_none() => {
                 let mut problems = Problems::default();
                 let warnings = self.check_sending(scope, &before, Some(&before), &mut problems).await?;
                 problems.give(())?;
@@ -717,6 +717,10 @@ pub(super) const fn word(status: CampaignStatus) -> &'static str {
 }
 
 pub(super) fn wrong_status(campaign: &Campaign, done: &str, allowed: &[CampaignStatus]) -> HandleError {
+    if let Some(at) = campaign.archived_at {
+        let why = format!("it is archived since {at} and cannot be {done} any more; copy it to send it anew");
+        return HandleError::conflict("campaign", why);
+    }
     let allowed: Vec<_> = allowed.iter().map(|status| word(*status)).collect();
     let why = format!(
         "it is {}; only campaigns that are {} can be {done}",

@@ -119,9 +119,15 @@ impl Handle {
     pub async fn send_direct(&self, scope: &RequestScope, draft: &DirectDraft) -> Result<DirectSent, HandleError> {
         let message = self.plan_direct(scope, draft).await?;
         let (message_id, key, device_id) = (message.id, message.key, message.device_id);
-        let set = ChangeSet::one(Change::InsertMessages(vec![message]));
+        let opened = self.opened_chat(&message);
+        let mut set = ChangeSet::one(Change::InsertMessages(vec![message]));
+        set.changes
+            .extend(opened.clone().map(|chat| Change::AddToChat(Box::new(chat))));
         let committed = self.commit_repeatable(set, WriteClass::Api).await?;
         self.core.wake.devices(device_id);
+        if let Some(chat) = opened {
+            self.tell_chat(chat.user_id, chat.device_id, Some(chat.chat_id)).await;
+        }
         let known = committed.duplicates.iter().find(|(known, _)| *known == key);
         let holder = known.map_or(message_id, |(_, id)| *id);
         Ok(DirectSent {

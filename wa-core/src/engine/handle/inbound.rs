@@ -6,22 +6,31 @@ use async_trait::async_trait;
 
 use super::{Handle, HandleError};
 use crate::domain::access::RequestScope;
+use crate::domain::suppression::OptOutWords;
 use crate::engine::core::Core;
-use crate::id::{DeviceId, UserId};
+use crate::id::{ChatId, DeviceId, UserId};
 use crate::plan::inbound::{InboundContext, inbound, opting_out};
-use crate::store::{Change, StoreError, StoreErrorKind, WriteClass};
+use crate::store::{Change, ChangeSet, StoreError, StoreErrorKind, WriteClass};
 use crate::transport::{TransportEvent, TransportSink};
 
 #[async_trait]
 impl TransportSink for Handle {
     async fn accept(&self, user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError> {
         let scope = RequestScope::user(user);
-        let known = match self.core.store.device(&scope, device).await {
-            Ok(device) => Some(device),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => return Err(error),
+        // Receipts, of which there are more than of anything else, are told apart by the store alone.
+        let only_receipts = events
+            .iter()
+            .all(|event| matches!(event, TransportEvent::Receipt { .. }));
+        let (known, words) = if only_receipts {
+            (None, OptOutWords::default())
+        } else {
+            let known = match self.core.store.device(&scope, device).await {
+                Ok(device) => Some(device),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error),
+            };
+            (known, self.core.settings.settings(user).await?.opt_out_words)
         };
-        let words = self.core.settings.settings(user).await?.opt_out_words;
         let mut leads = Vec::new();
         for phone in opting_out(&events, &words) {
             match self.lead_of(&scope, phone).await {
@@ -39,6 +48,7 @@ impl TransportSink for Handle {
             leads: &leads,
             seed: &self.core.seed,
             ids: &self.core.ids,
+            chats_since: self.core.now() - self.core.config.chats_kept_for,
             now: self.core.now(),
         };
         for set in inbound(events, &context) {
@@ -52,7 +62,15 @@ impl TransportSink for Handle {
                 .filter(|change| is_receipt(change))
                 .cloned()
                 .collect();
-            match self.commit_untold(set, WriteClass::Settle).await {
+            let by_person = matches!(first, Some(Change::Replied { .. }));
+            let chats = chats_of(&set);
+            // The past of many chats at once.
+            let class = if chats.len() > 1 {
+                WriteClass::Bulk
+            } else {
+                WriteClass::Settle
+            };
+            match self.commit_untold(set, class).await {
                 Ok(committed) => {
                     if concerns_lane {
                         // What WhatsApp forbids now, and that a device is back, must not wait until all devices are read again.
@@ -60,6 +78,11 @@ impl TransportSink for Handle {
                     }
                     let news = !reply || committed.reply_is_new;
                     self.tell(if news { &told } else { &[] }, &committed).await;
+                    // A reply tells of its chat itself.
+                    if committed.chat_messages > 0 && !by_person {
+                        let only = chats.first().copied().filter(|_| chats.len() == 1);
+                        self.tell_chat(user, device, only).await;
+                    }
                     if committed.matched.len() < receipts.len() {
                         self.core.keep_early_receipts(receipts);
                     }
@@ -98,6 +121,14 @@ fn concerns_lane(change: &Change) -> bool {
         change,
         Change::SetDeviceRestriction { .. } | Change::SetDeviceNewChats { .. } | Change::SetDeviceLink { .. }
     )
+}
+
+fn chats_of(set: &ChangeSet) -> Vec<ChatId> {
+    let chats = set.changes.iter().filter_map(|change| match change {
+        Change::AddToChat(addition) => Some(addition.chat_id),
+        _ => None,
+    });
+    chats.collect()
 }
 
 fn is_receipt(change: &Change) -> bool {

@@ -10,6 +10,7 @@
 
 mod ahead;
 mod campaigns;
+mod chats;
 mod devices;
 mod direct;
 mod enrolments;

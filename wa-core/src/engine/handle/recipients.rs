@@ -156,6 +156,12 @@ impl Handle {
         match self.commit(set, WriteClass::Api).await {
             Ok(_) => {}
             Err(error) if error.is_conflict() => {
+                if let MessageScope::Campaign(id) = message.scope
+                    && let Some(at) = self.core.store.campaign(scope, id).await?.archived_at
+                {
+                    let why = format!("its campaign is archived since {at}: nothing of it changes any more");
+                    return Err(HandleError::conflict("message", why));
+                }
                 let current = self.core.store.message(scope, message.id).await?;
                 let state = format!("{:?}", current.state).to_lowercase();
                 return Err(HandleError::conflict("message", format!("it is {state}; {why}")));
@@ -170,7 +176,7 @@ impl Handle {
     fn running_again(&self, campaign: &Campaign) -> Result<(), HandleError> {
         use CampaignStatus::{Completed, Paused, Triggered};
         match campaign.status {
-            Triggered | Paused | Completed => Ok(()),
+            Triggered | Paused | Completed if campaign.archived_at.is_none() => Ok(()),
             _ => Err(wrong_status(campaign, "sent again", &[Triggered, Paused, Completed])),
         }
     }

@@ -1,6 +1,7 @@
 //! The operations against the memory store, with a stub transport that does what it is told.
 
 mod campaigns;
+mod chats;
 mod devices;
 mod enrolments;
 mod inbound;

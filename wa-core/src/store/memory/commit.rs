@@ -49,6 +49,7 @@ impl State {
                     device.version += 1;
                 })?;
                 self.mark(Mark::Device(device_id));
+                self.leave_chats(device_id);
                 Ok(())
             }
             Change::SetDeviceLink {
@@ -245,6 +246,8 @@ impl State {
                     done,
                 )
             }
+            Change::AddToChat(addition) => self.add_to_chat(&addition, done),
+            Change::ReadChat { user_id, chat_id } => self.read_chat(user_id, chat_id),
             Change::InsertSavedText(saved) => self.insert_saved_text(*saved),
             Change::UpdateSavedText(saved) => self.update_saved_text(*saved),
             Change::DeleteSavedText { user_id, template_id } => self.delete_saved_text(user_id, template_id),
@@ -445,6 +448,15 @@ impl State {
             .ok_or(not_found(COMMIT, "campaign"))
     }
 
+    /// A campaign of a user that may be changed.
+    pub(super) fn live_campaign_of(&self, user: UserId, id: CampaignId) -> Result<&Campaign, StoreError> {
+        let campaign = self.campaign_of(user, id)?;
+        match campaign.archived_at {
+            None => Ok(campaign),
+            Some(_) => Err(conflict(COMMIT, "archived campaign")),
+        }
+    }
+
     /// The devices that a campaign names belong to its user; one that it named before may be deleted.
     fn check_devices(&self, campaign: &Campaign) -> Result<(), StoreError> {
         let audience_device = match &campaign.audience {
@@ -463,12 +475,15 @@ impl State {
             return Err(conflict(COMMIT, "campaign"));
         }
         self.check_devices(&campaign)?;
-        self.put_campaign(campaign);
+        self.put_campaign(Campaign {
+            archived_at: None,
+            ..campaign
+        });
         Ok(())
     }
 
     fn update_campaign(&mut self, campaign: Campaign) -> Result<(), StoreError> {
-        let old = self.campaign_of(campaign.user_id, campaign.id)?;
+        let old = self.live_campaign_of(campaign.user_id, campaign.id)?;
         let status = (old.status, campaign.status);
         let stale = old.version != campaign.version && !self.flawed(Flaw::VersionIsIgnored);
         let moves = status.0 != status.1;
@@ -476,6 +491,7 @@ impl State {
             return Err(conflict(COMMIT, "campaign"));
         }
         let new = Campaign {
+            archived_at: old.archived_at,
             created_at: old.created_at,
             version: old.version + 1,
             ..campaign
@@ -506,7 +522,7 @@ impl State {
     }
 
     fn delete_campaign(&mut self, user: UserId, id: CampaignId) -> Result<(), StoreError> {
-        let campaign = self.campaign_of(user, id)?;
+        let campaign = self.live_campaign_of(user, id)?;
         let never_started = campaign.started_at.is_none()
             && matches!(
                 campaign.status,
@@ -542,7 +558,7 @@ impl State {
         (to, reason): (CampaignStatus, Option<CampaignReason>),
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        let mut campaign = self.campaign_of(user, id)?.clone();
+        let mut campaign = self.live_campaign_of(user, id)?.clone();
         let before = campaign.status;
         let expected = from.contains(&before) || self.flawed(Flaw::StatusIsForced);
         let moves = before != to;

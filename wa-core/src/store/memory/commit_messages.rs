@@ -70,7 +70,7 @@ impl State {
     fn check_owners(&self, message: &Message) -> Result<(), StoreError> {
         let user = message.user_id;
         if let MessageScope::Campaign(id) = message.scope {
-            self.campaign_of(user, id)?;
+            self.live_campaign_of(user, id)?;
         }
         if let MessageScope::Sequence(id) = message.scope {
             let sequence = self.sequences.get(id).filter(|sequence| sequence.user_id == user);
@@ -112,10 +112,12 @@ impl State {
     }
 
     fn message_of(&self, user: UserId, id: MessageId) -> Result<&Message, StoreError> {
-        self.messages
-            .get(id)
-            .filter(|message| message.user_id == user)
-            .ok_or(not_found(COMMIT, "message"))
+        let message = self.messages.get(id).filter(|message| message.user_id == user);
+        let message = message.ok_or(not_found(COMMIT, "message"))?;
+        if self.messages.is_archived(id) && !self.flawed(Flaw::ArchivedMessageChanges) {
+            return Err(conflict(COMMIT, "archived message"));
+        }
+        Ok(message)
     }
 
     pub(super) fn mark_message(
@@ -233,6 +235,7 @@ impl State {
         now: Timestamp,
         done: &mut Committed,
     ) -> Result<(), StoreError> {
+        self.erase_chats(user, person);
         for id in self.leads_with(user, phone) {
             self.remove_lead(id);
         }
@@ -246,7 +249,11 @@ impl State {
         for (campaign, position) in entries {
             self.remove_entry(campaign, position);
         }
-        let theirs: Vec<MessageId> = self.messages.of_person(user, person).collect();
+        let spared = self.flawed(Flaw::ErasureSparesTheArchive);
+        let theirs = self.messages.of_person(user, person);
+        let theirs: Vec<MessageId> = theirs
+            .filter(|id| !(spared && self.messages.is_archived(*id)))
+            .collect();
         for id in theirs {
             done.moved += self.stop(id, Reason::Erased, now)?;
             let keeps_texts = self.flawed(Flaw::ErasureKeepsTexts);
@@ -282,7 +289,7 @@ impl State {
     /// Whether a message to a person was sent by a device of the user.
     fn is_ours(&self, user: UserId, person: PersonKey, id: &TransportMessageId) -> bool {
         self.messages.of_person(user, person).any(|message| {
-            let attempt = self.messages.row(message).attempt.as_ref();
+            let attempt = self.messages.live(message).and_then(|message| message.attempt.as_ref());
             attempt.is_some_and(|attempt| attempt.transport_message_id == *id)
         })
     }

@@ -238,4 +238,64 @@ flaws! {
     WipeTakesAll,
     /// A sweep takes session values whose end has not come.
     SessionsEndEarly,
+    /// A chat may name a device of another user.
+    ChatCrossesUsers,
+    /// A message that is delivered twice is in its chat twice.
+    ChatMessageIsKeptTwice,
+    /// What the engine sent and the vendor tells of is in its chat twice.
+    ChatKeepsWhatWasSent,
+    /// A chat that was read still has messages that were not.
+    ChatStaysUnread,
+    /// The chats of a deleted device are seen.
+    ChatsOutliveDevice,
+    /// Erasing a person leaves the chats with them.
+    ChatsOutliveErasure,
+    /// A sweep takes messages of chats whose end has not come.
+    ChatsEndEarly,
+    /// A sweep of chats takes more than it was asked to.
+    ChatSweepIgnoresLimit,
+    /// A sweep leaves chats that have no message left.
+    EmptyChatsStay,
+    /// Chats are told in the order of their ids.
+    ChatsStandInOrderOfIds,
+    /// Messages after a place are told newest first.
+    ChatIsReadBackwards,
+    /// A page of messages begins one beyond its place.
+    ChatPageSkipsAMessage,
+    /// What the engine sent is on every page of a chat.
+    SentIsOnEveryPage,
+    /// What campaigns and sequences sent is not shown in chats.
+    ChatHidesWhatCampaignsSent,
+    /// What other devices sent to a person is shown too.
+    ChatShowsOtherDevices,
+    /// A message that comes late puts its chat back.
+    LateMessagePutsChatBack,
+    /// A message without the person's name takes the name away.
+    ChatForgetsName,
+    /// Who answers on the own phone has not read what came before.
+    AnswerLeavesUnread,
+    /// What was read before the device was linked counts as not read.
+    PastCountsAsUnread,
+    /// Anybody marks a chat read.
+    ReadCrossesUsers,
+    /// Campaigns are archived as soon as they end.
+    ArchiveIgnoresAge,
+    /// Campaigns are archived although messages of them are open.
+    ArchiveTakesOpen,
+    /// Archiving that stops at its limit forgets the rest.
+    ArchiveStopsAtItsLimit,
+    /// Archived messages are lost to lists and numbers.
+    ArchiveIsNotRead,
+    /// Archived messages keep their newest attempt alone.
+    ArchiveLosesAttempts,
+    /// Those to whom archived messages were sent are strangers again.
+    ArchiveForgetsAcquaintances,
+    /// The warm-up of a device starts anew when its first message is archived.
+    ArchiveRestartsWarmUp,
+    /// A campaign of which messages are archived may go on.
+    ArchivedCampaignGoesOn,
+    /// Archived messages are marked, sent again and settled by late outcomes.
+    ArchivedMessageChanges,
+    /// Erasing a person leaves what is archived.
+    ErasureSparesTheArchive,
 }

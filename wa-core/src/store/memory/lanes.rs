@@ -254,7 +254,13 @@ impl State {
                 .before
                 .get(device_id)
                 .and_then(|before| before.first_attempt_at)
-                .or_else(|| self.attempted(*device_id, FIRST_INSTANT).next()),
+                .or_else(|| {
+                    let archived = self.messages.first_archived.get(device_id).copied();
+                    archived
+                        .into_iter()
+                        .chain(self.attempted(*device_id, FIRST_INSTANT).next())
+                        .min()
+                }),
         };
         devices.iter().map(lane).collect()
     }

@@ -35,6 +35,10 @@ pub(super) struct Messages {
     pub(super) keeps_sent_to: bool,
     /// What lanes have sent before the first message that is kept here.
     pub(super) before: BTreeMap<DeviceId, LaneHistory>,
+    /// What is only read: it has a place in no index but those of lists, and no key.
+    archived: BTreeSet<MessageId>,
+    /// The first attempt of each device in the archive that was or may have been sent.
+    pub(super) first_archived: BTreeMap<DeviceId, Timestamp>,
     rows: BTreeMap<MessageId, Box<Message>>,
     keys: BTreeMap<IdempotencyKey, MessageId>,
     /// Attempts before the newest, oldest first.
@@ -93,9 +97,42 @@ pub(super) struct Messages {
     states_on: BTreeMap<(DeviceId, MessageState), u64>,
 }
 
+/// Moves the keys of a row in the indexes named, where they change.
+macro_rules! keep {
+    ($rows:ident, $old:ident, $new:ident; $($index:ident: $key:expr;)+) => {$(
+        let key: fn(&Message) -> Option<_> = $key;
+        let (from, to) = ($old.and_then(key), $new.and_then(key));
+        if from != to {
+            if let Some(from) = from {
+                $rows.$index.remove(&from);
+            }
+            if let Some(to) = to {
+                $rows.$index.insert(to);
+            }
+        }
+    )+};
+}
+
 impl Messages {
     pub(super) fn get(&self, id: MessageId) -> Option<&Message> {
         self.rows.get(&id).map(Box::as_ref)
+    }
+
+    /// A row that is not in the archive.
+    pub(super) fn live(&self, id: MessageId) -> Option<&Message> {
+        self.get(id).filter(|_| !self.is_archived(id))
+    }
+
+    pub(super) fn is_archived(&self, id: MessageId) -> bool {
+        self.archived.contains(&id)
+    }
+
+    /// Takes a row out of what is looked at while messages are sent.
+    pub(super) fn archive(&mut self, id: MessageId) {
+        let row = self.rows.remove(&id).expect("an index names only rows that exist");
+        self.reindex_live(Some(&row), None);
+        self.rows.insert(id, row);
+        self.archived.insert(id);
     }
 
     /// A row that an index names.
@@ -113,6 +150,13 @@ impl Messages {
 
     pub(super) fn in_state_on(&self, device: DeviceId, state: MessageState) -> u64 {
         self.states_on.get(&(device, state)).copied().unwrap_or(0)
+    }
+
+    /// Whether the newest attempt of a message of a device has this id.
+    pub(super) fn has_ours(&self, device: DeviceId, id: &TransportMessageId) -> bool {
+        let first = (device, id.clone(), MessageId::MIN);
+        let last = (device, id.clone(), LAST_MESSAGE);
+        self.by_ours.range(first..=last).next().is_some()
     }
 
     /// The message that a device is sending.
@@ -189,6 +233,8 @@ impl Messages {
             lean: self.lean,
             keeps_sent_to: self.keeps_sent_to,
             before: self.before.clone(),
+            archived: self.archived.clone(),
+            first_archived: self.first_archived.clone(),
             ..Self::default()
         };
         for (id, row) in &self.rows {
@@ -198,27 +244,33 @@ impl Messages {
     }
 
     fn reindex(&mut self, old: Option<&Message>, new: Option<&Message>) {
+        let id = old.or(new).map(|m| m.id);
+        if !id.is_some_and(|id| self.is_archived(id)) {
+            self.reindex_live(old, new);
+        }
+        keep! { self, old, new;
+            of_scope: |m| Some((scope_of(m), m.id));
+            left_over: |m| Some((campaign(m).filter(|_| m.is_left_over())?, m.id));
+        }
+        if !self.lean {
+            keep! { self, old, new;
+                of_user: |m| Some((m.user_id, m.id));
+                of_lead: |m| m.lead_id.map(|lead| (lead, m.id));
+                of_person: |m| Some((m.user_id, m.person, m.id));
+            }
+        }
+        self.tally(old, new);
+    }
+
+    /// The key, and the indexes that the archive does without.
+    fn reindex_live(&mut self, old: Option<&Message>, new: Option<&Message>) {
         if let Some(old) = old {
             self.keys.remove(&old.key);
         }
         if let Some(new) = new {
             self.keys.insert(new.key, new.id);
         }
-        macro_rules! keep {
-            ($($index:ident: $key:expr;)+) => {$(
-                let key: fn(&Message) -> Option<_> = $key;
-                let (from, to) = (old.and_then(key), new.and_then(key));
-                if from != to {
-                    if let Some(from) = from {
-                        self.$index.remove(&from);
-                    }
-                    if let Some(to) = to {
-                        self.$index.insert(to);
-                    }
-                }
-            )+};
-        }
-        keep! {
+        keep! { self, old, new;
             queued: |m| Some((queued(m)?.device_id?, m.scope.priority(), turn(m), m.due_at, m.id));
             queued_at: |m| Some((queued(m)?.due_at, m.id));
             expiring: |m| Some((queued(m)?.expires_at, m.id));
@@ -230,29 +282,23 @@ impl Messages {
             open_on: |m| Some((m.device_id.filter(|_| m.state.is_open())?, m.state, m.id));
             sending: |m| (m.state == MessageState::Sending).then_some(m.id);
             doubts: |m| (m.state == MessageState::InDoubt).then_some((m.doubt.map_or(m.due_at, |d| d.next_check_at), m.id));
-            of_scope: |m| Some((scope_of(m), m.id));
             in_campaign: |m| Some((campaign(m).filter(|_| !is_skipped_duplicate(m))?, m.person, m.id));
-            left_over: |m| Some((campaign(m).filter(|_| m.is_left_over())?, m.id));
             attempted: |m| m.attempt.as_ref().filter(|_| was_or_may_be_sent(m.state)).map(|a| (a.device_id, a.attempted_at, m.id));
             settled_in: |m| Some((Some(m.scope).filter(|scope| scope.is_bulk())?, outcome_at(m)?, m.id));
             settled_on: |m| Some((m.device_id?, outcome_at(m)?, m.id));
         }
         if !self.lean {
-            keep! {
-                of_user: |m| Some((m.user_id, m.id));
-                of_lead: |m| m.lead_id.map(|lead| (lead, m.id));
-                of_person: |m| Some((m.user_id, m.person, m.id));
+            keep! { self, old, new;
                 by_ours: |m| m.attempt.as_ref().map(|a| (a.device_id, a.transport_message_id.clone(), m.id));
                 by_vendors: |m| m.attempt.as_ref().and_then(|a| Some((a.device_id, a.provider_id.clone()?, m.id)));
                 attempted_to: |m| m.attempt.as_ref().map(|a| (m.user_id, m.person, a.attempted_at, m.id));
             }
         }
         if !self.lean || self.keeps_sent_to {
-            keep! {
+            keep! { self, old, new;
                 sent_to: |m| sent(m).and_then(|m| Some((m.device_id?, m.phone?, attempted_at(m), m.id)));
             }
         }
-        self.tally(old, new);
     }
 
     fn tally(&mut self, old: Option<&Message>, new: Option<&Message>) {
@@ -355,7 +401,7 @@ fn is_skipped_duplicate(m: &Message) -> bool {
     m.state == MessageState::Skipped && m.reason == Some(Reason::Duplicate)
 }
 
-fn attempted_at(m: &Message) -> Timestamp {
+pub(super) fn attempted_at(m: &Message) -> Timestamp {
     m.attempt.as_ref().map_or(m.created_at, |attempt| attempt.attempted_at)
 }
 

@@ -12,13 +12,17 @@
 //! | `sequences`, `enrolments` | their rows with indexes and counts, and the changes of both |
 //! | `outbox`, `lanes`, `sweep`, `outbox_reads` | the outbox's operations |
 //! | `warmth` | whom devices know |
+//! | `archive` | what is only read any more |
 //! | `pool` | campaigns whose audience is the pool of leads without a device |
+//! | `chats` | what people and own phones wrote |
 //! | `leases`, `reads`, `campaigns`, `sequence_reads`, `sessions`, `app` | the other sub-traits |
 //! | `replica` | rows put in as they were read elsewhere, for forecasts |
 //! | `flaw` | deliberate bugs for the conformance suite; compiled to nothing without it |
 
 mod app;
+mod archive;
 mod campaigns;
+mod chats;
 mod commit;
 mod commit_messages;
 mod enrolments;

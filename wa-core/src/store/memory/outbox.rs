@@ -30,7 +30,7 @@ impl State {
         if !self.owns(node, item.user_id, item.device_id, epoch) || !self.may_send(item) {
             return Ok(Begun::NotOwner);
         }
-        let Some(message) = self.messages.get(item.message_id) else {
+        let Some(message) = self.messages.live(item.message_id) else {
             return Ok(Begun::Gone);
         };
         let attempt = message.attempt.as_ref();
@@ -149,7 +149,10 @@ impl State {
         } else {
             Settled::Lost(false)
         };
-        let Some(message) = self.messages.get(outcome.message_id) else {
+        let found = self.messages.get(outcome.message_id);
+        let reached =
+            |_: &&Message| !self.messages.is_archived(outcome.message_id) || self.flawed(Flaw::ArchivedMessageChanges);
+        let Some(message) = found.filter(reached) else {
             return Ok(nothing);
         };
         let attempt = message.attempt.as_ref();

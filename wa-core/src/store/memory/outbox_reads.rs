@@ -14,7 +14,7 @@ use crate::domain::message::{Attempt, Message, MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
 use crate::id::{DeviceId, Incarnation, LeadId, MessageId, UserId};
 use crate::store::{
-    Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, Expired, LaneDue, LaneHistory, LeftOver,
+    Archived, Assignment, Backlog, Begin, Begun, Decline, DeviceLoad, Due, Expired, LaneDue, LaneHistory, LeftOver,
     MessageFilter, OutboxStore, Page, PageRequest, PoolMessage, RecentOf, RecentOutcomes, SendingRow, Settle, Settled,
     StoreError, Swept,
 };
@@ -228,6 +228,10 @@ impl OutboxStore for MemoryStore {
 
     async fn expire(&self, limit: u32, now: Timestamp) -> Result<Expired, StoreError> {
         self.lock().expire(limit, now)
+    }
+
+    async fn archive(&self, limit: u32, ended_before: Timestamp, now: Timestamp) -> Result<Archived, StoreError> {
+        Ok(self.lock().archive(limit, ended_before, now))
     }
 
     async fn pool(&self, incarnation: Incarnation, now: Timestamp, limit: u32) -> Result<Vec<PoolMessage>, StoreError> {

@@ -85,7 +85,11 @@ impl State {
         for person in persons {
             let own = (campaign, *person, MessageId::MIN)..=(campaign, *person, LAST_MESSAGE);
             ids.extend(self.messages.in_campaign.range(own).map(|(_, _, id)| *id));
-            ids.extend(self.messages.of_person(user, *person));
+            ids.extend(
+                self.messages
+                    .of_person(user, *person)
+                    .filter(|id| !self.messages.is_archived(*id)),
+            );
         }
         let rows = ids.into_iter().filter_map(|id| self.messages.get(id));
         rows.filter(|message| message.scope == MessageScope::Campaign(campaign) && !message.superseded)
@@ -108,7 +112,7 @@ impl State {
     }
 
     pub(super) fn trigger_again(&mut self, user: UserId, id: CampaignId, now: Timestamp) -> Result<(), StoreError> {
-        let campaign = self.campaign_of(user, id)?;
+        let campaign = self.live_campaign_of(user, id)?;
         let ended = campaign.status == CampaignStatus::Completed
             || campaign.status == CampaignStatus::Triggered && self.flawed(Flaw::TriggerInterrupts);
         if !campaign.audience.is_pool() || !ended {

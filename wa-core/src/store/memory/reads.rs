@@ -98,6 +98,7 @@ impl State {
             EventKind::MessageState { device_id, .. } => sees(scope, *device_id),
             EventKind::Reply { device_id, .. }
             | EventKind::TakenOver { device_id }
+            | EventKind::ChatUpdate { device_id, .. }
             | EventKind::DeviceLink { device_id, .. }
             | EventKind::DeviceHold { device_id, .. }
             | EventKind::DeviceRestriction { device_id, .. }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::chats::{ChatRow, Chats, MessageKey, MessageRow};
 use super::enrolments::{EnrolmentRow, Enrolments};
 use super::flaw::Flaw;
 use super::messages::Messages;
@@ -22,8 +23,8 @@ use crate::domain::suppression::Suppression;
 use crate::domain::token::Token;
 use crate::event::Event;
 use crate::id::{
-    CampaignId, CommandId, DeviceId, EnrolmentId, EventId, ImportId, Incarnation, LeadId, MessageId, SequenceId,
-    TemplateId, UserId,
+    CampaignId, ChatId, CommandId, DeviceId, EnrolmentId, EventId, ImportId, Incarnation, LeadId, MessageId,
+    SequenceId, TemplateId, UserId,
 };
 use crate::plan::{DeviceGate, ScopeGate, Suppressed, requeue};
 use crate::seed::Seed;
@@ -90,6 +91,8 @@ enum Undo {
     Heard(DeviceId, TransportMessageId),
     Touched(DeviceId, PersonKey),
     Mark(Mark),
+    Chat(ChatId, Option<Box<ChatRow>>),
+    ChatMessage(MessageKey, Option<Box<MessageRow>>),
 }
 
 /// The whole database.
@@ -128,6 +131,8 @@ pub(super) struct State {
     pub(super) campaigns_scheduled: BTreeSet<(Timestamp, CampaignId)>,
     pub(super) campaigns_expanding: BTreeSet<CampaignId>,
     pub(super) campaigns_expanded: BTreeSet<CampaignId>,
+    /// Started and ended, with messages that are not in the archive, by their end.
+    pub(super) to_archive: BTreeSet<(Timestamp, CampaignId)>,
     /// What devices had taken of a campaign when it was triggered again; below nought in a replica that lacks what they took.
     pub(super) taken_before: BTreeMap<(CampaignId, DeviceId), i64>,
     pub(super) entries: BTreeMap<(CampaignId, u32), Box<CampaignEntry>>,
@@ -136,6 +141,7 @@ pub(super) struct State {
     pub(super) sequences: Sequences,
     pub(super) enrolments: Enrolments,
     pub(super) messages: Messages,
+    pub(super) chats: Chats,
     pub(super) marks: BTreeSet<Mark>,
     pub(super) heard: BTreeMap<(DeviceId, TransportMessageId), Timestamp>,
     pub(super) heard_at: BTreeSet<(Timestamp, DeviceId, TransportMessageId)>,
@@ -279,6 +285,8 @@ impl State {
             Undo::Heard(device, id) => self.forget_heard(device, id),
             Undo::Touched(device, person) => drop(self.in_touch.remove(&(device, person))),
             Undo::Mark(mark) => drop(self.marks.remove(&mark)),
+            Undo::Chat(id, old) => drop(self.chats.replace(id, old)),
+            Undo::ChatMessage(key, old) => drop(self.chats.replace_message(key, old)),
         }
     }
 
@@ -407,6 +415,10 @@ impl State {
             };
             campaigns_expanding: |campaign: &Campaign| (running(campaign) && !expanded(campaign)).then_some(id);
             campaigns_expanded: |campaign: &Campaign| (running(campaign) && expanded(campaign)).then_some(id);
+            to_archive: |campaign: &Campaign| {
+                let ended = campaign.started_at.is_some() && campaign.status.has_ended();
+                campaign.ended_at.filter(|_| ended).map(|at| (at, id))
+            };
         }
     }
 
@@ -601,6 +613,23 @@ impl State {
         if let Some(at) = self.heard.remove(&(device, id.clone())) {
             self.heard_at.remove(&(at, device, id));
         }
+    }
+
+    pub(super) fn put_chat(&mut self, row: ChatRow) {
+        let id = row.chat.id;
+        let old = self.chats.replace(id, Some(Box::new(row)));
+        self.note(Undo::Chat(id, old));
+    }
+
+    pub(super) fn remove_chat(&mut self, id: ChatId) {
+        let old = self.chats.replace(id, None);
+        self.note(Undo::Chat(id, old));
+    }
+
+    /// Puts a message in its place, or takes away what is there.
+    pub(super) fn put_chat_message(&mut self, key: MessageKey, row: Option<MessageRow>) {
+        let old = self.chats.replace_message(key, row.map(Box::new));
+        self.note(Undo::ChatMessage(key, old));
     }
 
     pub(super) fn mark(&mut self, mark: Mark) {

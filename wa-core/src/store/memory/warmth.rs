@@ -128,7 +128,7 @@ fn waits(message: &Message, now: Timestamp) -> bool {
 impl WarmthStore for MemoryStore {
     async fn warmth(&self, messages: &[MessageId]) -> Result<Vec<Warmth>, StoreError> {
         let state = self.lock();
-        let of = |id: &MessageId| state.messages.get(*id).map(|message| state.warmth_of(message));
+        let of = |id: &MessageId| state.messages.live(*id).map(|message| state.warmth_of(message));
         Ok(messages.iter().map(|id| of(id).unwrap_or_default()).collect())
     }
 

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod chats;
+#[path = "../../../../wa-transport-web/tests/web/clock.rs"]
+#[allow(dead_code, reason = "other tests need more of it")]
+mod clock;
 mod devices;
 #[path = "../../../../wa-store-postgres/tests/postgres/server.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]

@@ -96,6 +96,22 @@ impl State {
         self.accept(phone, link, &qr.secret)
     }
 
+    /// The client behind a QR code is asked for a passkey.
+    pub(crate) fn demand_passkey(&mut self, qr: &QrCode) -> Result<(), PairingError> {
+        let link = *self.references.get(&qr.reference).ok_or(PairingError::Expired)?;
+        let options = r#"{"challenge":"bG9vcGJhY2s","rpId":"web.whatsapp.com"}"#;
+        let id = format!("passkey-{}", self.next());
+        let demand = NodeBuilder::new("notification")
+            .attr("from", SERVER)
+            .attr("type", "passkey_prologue_request")
+            .attr("id", id)
+            .attr("t", now_s())
+            .children([with_bytes("passkey_request_options", options.as_bytes().to_vec())])
+            .build();
+        self.send(link, demand);
+        Ok(())
+    }
+
     fn accept(&mut self, phone: &str, link: u64, secret: &[u8]) -> Result<u16, PairingError> {
         let Some(registration) = self.links.get(&link).and_then(|link| link.registration.as_ref()) else {
             return Err(PairingError::Expired);

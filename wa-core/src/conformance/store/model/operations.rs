@@ -6,6 +6,7 @@ use super::{Model, both};
 use crate::domain::access::RequestScope;
 use crate::domain::audience::{Audience, AudienceCursor, TargetFilter};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus, Routing};
+use crate::domain::chat::{ChatKind, ChatWriter};
 use crate::domain::command::DeviceAnswer;
 use crate::domain::content::Content;
 use crate::domain::delivery::Delivery;
@@ -16,10 +17,11 @@ use crate::domain::message::{IdempotencyKey, Message, MessageScope, MessageState
 use crate::domain::phone::Phone;
 use crate::domain::suppression::{Suppression, SuppressionReason};
 use crate::domain::token::{Token, TokenSet};
-use crate::id::{AttemptId, CampaignId, DeviceId, EventId, Incarnation, UserId};
+use crate::id::{AttemptId, CampaignId, ChatId, ChatMessageId, DeviceId, EventId, Incarnation, UserId};
 use crate::store::{
-    Assignment, Begin, BeginItem, CampaignStore, Change, ChangeSet, Decline, DeviceStore, Fence, LeadFilter, LeadStore,
-    LeaseStore, LeftOver, MessageFilter, OnDuplicate, OutboxStore, Outcome, PageRequest, Settle, Verdict, WriteClass,
+    Assignment, Begin, BeginItem, CampaignStore, Change, ChangeSet, ChatAddition, Decline, DeviceStore, Fence,
+    LeadFilter, LeadStore, LeaseStore, LeftOver, MessageFilter, NewChatMessage, OnDuplicate, OutboxStore, Outcome,
+    PageRequest, Settle, Verdict, WriteClass,
 };
 use crate::transport::{MaybeSentCause, MessageRef, RestrictionScope, TransportMessageId};
 
@@ -34,6 +36,7 @@ const OPERATIONS: &[(&str, usize)] = &[
     ("campaign status", 8),
     ("sweep", 3),
     ("expire", 3),
+    ("archive", 3),
     ("begin again", 4),
     ("receipt", 4),
     ("person of a message", 4),
@@ -139,6 +142,10 @@ impl Model {
                 let later = self.now + Duration::from_secs(self.below(10) as u64 * 86_400);
                 let limit = 1 + self.below(4) as u32;
                 both!(self, store => store.expire(limit, later)).unwrap();
+            }
+            "archive" => {
+                let limit = 1 + self.below(6) as u32;
+                both!(self, store => store.archive(limit, self.now, self.now)).unwrap();
             }
             "begin again" => self.begin_again().await,
             "receipt" => self.receipt().await,
@@ -817,26 +824,54 @@ impl Model {
         let person = self.rows.person(user_id, &phone);
         let provider_id = TransportMessageId::new(format!("in-{n}")).unwrap();
         let at = self.now;
-        let change = if self.chance(80) {
-            Change::Replied {
+        let (by, change) = if self.chance(80) {
+            let reply = Change::Replied {
                 user_id,
                 device_id,
                 phone,
                 person,
-                provider_id,
+                provider_id: provider_id.clone(),
                 at,
-            }
+            };
+            (ChatWriter::Person, reply)
         } else {
-            Change::TakenOver {
+            let taken_over = Change::TakenOver {
                 user_id,
                 device_id,
                 phone,
                 person,
-                provider_id,
+                provider_id: provider_id.clone(),
                 at,
-            }
+            };
+            (ChatWriter::OwnPhone, taken_over)
         };
-        self.commit(change).await;
+        let message = NewChatMessage {
+            id: ChatMessageId::new(self.rows.ids(), self.now),
+            provider_id,
+            by,
+            kind: ChatKind::Text,
+            text: format!("text {n}"),
+            at: self.now,
+            unread: by == ChatWriter::Person,
+        };
+        let addition = ChatAddition {
+            chat_id: ChatId::of(self.rows.seed(), device_id, person),
+            user_id,
+            device_id,
+            person,
+            phone,
+            name: (n % 2 == 0).then(|| format!("name {n}")),
+            messages: vec![message],
+            opened_at: (n == 11).then_some(self.now),
+        };
+        let chat_id = addition.chat_id;
+        let set = ChangeSet::one(change).and(Change::AddToChat(Box::new(addition)));
+        self.commit(if n == 7 {
+            set.and(Change::ReadChat { user_id, chat_id })
+        } else {
+            set
+        })
+        .await;
     }
 
     async fn judge_message(&mut self) {

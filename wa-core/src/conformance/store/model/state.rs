@@ -9,7 +9,8 @@ use crate::domain::access::RequestScope;
 use crate::domain::message::{Message, MessageScope};
 use crate::id::{CampaignId, EventId, LeadId, UserId};
 use crate::store::{
-    CampaignFilter, Due, LaneLook, LeadFilter, MessageFilter, PAGE_MAX, PageRequest, RecentOf, StoreError, Strangers,
+    CampaignFilter, ChatFrom, ChatPage, Due, LaneLook, LeadFilter, MessageFilter, PAGE_MAX, PageRequest, RecentOf,
+    StoreError, Strangers,
 };
 use crate::time::Timestamp;
 
@@ -102,6 +103,18 @@ impl Model {
             };
             both!(self, store => store.lead_count(&limited, &LeadFilter::default())).unwrap();
             both!(self, store => store.niches(&limited)).unwrap();
+            let chats = both!(self, store => store.chats(&limited, device.id, &PageRequest::first(PAGE_MAX))).unwrap();
+            for chat in chats.rows {
+                both!(self, store => store.chat(&scope, chat.id)).unwrap();
+                both!(self, store => store.chat(&stranger, chat.id)).unwrap_err();
+                let mut page = ChatPage::newest(3);
+                while let Some(place) = both!(self, store => store.chat_messages(&scope, chat.id, &page))
+                    .unwrap()
+                    .next
+                {
+                    page.from = ChatFrom::Before(place);
+                }
+            }
         }
         for campaign in &campaigns {
             self.compare_campaign(user, campaign.id, &messages).await;

@@ -1,4 +1,5 @@
 use super::world::{World, campaign_draft};
+use crate::domain::chat::ChatKind;
 use crate::domain::delivery::Delivery;
 use crate::domain::device::LinkState;
 use crate::domain::message::{MessageState, Reason};
@@ -10,11 +11,12 @@ use crate::id::DeviceId;
 use crate::store::PageRequest;
 use crate::transport::{InboundMessage, MessageRef, TransportEvent, TransportMessageId, TransportSink};
 
-fn wrote(id: &str, text: &str) -> Vec<TransportEvent> {
+pub(super) fn wrote(id: &str, text: &str) -> Vec<TransportEvent> {
     vec![TransportEvent::Inbound(InboundMessage {
         provider_id: TransportMessageId::new(id).unwrap(),
         peer: Phone::from_e164("+60123456000").unwrap(),
         peer_name: None,
+        kind: ChatKind::Text,
         text: text.to_owned(),
         media_url: None,
         from_me: false,
@@ -23,7 +25,7 @@ fn wrote(id: &str, text: &str) -> Vec<TransportEvent> {
 }
 
 impl World {
-    async fn hear(&self, device: DeviceId, events: Vec<TransportEvent>) -> Vec<EventKind> {
+    pub(super) async fn hear(&self, device: DeviceId, events: Vec<TransportEvent>) -> Vec<EventKind> {
         self.heard.take();
         self.handle.accept(self.user.user_id, device, events).await.unwrap();
         self.heard.take().into_iter().map(|event| event.kind).collect()

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::world::{World, campaign_draft, conflict, missing, refused};
 use crate::domain::campaign::CampaignStatus;
 use crate::domain::message::{Message, MessageState, Reason};
@@ -215,4 +217,36 @@ async fn an_unknown_message_is_marked_by_a_person_once() {
     );
     let numbers = handle.campaign_numbers(user, campaign.id).await.unwrap();
     assert_eq!((numbers.total.done, numbers.total.failed, numbers.should), (1, 1, 2));
+}
+
+#[tokio::test]
+async fn an_old_campaign_is_archived_and_whoever_would_change_it_is_told_so() {
+    let world = World::new().await;
+    world.refuse_next();
+    let (_, campaign) = world.campaign_of(3).await;
+    let id = campaign.id;
+    let numbers = world.handle.campaign_numbers(&world.user, id).await.unwrap();
+    let rows = world.all(id).await;
+    let after = world.engine.core.config.archive_after;
+    world.clock.advance(after - Duration::from_secs(60));
+    assert_eq!(world.engine.archive().await.unwrap(), 0, "not before its time");
+    world.clock.advance(Duration::from_secs(120));
+    world.run().await;
+    assert_eq!(world.engine.archive().await.unwrap(), 3);
+    assert_eq!(world.engine.archive().await.unwrap(), 0);
+    assert_eq!(world.handle.campaign_numbers(&world.user, id).await.unwrap(), numbers);
+    assert_eq!(world.all(id).await, rows);
+
+    let failed = rows
+        .iter()
+        .find(|message| message.state == MessageState::Failed)
+        .unwrap();
+    let resent = world.handle.resend_failed(&world.user, id, &Resend::default()).await;
+    let marked = world.handle.mark_message(&world.user, failed.id, MarkAs::Sent).await;
+    let paused = world.handle.pause_campaign(&world.user, id).await;
+    for why in [conflict(resent), conflict(marked), conflict(paused)] {
+        assert!(why.contains("archived since"), "{why}");
+    }
+    let copy = world.handle.clone_campaign(&world.user, id).await.unwrap();
+    assert_eq!((copy.status, copy.archived_at), (CampaignStatus::Draft, None));
 }
