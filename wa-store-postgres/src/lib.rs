@@ -279,6 +279,15 @@ impl PostgresStore {
         Ok(self.inner.pool.acquire().await?)
     }
 
+    /// A transaction of which all statements read the same moment, for what is read with several and compared or added up.
+    async fn snapshot(&self) -> Done<sqlx::Transaction<'static, Postgres>> {
+        Ok(self
+            .inner
+            .pool
+            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await?)
+    }
+
     /// The keys of the locks.
     fn space(&self) -> Space {
         self.inner.space

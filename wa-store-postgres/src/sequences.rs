@@ -654,7 +654,7 @@ impl SequenceStore for PostgresStore {
         span: &Span,
     ) -> Result<SequenceCounts, StoreError> {
         let read = async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.snapshot().await?;
             if span.is_all() {
                 enrolments::tallied(&mut reader, scope, id).await
             } else {
@@ -666,7 +666,7 @@ impl SequenceStore for PostgresStore {
 
     async fn recount_sequence(&self, scope: &RequestScope, id: SequenceId) -> Result<SequenceCounts, StoreError> {
         let read = async {
-            let mut reader = self.reader().await?;
+            let mut reader = self.snapshot().await?;
             enrolments::counted(&mut reader, scope, id, &Span::default()).await
         };
         read.await.map_err(|fail: Fail| fail.of("recount_sequence", "sequence"))

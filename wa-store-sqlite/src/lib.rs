@@ -123,6 +123,7 @@ impl fmt::Debug for SqliteStore {
 /// A connection to read on.
 enum Reader {
     Pool(PoolConnection<Sqlite>),
+    Snapshot(sqlx::Transaction<'static, Sqlite>),
     Writer(Turn),
 }
 
@@ -131,6 +132,7 @@ impl Deref for Reader {
     fn deref(&self) -> &SqliteConnection {
         match self {
             Self::Pool(connection) => connection,
+            Self::Snapshot(transaction) => transaction,
             Self::Writer(turn) => turn,
         }
     }
@@ -140,6 +142,7 @@ impl DerefMut for Reader {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         match self {
             Self::Pool(connection) => connection,
+            Self::Snapshot(transaction) => transaction,
             Self::Writer(turn) => turn,
         }
     }
@@ -274,6 +277,14 @@ impl SqliteStore {
         match &self.readers {
             Some(readers) => Ok(Reader::Pool(readers.acquire().await?)),
             None => self.writer.turn(WriteClass::Api).await.map(Reader::Writer),
+        }
+    }
+
+    /// A connection on which all statements read the same moment, for what is read with several and compared or added up.
+    async fn snapshot(&self) -> Done<Reader> {
+        match &self.readers {
+            Some(readers) => Ok(Reader::Snapshot(readers.begin().await?)),
+            None => self.reader().await,
         }
     }
 

@@ -111,6 +111,44 @@ pub(super) async fn counts_of_a_span_hold_what_was_settled_in_it_and_what_is_ope
     assert_eq!(drip.enrolment(open).await.state, EnrolmentState::Open);
 }
 
+pub(super) async fn counts_are_of_one_moment_while_people_enter(world: World) {
+    let drip = Drip::new(&world).await;
+    let scope = RequestScope::user(drip.user());
+    let mut entering = Vec::new();
+    for _ in 0..40 {
+        let lead = drip.lead("COLD").await;
+        entering.push(world.enrolling(&lead, drip.id).await);
+    }
+    let all = entering.len() as u64;
+    let enrolling = async {
+        for new in entering {
+            world.commit(Change::Enrol(vec![new])).await;
+            // A store that answers at once would let nobody count.
+            tokio::task::yield_now().await;
+        }
+    };
+    let counting = async {
+        loop {
+            let counts = [
+                world.store.sequence_counts(&scope, drip.id, &Span::default()).await,
+                world.store.recount_sequence(&scope, drip.id).await,
+            ];
+            let mut entered = 0;
+            for counts in counts {
+                let counts = counts.unwrap();
+                let messages: Numbers = counts.steps.iter().map(|step| step.numbers).sum();
+                entered = counts.enrolments.iter().map(|row| row.count).sum();
+                assert_eq!(messages.should(), entered, "everybody enters with one message");
+            }
+            if entered == all {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    futures::join!(enrolling, counting);
+}
+
 pub(super) async fn a_step_sent_again_counts_once(world: World) {
     let drip = Drip::new(&world).await;
     let (_, message) = drip.enrolled().await;

@@ -643,6 +643,7 @@ case_table! { $
     sequences_numbers {
         counts_follow_every_move_of_messages_and_enrolments,
         counts_of_a_span_hold_what_was_settled_in_it_and_what_is_open,
+        counts_are_of_one_moment_while_people_enter,
         a_step_sent_again_counts_once,
         messages_are_filtered_by_enrolment_and_step,
         enrolments_are_listed_filtered_and_in_pages,

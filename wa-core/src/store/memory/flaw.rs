@@ -296,6 +296,8 @@ flaws! {
     ArchivedCampaignGoesOn,
     /// Archived messages are marked, sent again and settled by late outcomes.
     ArchivedMessageChanges,
+    /// The steps and the enrolments of a sequence are counted at two moments.
+    CountsAreOfTwoMoments,
     /// Erasing a person leaves what is archived.
     ErasureSparesTheArchive,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::task::Poll;
 
 use async_trait::async_trait;
 
@@ -334,13 +335,30 @@ impl SequenceStore for MemoryStore {
         id: SequenceId,
         span: &Span,
     ) -> Result<SequenceCounts, StoreError> {
-        let state = self.lock();
-        state.counted_sequence(scope, id, "sequence_counts")?;
-        Ok(if span.is_all() {
-            state.sequence_counts(scope, id)
-        } else {
-            state.counted(scope, id, span)
-        })
+        let counts = {
+            let state = self.lock();
+            state.counted_sequence(scope, id, "sequence_counts")?;
+            if span.is_all() {
+                state.sequence_counts(scope, id)
+            } else {
+                state.counted(scope, id, span)
+            }
+        };
+        if self.lock().flawed(Flaw::CountsAreOfTwoMoments) {
+            let mut waits = true;
+            std::future::poll_fn(|context| {
+                context.waker().wake_by_ref();
+                if std::mem::take(&mut waits) {
+                    Poll::Pending
+                } else {
+                    Poll::Ready(())
+                }
+            })
+            .await;
+            let enrolments = self.lock().sequence_counts(scope, id).enrolments;
+            return Ok(SequenceCounts { enrolments, ..counts });
+        }
+        Ok(counts)
     }
 
     async fn recount_sequence(&self, scope: &RequestScope, id: SequenceId) -> Result<SequenceCounts, StoreError> {
