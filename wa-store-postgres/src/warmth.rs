@@ -6,12 +6,13 @@ use uuid::Uuid;
 use wa_core::domain::phone::{PersonKey, Phone};
 use wa_core::domain::warmth::Warmth;
 use wa_core::id::{DeviceId, MessageId, UserId};
-use wa_core::store::{StoreError, Strangers, WarmthStore};
+use wa_core::store::{StoreError, Stranger, Strangers, WarmthStore};
 use wa_core::time::Timestamp;
 
 use crate::PostgresStore;
 use crate::error::{Done, Fail};
 use crate::insert::query;
+use crate::message_row::read_opt_phone;
 use crate::row::{Columns, keys, read_all};
 
 /// Whether the device of `m` knows its person: an acquaintance, or a sent message to the number. OFFSET makes Postgres look for each,
@@ -36,7 +37,7 @@ pub(crate) const WARMTH: &str = concat!(
 );
 /// `strangers`: a range of the primary key of `queue`, and of each as `warmth`.
 pub(crate) const STRANGERS: &str = concat!(
-    "SELECT m.id FROM (
+    "SELECT m.id, m.phone FROM (
         SELECT w.message_id, w.due_at FROM queue w
         WHERE w.device_id = $1 AND w.priority = $2 AND w.scope_id = $3 AND w.due_at <= $4
         ORDER BY w.due_at, w.message_id LIMIT $6
@@ -121,7 +122,7 @@ impl WarmthStore for PostgresStore {
         read.await.map_err(|fail: Fail| fail.of("warmth", "message"))
     }
 
-    async fn strangers(&self, asked: &Strangers) -> Result<Vec<MessageId>, StoreError> {
+    async fn strangers(&self, asked: &Strangers) -> Result<Vec<Stranger>, StoreError> {
         let read = async {
             let mut reader = self.reader().await?;
             let rows = query(STRANGERS)
@@ -133,7 +134,12 @@ impl WarmthStore for PostgresStore {
                 .bind(asked.limit)
                 .fetch_all(&mut reader)
                 .await?;
-            read_all(&rows, |c| c.key("id"))
+            read_all(&rows, |c| {
+                Ok(Stranger {
+                    message_id: c.key("id")?,
+                    phone: read_opt_phone(c)?,
+                })
+            })
         };
         read.await.map_err(|fail: Fail| fail.of("strangers", "message"))
     }

@@ -5,11 +5,12 @@ use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::phone::{PersonKey, Phone};
 use wa_core::domain::warmth::Warmth;
 use wa_core::id::{DeviceId, MessageId, UserId};
-use wa_core::store::{StoreError, Strangers, WarmthStore};
+use wa_core::store::{StoreError, Stranger, Strangers, WarmthStore};
 use wa_core::time::Timestamp;
 
 use crate::SqliteStore;
 use crate::error::{Done, Fail};
+use crate::message_row::read_opt_phone;
 use crate::row::{Columns, blob, hex, hex_list, json, read_all};
 
 /// Whether the device of a message knows its person: an acquaintance, or a sent message to the number.
@@ -40,7 +41,7 @@ pub(crate) const WARMTH: &str = concat!(
 );
 /// `strangers`: a range of `messages_queue`, and of each as `warmth`.
 pub(crate) const STRANGERS: &str = concat!(
-    "SELECT v.id FROM (
+    "SELECT v.id, v.phone FROM (
         SELECT m.id, m.device_id, m.phone, m.person, m.due_at FROM messages m INDEXED BY messages_queue
         WHERE m.state = 1 AND m.device_id = ?1 AND m.priority = ?2 AND m.scope_id = ?3 AND m.due_at <= ?4 AND m.user_id = ?5
         ORDER BY m.due_at, m.id LIMIT ?6
@@ -133,7 +134,7 @@ impl WarmthStore for SqliteStore {
         read.await.map_err(|fail: Fail| fail.of("warmth", "message"))
     }
 
-    async fn strangers(&self, asked: &Strangers) -> Result<Vec<MessageId>, StoreError> {
+    async fn strangers(&self, asked: &Strangers) -> Result<Vec<Stranger>, StoreError> {
         let read = async {
             let mut reader = self.reader().await?;
             let rows = sqlx::query(STRANGERS)
@@ -145,7 +146,12 @@ impl WarmthStore for SqliteStore {
                 .bind(asked.limit)
                 .fetch_all(&mut *reader)
                 .await?;
-            read_all(&rows, |c| c.key("id"))
+            read_all(&rows, |c| {
+                Ok(Stranger {
+                    message_id: c.key("id")?,
+                    phone: read_opt_phone(c)?,
+                })
+            })
         };
         read.await.map_err(|fail: Fail| fail.of("strangers", "message"))
     }

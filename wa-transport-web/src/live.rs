@@ -43,11 +43,14 @@ struct NotUploaded {
     again_at: Monotonic,
 }
 
-/// Numbers that are on WhatsApp, as far as a connection knows without asking the store.
+/// What a connection knows of numbers without asking the store.
 #[derive(Default)]
 struct Numbers {
     since: Monotonic,
     known: HashSet<Phone>,
+    /// Those that were not on WhatsApp, which the store forgets sooner: nothing is asked together with them, and the store is asked for
+    /// each.
+    absent: HashSet<Phone>,
 }
 
 /// One connection.
@@ -61,6 +64,8 @@ pub(crate) struct Live {
     /// One upload at a time, so that the messages of a campaign share it, also when it fails.
     uploading: tokio::sync::Mutex<HashMap<[u8; 32], NotUploaded>>,
     numbers: Mutex<Numbers>,
+    /// When WhatsApp may be asked for numbers again; one question at a time.
+    numbers_again_at: tokio::sync::Mutex<Option<Instant>>,
     /// One question at a time, so that messages that are refused together share the answer.
     limits: tokio::sync::Mutex<LimitsAsked>,
     /// Rings when a message was refused because of a restriction.
@@ -100,6 +105,7 @@ impl Live {
             uploads: Mutex::default(),
             uploading: tokio::sync::Mutex::default(),
             numbers: Mutex::default(),
+            numbers_again_at: tokio::sync::Mutex::default(),
             mute_since: Mutex::default(),
         }
     }
@@ -166,6 +172,16 @@ impl Live {
         Ok(())
     }
 
+    /// How many numbers are worth a question together with this one.
+    pub(crate) fn check_ahead(&self, phone: &Phone) -> u32 {
+        if !self.options.check_numbers || !self.is_ready() {
+            return 0;
+        }
+        let numbers = lock(&self.numbers);
+        let is_known = numbers.known.contains(phone) || numbers.absent.contains(phone);
+        if is_known { 0 } else { self.options.numbers_at_once }
+    }
+
     /// Whether numbers are on WhatsApp: what is known, and for the others one question.
     pub(crate) async fn numbers_of(&self, phones: &[Phone]) -> Result<Vec<bool>, SendError> {
         let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be read");
@@ -175,6 +191,7 @@ impl Live {
             // The store knows how long each of them holds.
             if now.since(numbers.since) >= self.options.numbers_kept_for / 7 {
                 numbers.known.clear();
+                numbers.absent.clear();
                 numbers.since = now;
             }
             let there = phones.iter().filter(|phone| numbers.known.contains(phone));
@@ -198,7 +215,13 @@ impl Live {
         missing.dedup();
         if !missing.is_empty() {
             let jids: Vec<whatsapp_rust::Jid> = missing.iter().map(jid::of).collect();
+            let mut again_at = self.numbers_again_at.lock().await;
+            if let Some(at) = *again_at {
+                tokio::time::sleep_until(at).await;
+            }
+            *again_at = Some(Instant::now() + self.options.numbers_every);
             let told = self.client.contacts().is_on_whatsapp(&jids).await;
+            drop(again_at);
             let told = told.map_err(|error| match &error {
                 whatsapp_rust::ContactError::Iq(error) => error::unanswered(error),
                 _ => SendError::not_sent(NotSentKind::Unavailable, "WhatsApp could not be asked for a number"),
@@ -222,11 +245,18 @@ impl Live {
             known.extend(learned);
         }
         let mut numbers = lock(&self.numbers);
-        if numbers.known.len() + known.len() > NUMBERS_MAX {
+        if numbers.known.len() + numbers.absent.len() + known.len() > NUMBERS_MAX {
             numbers.known.clear();
+            numbers.absent.clear();
         }
-        let there = known.iter().filter(|(_, there)| **there);
-        numbers.known.extend(there.map(|(phone, _)| *phone));
+        for (phone, there) in &known {
+            let of = if *there {
+                &mut numbers.known
+            } else {
+                &mut numbers.absent
+            };
+            of.insert(*phone);
+        }
         Ok(phones.iter().map(|phone| known[phone]).collect())
     }
 

@@ -21,6 +21,10 @@ pub struct WebOptions {
     /// How long a number that is on WhatsApp is not checked again, up to a seventh longer on a connection that lasts; one that is not
     /// is checked again after a seventh of it.
     pub numbers_kept_for: Duration,
+    /// Most numbers that WhatsApp is asked for at once before a message: its own and those of the next strangers, 1 to 100.
+    pub numbers_at_once: u32,
+    /// How far apart a connection's questions for numbers are at least.
+    pub numbers_every: Duration,
     /// How long an uploaded picture is used for further messages.
     pub uploads_kept_for: Duration,
     /// How long a picture that could not be uploaded is not tried again, whichever messages want it.
@@ -52,6 +56,8 @@ impl Default for WebOptions {
             typing_for: None,
             check_numbers: true,
             numbers_kept_for: Duration::from_secs(7 * 24 * 60 * 60),
+            numbers_at_once: 50,
+            numbers_every: Duration::from_secs(1),
             uploads_kept_for: Duration::from_secs(3 * 24 * 60 * 60),
             upload_again_after: Duration::from_secs(30),
             retry_every: Duration::from_secs(15 * 60),

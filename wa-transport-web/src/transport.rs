@@ -439,6 +439,11 @@ impl NumberChecker for WhatsAppWeb {
         });
         Ok(checks.collect())
     }
+
+    fn check_ahead(&self, context: &SendContext, phone: &Phone) -> u32 {
+        let live = self.live(context.device.id);
+        live.map_or(0, |live| live.check_ahead(phone))
+    }
 }
 
 #[async_trait]

@@ -36,12 +36,12 @@ use crate::media::MediaError;
 use crate::plan::LaneEffect;
 use crate::store::{
     Begin, BeginItem, Begun, Decline, Due, LaneDue, LaneLook, NodeRecord, Outcome, Settle, Settled, StoreError,
-    StoreErrorKind, Strangers,
+    StoreErrorKind, Stranger, Strangers,
 };
 use crate::time::{Monotonic, Timestamp};
 use crate::transport::{
     HostedDevice, MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, RestrictionScope, SendContext,
-    SendError, TransportDevice, TransportMessageId,
+    SendError, Transport, TransportDevice, TransportMessageId,
 };
 
 /// How long the history of a lane reaches back: a day and one bucket of it.
@@ -55,6 +55,9 @@ const EMPTY_EVERY: Duration = Duration::from_secs(60);
 
 /// How many messages to strangers are put off, or brought forward, at once.
 const PUT_OFF_PAGE: u32 = 500;
+
+/// Most numbers that are checked together: what a [`NumberChecker`](crate::transport::NumberChecker) takes.
+const CHECKED_MAX: u32 = 100;
 
 /// How much later than a restriction ends strangers are written to at the earliest: clocks differ, and WhatsApp tells seconds.
 const COLD_MARGIN: Duration = Duration::from_secs(1);
@@ -833,7 +836,7 @@ impl Engine {
         let page = self.core.store.strangers(&asked).await?;
         let mut place = put_off.from;
         let mut items = Vec::with_capacity(page.len());
-        for message_id in page {
+        for Stranger { message_id, .. } in page {
             items.push(Decline {
                 incarnation: self.incarnation,
                 user_id,
@@ -1383,7 +1386,22 @@ impl Engine {
             device,
             timeout: self.core.config.send_timeout,
         };
-        let prepare = std::panic::AssertUnwindSafe(transport.prepare(&context, &outgoing)).catch_unwind();
+        let next = self
+            .to_check_ahead(transport.as_ref(), &context, &candidate, to)
+            .await?;
+        let prepare = async {
+            if let Some(checker) = transport.as_number_checker().filter(|_| !next.is_empty())
+                && let Err(error) = checker.check(&context, &next).await
+            {
+                if matches!(&error, SendError::NotSent(refusal) if lane_must_wait(&refusal.kind).is_some()) {
+                    return Err(error);
+                }
+                // The message may go for all that: its number is asked for alone, in case that another one was the trouble.
+                tracing::debug!(device = %candidate.device_id, %error, "numbers could not be checked ahead");
+            }
+            transport.prepare(&context, &outgoing).await
+        };
+        let prepare = std::panic::AssertUnwindSafe(prepare).catch_unwind();
         let failed = |why| Err(SendError::not_sent(NotSentKind::Unavailable, why));
         let prepared = match self.core.within(limit, prepare).await {
             Some(Ok(prepared)) => prepared,
@@ -1394,6 +1412,41 @@ impl Engine {
             Ok(()) => Ok(Some(candidate)),
             Err(error) => self.unprepared(candidate, error).await,
         }
+    }
+
+    /// The number of a message and those of the next strangers after it, as far as the transport wants to check them together.
+    async fn to_check_ahead(
+        &self,
+        transport: &dyn Transport,
+        context: &SendContext,
+        candidate: &Candidate,
+        to: Phone,
+    ) -> Result<Vec<Phone>, StoreError> {
+        let checker = transport.as_number_checker();
+        let wanted = checker
+            .map_or(0, |checker| checker.check_ahead(context, &to))
+            .min(CHECKED_MAX);
+        if wanted <= 1 {
+            return Ok(Vec::new());
+        }
+        let asked = Strangers {
+            user_id: candidate.user_id,
+            device_id: candidate.device_id,
+            scope: candidate.scope,
+            now: self.core.now(),
+            limit: wanted,
+        };
+        let next = self.core.store.strangers(&asked).await?;
+        let mut phones = vec![to];
+        for phone in next.iter().filter_map(|stranger| stranger.phone) {
+            if phones.len() < wanted as usize && !phones.contains(&phone) {
+                phones.push(phone);
+            }
+        }
+        if phones.len() == 1 {
+            phones.clear();
+        }
+        Ok(phones)
     }
 
     async fn unprepared(&self, candidate: Candidate, error: SendError) -> Result<Option<Candidate>, StoreError> {

@@ -1,7 +1,7 @@
 //! What goes wrong around an engine, step by step, on a clock that is moved by hand.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,9 +34,9 @@ use crate::store::{
 };
 use crate::time::{Clock, Monotonic, Timestamp};
 use crate::transport::{
-    Capabilities, InboundMessage, InvalidDevice, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, OutgoingMedia,
-    OutgoingMessage, RestrictionScope, SendContext, SendError, SendReceipt, StubTransport, Transport, TransportDevice,
-    TransportEvent, TransportMessageId, TransportSink,
+    Capabilities, InboundMessage, InvalidDevice, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, NumberCheck,
+    NumberChecker, OutgoingMedia, OutgoingMessage, RestrictionScope, SendContext, SendError, SendReceipt,
+    StubTransport, Transport, TransportDevice, TransportEvent, TransportMessageId, TransportSink,
 };
 
 /// 2026-11-21T01:00:00Z, nine in the morning in Kuala Lumpur.
@@ -691,6 +691,10 @@ async fn messages_in_doubt_that_wait_for_a_cap_do_not_hold_up_others_or_what_is_
 struct Unready {
     refusal: Mutex<Option<NotSentKind>>,
     asked: AtomicI64,
+    /// How many numbers it checks at once; what it was asked for, and why it does not tell.
+    ahead: AtomicU32,
+    checked: Mutex<Vec<Vec<Phone>>>,
+    untold: Mutex<Option<NotSentKind>>,
     inner: StubTransport,
 }
 
@@ -729,6 +733,36 @@ impl Transport for Unready {
     async fn send(&self, context: &SendContext, message: &OutgoingMessage) -> Result<SendReceipt, SendError> {
         self.inner.send(context, message).await
     }
+
+    fn as_number_checker(&self) -> Option<&dyn NumberChecker> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl NumberChecker for Unready {
+    async fn check(&self, _context: &SendContext, phones: &[Phone]) -> Result<Vec<NumberCheck>, SendError> {
+        self.checked.lock().unwrap().push(phones.to_vec());
+        if let Some(kind) = self.untold.lock().unwrap().clone() {
+            return Err(SendError::not_sent(kind, ""));
+        }
+        let there = |phone: &Phone| NumberCheck {
+            phone: *phone,
+            on_whatsapp: true,
+        };
+        Ok(phones.iter().map(there).collect())
+    }
+
+    fn check_ahead(&self, _context: &SendContext, phone: &Phone) -> u32 {
+        let is_known = self
+            .checked
+            .lock()
+            .unwrap()
+            .iter()
+            .flatten()
+            .any(|known| known == phone);
+        if is_known { 0 } else { self.ahead.load(Ordering::SeqCst) }
+    }
 }
 
 /// Ten messages of one device, ready to be looked at.
@@ -763,6 +797,39 @@ async fn a_message_that_cannot_be_prepared_for_now_is_put_off_and_others_go() {
     );
     world.advance(30);
     world.round(&engine).await;
+    assert!(world.messages(id).await.iter().all(is_done));
+}
+
+#[tokio::test]
+async fn numbers_of_the_next_strangers_are_checked_with_that_of_a_message() {
+    let (world, engine, transport, id) = unready().await;
+    transport.ahead.store(4, Ordering::SeqCst);
+    for _ in 0..10 {
+        world.round(&engine).await;
+    }
+    let sent: Vec<_> = transport.inner.sent().iter().map(|message| message.to).collect();
+    assert_eq!(sent.len(), 10);
+    let checked = transport.checked.lock().unwrap().clone();
+    assert_eq!(checked, sent.chunks(4).map(<[_]>::to_vec).collect::<Vec<_>>());
+    assert!(world.messages(id).await.iter().all(is_done));
+}
+
+#[tokio::test]
+async fn numbers_that_cannot_be_checked_ahead_hold_up_what_would_fail_too_and_nothing_else() {
+    let (world, engine, transport, id) = unready().await;
+    transport.ahead.store(4, Ordering::SeqCst);
+    *transport.untold.lock().unwrap() = Some(NotSentKind::RateLimited { retry_after: None });
+    let due = world.messages(id).await;
+    world.send(&engine).await;
+    assert_eq!(transport.checked.lock().unwrap().len(), 1);
+    assert_eq!(transport.asked.load(Ordering::SeqCst), 0, "it is not asked once more");
+    assert_eq!(world.messages(id).await, due, "the lane waits");
+    transport.checked.lock().unwrap().clear();
+    *transport.untold.lock().unwrap() = Some(NotSentKind::Unavailable);
+    for _ in 0..60 {
+        world.round(&engine).await;
+    }
+    assert_eq!(transport.asked.load(Ordering::SeqCst), 10, "each is prepared alone");
     assert!(world.messages(id).await.iter().all(is_done));
 }
 

@@ -546,7 +546,7 @@ passed_on! { OutboxStore {
 
 passed_on! { WarmthStore {
     fn warmth(messages: &[MessageId]) -> Vec<Warmth>;
-    fn strangers(asked: &Strangers) -> Vec<MessageId>;
+    fn strangers(asked: &Strangers) -> Vec<Stranger>;
     fn put_off(user: UserId, device: DeviceId, now: Timestamp, limit: u32) -> Vec<MessageId>;
     fn cold_attempts(devices: &[DeviceId], since: Timestamp) -> Vec<Vec<Timestamp>>;
     fn acquainted(device: DeviceId, people: &[(Phone, PersonKey)]) -> Vec<PersonKey>;

@@ -139,7 +139,7 @@ macro_rules! forward_store {
             });
             $crate::forward_trait!($type => $field, WarmthStore {
                 fn warmth(messages: &[MessageId]) -> Vec<$crate::domain::warmth::Warmth>;
-                fn strangers(asked: &Strangers) -> Vec<MessageId>;
+                fn strangers(asked: &Strangers) -> Vec<Stranger>;
                 fn put_off(user: UserId, device: DeviceId, now: Timestamp, limit: u32) -> Vec<MessageId>;
                 fn cold_attempts(devices: &[DeviceId], since: Timestamp) -> Vec<Vec<Timestamp>>;
                 fn acquainted(device: DeviceId, people: &[($crate::domain::phone::Phone, PersonKey)]) -> Vec<PersonKey>;

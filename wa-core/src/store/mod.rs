@@ -70,7 +70,7 @@ pub use self::sessions::{
     SessionStore, SessionWrite, session_batch, session_range,
 };
 pub use self::suppressions::SuppressionStore;
-pub use self::warmth::{Strangers, WarmthStore};
+pub use self::warmth::{Stranger, Strangers, WarmthStore};
 use crate::time::Timestamp;
 
 /// Which kind of work a write belongs to; stores with one writer serve the urgent first.

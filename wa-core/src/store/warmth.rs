@@ -22,6 +22,15 @@ pub struct Strangers {
     pub limit: u32,
 }
 
+/// A queued message to somebody who does not know its device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stranger {
+    /// The message.
+    pub message_id: MessageId,
+    /// Whom it is for; `None` once they were erased.
+    pub phone: Option<Phone>,
+}
+
 /// Whom devices know, as [`Warmth`] defines it.
 ///
 /// A lane that keeps no rules for cold messages never asks.
@@ -34,7 +43,7 @@ pub trait WarmthStore: Send + Sync {
     async fn warmth(&self, messages: &[MessageId]) -> Result<Vec<Warmth>, StoreError>;
 
     /// Of the first `limit` queued messages of a scope on a lane that are due, by (`due_at`, id), those to strangers, in that order.
-    async fn strangers(&self, asked: &Strangers) -> Result<Vec<MessageId>, StoreError>;
+    async fn strangers(&self, asked: &Strangers) -> Result<Vec<Stranger>, StoreError>;
 
     /// Up to `limit` queued messages of a device that are not due because strangers were not to be written to
     /// ([`Reason::waits_for_warmth`](crate::domain::message::Reason::waits_for_warmth)), by id.

@@ -149,6 +149,15 @@ pub trait NumberChecker: Send + Sync {
     /// # Errors
     /// The vendor could not be asked or did not answer for every number.
     async fn check(&self, context: &SendContext, phones: &[Phone]) -> Result<Vec<NumberCheck>, SendError>;
+
+    /// How many numbers the engine is to check in one request, this one among them, before a message to it is
+    /// [prepared](super::Transport::prepare): those of the strangers to whom the device's next messages of the same campaign or sequence go.
+    /// 0 or 1, and the default, for none.
+    ///
+    /// To ensure correctness: without waiting for anything, because it is asked before each message.
+    fn check_ahead(&self, _context: &SendContext, _phone: &Phone) -> u32 {
+        0
+    }
 }
 
 /// How a vendor says a device is.

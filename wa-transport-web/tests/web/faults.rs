@@ -314,6 +314,43 @@ async fn a_device_that_asks_too_much_waits_and_its_messages_go_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_of_a_campaign_are_asked_for_together_and_not_too_fast() {
+    let mut few = quick();
+    few.numbers_at_once = 20;
+    let every = few.numbers_every;
+    let town = Town::with(few).await;
+    for number in 0..60 {
+        let phone = format!("601200001{number:02}");
+        if number % 10 > 0 {
+            town.server.add_account(&phone, "Ali");
+        }
+        town.lead(&phone, "Ali").await;
+    }
+    let before = town.server.journal_end();
+    let scope = write(&town).await;
+    until("the campaign to end", async || {
+        let messages = town.messages(Some(scope)).await;
+        (messages.len() == 60 && messages.iter().all(|message| !message.state.is_open())).then_some(())
+    })
+    .await;
+    let messages = town.messages(Some(scope)).await;
+    let skipped = |message: &&Message| message.reason == Some(Reason::NotOnWhatsApp);
+    assert_eq!(messages.iter().filter(skipped).count(), 6);
+    assert_eq!(town.server.sent().len(), 54);
+    let journal = town.server.journal_from(before);
+    let together = journal.iter().filter(
+        |record| matches!(&record.seen, Seen::Query { xmlns, what, .. } if xmlns == "usync" && what == "usync 20"),
+    );
+    let asked_at_ms: Vec<i64> = together.map(|record| record.at_ms).collect();
+    assert_eq!(asked_at_ms.len(), 3, "{journal:?}");
+    let every_ms = i64::try_from(every.as_millis()).unwrap();
+    let gaps = asked_at_ms.windows(2).map(|pair| pair[1] - pair[0]);
+    // What is asked is written down when it arrives.
+    assert!(gaps.min().unwrap() >= every_ms - 200, "{asked_at_ms:?}");
+    town.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_limit_on_questions_is_met_once_and_not_by_every_message() {
     let town = town().await;
     for number in 2..8 {

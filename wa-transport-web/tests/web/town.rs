@@ -28,6 +28,9 @@ use wa_transport_web::{WebOptions, WhatsAppWeb};
 use crate::clock::MovedClock;
 use crate::rig::{LIMIT, OWN, options};
 
+/// How often a test looks whether something holds, which it cannot be told of.
+const LOOKS_EVERY: Duration = Duration::from_millis(2);
+
 /// Waits until something holds.
 pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let search = async {
@@ -35,7 +38,7 @@ pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T
             if let Some(found) = look().await {
                 return found;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(LOOKS_EVERY).await;
         }
     };
     match tokio::time::timeout(LIMIT, search).await {

@@ -8,7 +8,7 @@ use crate::domain::message::{MessageScope, MessageState, Reason};
 use crate::domain::phone::Phone;
 use crate::domain::warmth::Warmth;
 use crate::id::MessageId;
-use crate::store::{Begun, Change, Settled, Strangers, Verdict};
+use crate::store::{Begun, Change, Settled, Stranger, Strangers, Verdict};
 use crate::time::Timestamp;
 use crate::transport::TransportMessageId;
 
@@ -44,7 +44,7 @@ async fn direct_to(stage: &Stage, phone: Phone) -> MessageId {
     stage.world.insert(message).await
 }
 
-async fn strangers(stage: &Stage, scope: MessageScope, limit: u32) -> Vec<MessageId> {
+async fn strangers(stage: &Stage, scope: MessageScope, limit: u32) -> Vec<Stranger> {
     let asked = Strangers {
         user_id: stage.user,
         device_id: stage.device,
@@ -108,7 +108,9 @@ pub(super) async fn strangers_of_a_lane_are_told_in_order_of_those_that_are_look
     for seconds in [3, 1, 2] {
         let mut message = stage.message_to(world.rows.fresh_phone());
         message.due_at = world.at(seconds);
-        made.push(world.insert(message).await);
+        let phone = message.phone;
+        let message_id = world.insert(message).await;
+        made.push(Stranger { message_id, phone });
     }
     let mut warm = stage.message_to(known);
     warm.due_at = world.at(2);
@@ -116,7 +118,11 @@ pub(super) async fn strangers_of_a_lane_are_told_in_order_of_those_that_are_look
     let mut later = stage.message_to(world.rows.fresh_phone());
     later.due_at = world.now() + Duration::from_secs(60);
     world.insert(later).await;
-    let direct = direct_to(&stage, world.rows.fresh_phone()).await;
+    let phone = world.rows.fresh_phone();
+    let direct = Stranger {
+        message_id: direct_to(&stage, phone).await,
+        phone: Some(phone),
+    };
     let in_order = [made[1], made[2], made[0]];
     assert_eq!(strangers(&stage, scope, 10).await, in_order);
     assert_eq!(strangers(&stage, scope, 1).await, in_order[..1]);

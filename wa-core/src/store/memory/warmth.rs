@@ -11,7 +11,7 @@ use crate::domain::message::{Message, MessageScope, MessageState, Reason};
 use crate::domain::phone::{PersonKey, Phone};
 use crate::domain::warmth::Warmth;
 use crate::id::{DeviceId, MessageId, UserId};
-use crate::store::{StoreError, Strangers, WarmthStore};
+use crate::store::{StoreError, Stranger, Strangers, WarmthStore};
 use crate::time::Timestamp;
 
 const FIRST_INSTANT: Timestamp = Timestamp::from_millis(i64::MIN);
@@ -42,7 +42,7 @@ impl State {
         }
     }
 
-    fn strangers(&self, asked: &Strangers) -> Vec<MessageId> {
+    fn strangers(&self, asked: &Strangers) -> Vec<Stranger> {
         if self.device_of(asked.user_id, asked.device_id).is_none() {
             return Vec::new();
         }
@@ -57,7 +57,10 @@ impl State {
         let due = self.messages.queued.range(first..=last).take(asked.limit as usize);
         let rows = due.map(|(.., id)| self.messages.row(*id));
         rows.filter(|message| self.warmth_of(message).is_cold())
-            .map(|message| message.id)
+            .map(|message| Stranger {
+                message_id: message.id,
+                phone: message.phone,
+            })
             .collect()
     }
 
@@ -132,7 +135,7 @@ impl WarmthStore for MemoryStore {
         Ok(messages.iter().map(|id| of(id).unwrap_or_default()).collect())
     }
 
-    async fn strangers(&self, asked: &Strangers) -> Result<Vec<MessageId>, StoreError> {
+    async fn strangers(&self, asked: &Strangers) -> Result<Vec<Stranger>, StoreError> {
         Ok(self.lock().strangers(asked))
     }
 
