@@ -24,6 +24,7 @@ mod secrets;
 mod signal;
 mod uploads;
 
+use self::secrets::Waiting;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -59,6 +60,8 @@ struct Inner {
     owner: SessionOwner,
     /// Held by what reads a value and writes what follows from it.
     turn: Mutex<()>,
+    /// Secrets of messages that go with the next write.
+    secrets: Mutex<Waiting>,
     /// How often the session was wiped. A client of the session before must not write into the one after.
     wiped: RwLock<u64>,
     lost: AtomicBool,
@@ -123,6 +126,7 @@ impl Backend {
             clock,
             owner,
             turn: Mutex::new(()),
+            secrets: Mutex::default(),
             wiped: RwLock::new(0),
             lost: AtomicBool::new(false),
             lost_now: Notify::new(),
@@ -155,9 +159,11 @@ impl Backend {
     pub async fn wipe(&mut self) -> std::result::Result<u64, wa_core::store::StoreError> {
         let inner = Arc::clone(&self.0);
         let _turn = inner.turn.lock().await;
+        let mut secrets = inner.secrets.lock().await;
         let mut count = inner.wiped.write().await;
         *count += 1;
         self.1 = *count;
+        secrets.clear();
         let wiped = inner.store.wipe_session(&inner.owner).await;
         self.noted(wiped)
     }
@@ -239,17 +245,35 @@ impl Backend {
         Ok(SessionWrite::Put(SessionRow { key, value, expires_at }))
     }
 
-    /// Writes in batches of what a store takes; each is durable on return.
+    /// Writes in batches of what a store takes; each is durable on return. The first takes along what waits for a write.
     async fn write(&self, writes: &[SessionWrite]) -> Result<()> {
         let wiped = self.0.wiped.read().await;
-        if *wiped != self.1 {
-            return Err(StoreError::Validation("the session was wiped".to_owned()));
+        self.check_wiped(*wiped)?;
+        let waiting = self.0.secrets.try_lock().ok();
+        let waiting = waiting.filter(|waiting| !waiting.is_empty() && waiting.len() + writes.len() <= SESSION_KEYS_MAX);
+        if let Some(mut waiting) = waiting {
+            let together: Vec<SessionWrite> = writes.iter().chain(waiting.writes()).cloned().collect();
+            self.write_batch(&together).await?;
+            waiting.clear();
+            return Ok(());
         }
         for writes in writes.chunks(SESSION_KEYS_MAX) {
-            let written = self.0.store.write_session(&self.0.owner, writes).await;
-            self.noted(written).map_err(Self::failed)?;
+            self.write_batch(writes).await?;
         }
         Ok(())
+    }
+
+    fn check_wiped(&self, wiped: u64) -> Result<()> {
+        if wiped == self.1 {
+            Ok(())
+        } else {
+            Err(StoreError::Validation("the session was wiped".to_owned()))
+        }
+    }
+
+    async fn write_batch(&self, writes: &[SessionWrite]) -> Result<()> {
+        let written = self.0.store.write_session(&self.0.owner, writes).await;
+        self.noted(written).map_err(Self::failed)
     }
 
     async fn write_one(&self, write: SessionWrite) -> Result<()> {

@@ -462,6 +462,9 @@ impl Session {
             if tokio::time::timeout(CLOSE_WITHIN, client.disconnect()).await.is_err() {
                 tracing::warn!(device = %self.id(), "a connection did not end in time");
             }
+            if let Err(error) = self.backend.flush().await {
+                tracing::debug!(device = %self.id(), %error, "secrets of messages were not written");
+            }
         }
         self.store_told().await;
         self.stop();

@@ -1,9 +1,13 @@
 //! Secrets of messages, by which reactions, votes and edits that refer to them are read.
+//!
+//! Every message has one. They wait for the next write of the session, a second at most, so that a message costs no write for them; a
+//! process that dies in that second has lost what they are for, and no message.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use wa_core::store::SessionKey;
+use wa_core::store::{SessionKey, SessionWrite};
 use whatsapp_rust::wacore::store::error::{Result, StoreError};
 use whatsapp_rust::wacore::store::traits::{
     MsgSecretEntry, MsgSecretStore, merge_msg_secret_expiry, merge_msg_secret_message_ts,
@@ -11,7 +15,40 @@ use whatsapp_rust::wacore::store::traits::{
 
 use super::{Backend, at_seconds, key};
 
+/// How long a secret waits for a write that takes it along.
+const WAITS_FOR: Duration = Duration::from_secs(1);
+
+/// Most secrets that wait.
+const WAITING_MAX: usize = 50;
+
+/// Secrets that were not written yet.
+#[derive(Default)]
+pub(super) struct Waiting {
+    rows: HashMap<SessionKey, (Secret, SessionWrite)>,
+    /// Whether they are going to be written by themselves.
+    is_timed: bool,
+}
+
+impl Waiting {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn writes(&self) -> impl Iterator<Item = &SessionWrite> {
+        self.rows.values().map(|(_, write)| write)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.rows.clear();
+    }
+}
+
 /// A secret with its end and the time of its message, in seconds since 1970; nought where there is none.
+#[derive(Clone, Copy)]
 struct Secret {
     secret: [u8; 32],
     expires_at: i64,
@@ -45,6 +82,26 @@ fn secret_key(chat: &str, sender: &str, id: &str) -> Result<SessionKey> {
     key("ms", &[chat.as_bytes(), sender.as_bytes(), id.as_bytes()])
 }
 
+impl Backend {
+    /// Writes what waits; it waits on when that fails.
+    async fn write_secrets(&self, waiting: &mut Waiting) -> Result<()> {
+        let writes: Vec<SessionWrite> = waiting.writes().cloned().collect();
+        // The lock is held, so that nothing is taken along twice.
+        self.write(&writes).await?;
+        waiting.clear();
+        Ok(())
+    }
+
+    /// Writes what waits for a write, before a device is closed.
+    ///
+    /// # Errors
+    /// The store did not do it; it waits on.
+    pub async fn flush(&self) -> Result<()> {
+        let mut waiting = self.0.secrets.lock().await;
+        self.write_secrets(&mut waiting).await
+    }
+}
+
 #[async_trait]
 impl MsgSecretStore for Backend {
     async fn put_msg_secrets(&self, entries: Vec<MsgSecretEntry>) -> Result<usize> {
@@ -53,13 +110,16 @@ impl MsgSecretStore for Backend {
             .map(|entry| secret_key(&entry.chat, &entry.sender, &entry.msg_id))
             .collect::<Result<_>>()?;
         let _turn = self.0.turn.lock().await;
+        let mut waiting = self.0.secrets.lock().await;
+        self.check_wiped(*self.0.wiped.read().await)?;
         let mut merged: HashMap<SessionKey, Secret> = HashMap::new();
         for (key, found) in keys.iter().zip(self.get_all(&keys).await?) {
-            if let Some(found) = found {
+            if let Some((secret, _)) = waiting.rows.get(key) {
+                merged.insert(key.clone(), *secret);
+            } else if let Some(found) = found {
                 merged.insert(key.clone(), Secret::from_bytes(&found)?);
             }
         }
-        let mut writes = Vec::with_capacity(entries.len());
         for (key, entry) in keys.into_iter().zip(&entries) {
             let known = merged.get(&key);
             let secret = Secret {
@@ -72,10 +132,27 @@ impl MsgSecretStore for Backend {
                 }),
             };
             let end = (secret.expires_at != 0).then(|| at_seconds(secret.expires_at));
-            writes.push(self.put_until(key.clone(), &secret.to_bytes(), end)?);
-            merged.insert(key, secret);
+            let write = self.put_until(key.clone(), &secret.to_bytes(), end)?;
+            merged.insert(key.clone(), secret);
+            waiting.rows.insert(key, (secret, write));
         }
-        self.write(&writes).await?;
+        if waiting.len() > WAITING_MAX {
+            let written = self.write_secrets(&mut waiting).await;
+            // Whoever brought them is told when they were not.
+            waiting.clear();
+            written?;
+        } else if !waiting.is_timed {
+            waiting.is_timed = true;
+            let backend = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(WAITS_FOR).await;
+                let mut waiting = backend.0.secrets.lock().await;
+                waiting.is_timed = false;
+                if let Err(error) = backend.write_secrets(&mut waiting).await {
+                    tracing::debug!(device = %backend.device(), %error, "secrets of messages wait for the next write");
+                }
+            });
+        }
         Ok(entries.len())
     }
 
@@ -85,10 +162,15 @@ impl MsgSecretStore for Backend {
     }
 
     async fn get_msg_secret_with_ts(&self, chat: &str, sender: &str, msg_id: &str) -> Result<Option<(Vec<u8>, i64)>> {
-        let Some(found) = self.get(secret_key(chat, sender, msg_id)?).await? else {
-            return Ok(None);
+        let key = secret_key(chat, sender, msg_id)?;
+        let waits = self.0.secrets.lock().await.rows.get(&key).map(|(secret, _)| *secret);
+        let found = match waits {
+            Some(waits) => waits,
+            None => match self.get(key).await? {
+                Some(found) => Secret::from_bytes(&found)?,
+                None => return Ok(None),
+            },
         };
-        let found = Secret::from_bytes(&found)?;
         Ok(Some((found.secret.to_vec(), found.message_ts)))
     }
 

@@ -20,6 +20,7 @@ use wa_transport_web::whatsapp_rust::wacore::appstate::processor::AppStateMutati
 use wa_transport_web::whatsapp_rust::wacore::store::{Device, InMemoryBackend};
 
 use crate::stage::{Counted, stage};
+use crate::town::until;
 
 fn key(byte: u8) -> Vault {
     Vault::with_key(&STANDARD.encode([byte; 32]).into()).unwrap()
@@ -363,6 +364,62 @@ async fn batches_are_one_write_and_the_sweeps_of_a_client_none() {
     one.delete_expired_msg_secrets(i64::MAX).await.unwrap();
     one.delete_expired_pending_inbound(i64::MAX).await.unwrap();
     assert_eq!(store.since(), (0, 0));
+}
+
+/// A secret of a message of its own.
+fn secret(id: &str) -> MsgSecretEntry {
+    MsgSecretEntry {
+        chat: "1@s.whatsapp.net".into(),
+        sender: "2@s.whatsapp.net".into(),
+        msg_id: id.into(),
+        secret: [7; 32],
+        expires_at: 0,
+        message_ts: 0,
+    }
+}
+
+async fn has_secret(backend: &Backend, id: &str) -> bool {
+    let entry = secret(id);
+    let found = backend.get_msg_secret(&entry.chat, &entry.sender, id).await;
+    found.unwrap().is_some()
+}
+
+#[tokio::test]
+async fn secrets_of_messages_go_with_the_next_write_or_by_themselves_after_a_while() {
+    let (store, owner) = stage().await;
+    let (one, later) = (backend(&store, owner, key(1)), backend(&store, owner, key(1)));
+    one.put_msg_secrets(vec![secret("a")]).await.unwrap();
+    assert_eq!(store.since().1, 0, "it waits");
+    assert!(has_secret(&one, "a").await && !has_secret(&later, "a").await);
+    one.put_session("a@lid", b"s").await.unwrap();
+    assert_eq!(store.since().1, 1, "it went along");
+    assert!(has_secret(&later, "a").await);
+    one.put_msg_secrets(vec![secret("b")]).await.unwrap();
+    until("the secret to be written", async || {
+        has_secret(&later, "b").await.then_some(())
+    })
+    .await;
+    one.put_msg_secrets(vec![secret("c")]).await.unwrap();
+    one.flush().await.unwrap();
+    assert!(has_secret(&later, "c").await);
+    let many = (0..100).map(|id| secret(&id.to_string())).collect();
+    one.put_msg_secrets(many).await.unwrap();
+    assert!(has_secret(&later, "99").await, "so many wait for nothing");
+}
+
+#[tokio::test]
+async fn secrets_that_wait_when_a_session_is_wiped_are_not_written_into_the_next() {
+    let (store, owner) = stage().await;
+    let mut new = backend(&store, owner, key(1));
+    let old = new.clone();
+    old.put_msg_secrets(vec![secret("a")]).await.unwrap();
+    new.wipe().await.unwrap();
+    assert!(old.put_msg_secrets(vec![secret("b")]).await.is_err());
+    new.put_session("a@lid", b"s").await.unwrap();
+    new.flush().await.unwrap();
+    for id in ["a", "b"] {
+        assert!(!has_secret(&new, id).await, "{id}");
+    }
 }
 
 #[tokio::test]
