@@ -3,7 +3,7 @@
 //!
 //! `KILLS=50` kills it 50 times instead of 5, `SEED=n` draws other moments.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -25,7 +25,7 @@ const CONNECT: Duration = Duration::from_millis(500);
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_lose_nobody_and_nobody_gets_two_ids() {
     let kills = number("KILLS", 5);
-    let (devices, people) = (4, if kills > 10 { 800 } else { 240 });
+    let (devices, people) = (4, if kills > 10 { 1_600 } else { 240 });
     let (linked, server) = Linked::set(devices, people).await;
     // Every second person is offline while the server dies: nothing but a message that is sent again tells what became of the first.
     let online = || linked.people.iter().step_by(2);
@@ -41,19 +41,21 @@ async fn kills_lose_nobody_and_nobody_gets_two_ids() {
 
     let mut moments = Seed::from_number(number("SEED", 1)).rng(b"linked kills", "kill loop");
     let work = (ANSWER_LATE + WORK) * u32::try_from(people / devices).unwrap();
-    let life_mean = CONNECT + work * 7 / (10 * u32::try_from(kills.max(1)).unwrap());
+    // Kills take less than half of the campaign's work, so that it outlasts them.
+    let life_mean = CONNECT + work * 4 / (10 * u32::try_from(kills.max(1)).unwrap());
     let mut server = Some(server);
-    let mut doubtful = 0;
+    let (mut doubtful, mut within) = (0, 0);
     for kill in 0..kills {
         // The moment is what is tested here, not a wait for something.
         tokio::time::sleep(life_mean.mul_f64(moments.random_range(0.0..2.0))).await;
         server.take().expect("it runs").kill();
         let open = linked.open(campaign).await;
         doubtful += open;
-        println!(
-            "kill {kill}: {open} sending or in doubt, {} came to WhatsApp",
-            linked.whatsapp.sent().len()
-        );
+        let sent = linked.whatsapp.sent().into_iter().filter(|message| !message.peer);
+        let written: BTreeSet<_> = sent.map(|message| message.to.user.to_string()).collect();
+        let came = written.len();
+        within += u64::from(came < people);
+        println!("kill {kill}: {open} sending or in doubt, messages to {came} people came to WhatsApp");
         server = Some(linked.server().await);
     }
     let server = server.expect("it runs");
@@ -84,8 +86,9 @@ async fn kills_lose_nobody_and_nobody_gets_two_ids() {
     assert_eq!(doubled, None, "one id for each person");
     assert_eq!(ids.len(), people);
     println!(
-        "{kills} kills: {doubtful} messages were open, {repeated} came again with their id, {left} remained after the last kill"
+        "{kills} kills, {within} of them within the campaign: {doubtful} messages were open, {repeated} came again with their id, {left} remained after the last kill"
     );
+    assert!(within * 2 > kills, "most kills met a campaign that was going on");
     assert!(doubtful > 0, "a kill met a message under way");
     assert!(
         repeated > 0,
