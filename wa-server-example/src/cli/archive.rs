@@ -10,6 +10,9 @@ use super::{Failure, Offline, say};
 use crate::settings::Settings;
 use crate::settings::parse::parse_duration;
 
+/// How long messages that a server is writing are left to it.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// What is archived.
 #[derive(Debug, Args)]
 pub(super) struct ArchiveArgs {
@@ -40,6 +43,10 @@ pub(super) async fn run(args: ArchiveArgs, settings: Settings) -> Result<(), Fai
         bar.inc(archived.moved);
         if !archived.more {
             break;
+        }
+        if archived.moved == 0 {
+            // What is left is being written by others.
+            tokio::time::sleep(AGAIN_AFTER).await;
         }
     }
     bar.finish_and_clear();
