@@ -41,9 +41,9 @@ pub(crate) const STRANGERS: &str = concat!(
         SELECT w.message_id, w.due_at FROM queue w
         WHERE w.device_id = $1 AND w.priority = $2 AND w.scope_id = $3 AND w.due_at <= $4
         ORDER BY w.due_at, w.message_id LIMIT $6
-    ) AS w JOIN messages m ON m.id = w.message_id WHERE m.user_id = $5 AND NOT ",
+    ) AS w JOIN messages m ON m.id = w.message_id WHERE m.user_id = $5 AND ($7 OR NOT ",
     known!(),
-    " ORDER BY w.due_at, w.message_id"
+    ") ORDER BY w.due_at, w.message_id"
 );
 /// `put_off`: what is queued on a device, by the primary key of `queue`; OFFSET makes Postgres look for each message.
 pub(crate) const PUT_OFF: &str = "
@@ -132,6 +132,7 @@ impl WarmthStore for PostgresStore {
                 .bind(asked.now.as_millis())
                 .bind(&asked.user_id)
                 .bind(asked.limit)
+                .bind(asked.known_too)
                 .fetch_all(&mut reader)
                 .await?;
             read_all(&rows, |c| {

@@ -45,9 +45,9 @@ pub(crate) const STRANGERS: &str = concat!(
         SELECT m.id, m.device_id, m.phone, m.person, m.due_at FROM messages m INDEXED BY messages_queue
         WHERE m.state = 1 AND m.device_id = ?1 AND m.priority = ?2 AND m.scope_id = ?3 AND m.due_at <= ?4 AND m.user_id = ?5
         ORDER BY m.due_at, m.id LIMIT ?6
-    ) v WHERE NOT ",
+    ) v WHERE (?7 OR NOT ",
     known!("v"),
-    " ORDER BY v.due_at, v.id"
+    ") ORDER BY v.due_at, v.id"
 );
 /// `put_off`: what is queued on a device, by `messages_queue`.
 pub(crate) const PUT_OFF: &str = "
@@ -144,6 +144,7 @@ impl WarmthStore for SqliteStore {
                 .bind(asked.now.as_millis())
                 .bind(blob(&asked.user_id).to_vec())
                 .bind(asked.limit)
+                .bind(asked.known_too)
                 .fetch_all(&mut *reader)
                 .await?;
             read_all(&rows, |c| {

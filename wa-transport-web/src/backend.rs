@@ -163,7 +163,7 @@ impl Backend {
         let mut count = inner.wiped.write().await;
         *count += 1;
         self.1 = *count;
-        secrets.clear();
+        *secrets = Waiting::default();
         let wiped = inner.store.wipe_session(&inner.owner).await;
         self.noted(wiped)
     }

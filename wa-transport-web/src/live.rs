@@ -43,6 +43,9 @@ struct NotUploaded {
     again_at: Monotonic,
 }
 
+/// How long numbers are asked for one by one after a question for several was not answered for all of them.
+const ONE_BY_ONE_FOR: Duration = Duration::from_secs(60);
+
 /// What a connection knows of numbers without asking the store.
 #[derive(Default)]
 struct Numbers {
@@ -66,6 +69,8 @@ pub(crate) struct Live {
     numbers: Mutex<Numbers>,
     /// When WhatsApp may be asked for numbers again; one question at a time.
     numbers_again_at: tokio::sync::Mutex<Option<Instant>>,
+    /// Until when numbers are asked for one by one, because a question for several was not answered.
+    one_by_one_until: Mutex<Option<Instant>>,
     /// One question at a time, so that messages that are refused together share the answer.
     limits: tokio::sync::Mutex<LimitsAsked>,
     /// Rings when a message was refused because of a restriction.
@@ -106,6 +111,7 @@ impl Live {
             uploading: tokio::sync::Mutex::default(),
             numbers: Mutex::default(),
             numbers_again_at: tokio::sync::Mutex::default(),
+            one_by_one_until: Mutex::default(),
             mute_since: Mutex::default(),
         }
     }
@@ -174,7 +180,8 @@ impl Live {
 
     /// How many numbers are worth a question together with this one.
     pub(crate) fn check_ahead(&self, phone: &Phone) -> u32 {
-        if !self.options.check_numbers || !self.is_ready() {
+        let one_by_one = lock(&self.one_by_one_until).is_some_and(|until| Instant::now() < until);
+        if !self.options.check_numbers || one_by_one || !self.is_ready() {
             return 0;
         }
         let numbers = lock(&self.numbers);
@@ -214,42 +221,76 @@ impl Live {
         missing.sort_unstable();
         missing.dedup();
         if !missing.is_empty() {
-            let jids: Vec<whatsapp_rust::Jid> = missing.iter().map(jid::of).collect();
-            let mut again_at = self.numbers_again_at.lock().await;
-            if let Some(at) = *again_at {
-                tokio::time::sleep_until(at).await;
-            }
-            *again_at = Some(Instant::now() + self.options.numbers_every);
-            let told = self.client.contacts().is_on_whatsapp(&jids).await;
-            drop(again_at);
-            let told = told.map_err(|error| match &error {
-                whatsapp_rust::ContactError::Iq(error) => error::unanswered(error),
-                _ => SendError::not_sent(NotSentKind::Unavailable, "WhatsApp could not be asked for a number"),
-            })?;
-            let mut learned = Vec::with_capacity(missing.len());
-            for phone in &missing {
-                let of = |jid: &whatsapp_rust::Jid| jid.is_pn() && jid.user == phone.digits();
-                let answer = told
-                    .iter()
-                    .find(|one| of(&one.jid) || one.pn_jid.as_ref().is_some_and(of));
-                let Some(answer) = answer else {
-                    let silent = "WhatsApp did not answer for every number";
-                    return Err(SendError::not_sent(NotSentKind::Unavailable, silent));
-                };
-                learned.push((*phone, answer.is_registered));
-            }
+            let learned = match self.ask_for(&missing).await {
+                Ok(learned) => learned,
+                Err(error) => {
+                    if missing.len() > 1 {
+                        self.ask_one_by_one();
+                    }
+                    return Err(error);
+                }
+            };
             self.backend
                 .remember_numbers(&learned, self.options.numbers_kept_for)
                 .await
                 .map_err(unstored)?;
             known.extend(learned);
         }
+        self.note_numbers(&known);
+        let told: Option<Vec<bool>> = phones.iter().map(|phone| known.get(phone).copied()).collect();
+        told.ok_or_else(|| {
+            self.ask_one_by_one();
+            SendError::not_sent(NotSentKind::Unavailable, "WhatsApp did not answer for every number")
+        })
+    }
+
+    /// Asks WhatsApp for numbers when it is this question's turn, and gives those that were told.
+    async fn ask_for(&self, phones: &[Phone]) -> Result<Vec<(Phone, bool)>, SendError> {
+        let unasked = |why| SendError::not_sent(NotSentKind::Unavailable, why);
+        let mut again_at = self.numbers_again_at.lock().await;
+        if let Some(at) = *again_at {
+            tokio::time::sleep_until(at).await;
+        }
+        // Whoever asked before may have asked for the same.
+        let (there, missing): (Vec<Phone>, Vec<Phone>) = {
+            let numbers = lock(&self.numbers);
+            phones.iter().partition(|phone| numbers.known.contains(phone))
+        };
+        let mut learned: Vec<(Phone, bool)> = there.into_iter().map(|phone| (phone, true)).collect();
+        if missing.is_empty() {
+            return Ok(learned);
+        }
+        *again_at = Some(Instant::now() + self.options.numbers_every);
+        let jids: Vec<whatsapp_rust::Jid> = missing.iter().map(jid::of).collect();
+        let contacts = self.client.contacts();
+        let told = tokio::time::timeout(self.options.ack_within, contacts.is_on_whatsapp(&jids)).await;
+        drop(again_at);
+        let told = told.map_err(|_| unasked("WhatsApp did not answer a question in time"))?;
+        let told = told.map_err(|error| match &error {
+            whatsapp_rust::ContactError::Iq(error) => error::unanswered(error),
+            _ => unasked("WhatsApp could not be asked for a number"),
+        })?;
+        for phone in missing {
+            let of = |jid: &whatsapp_rust::Jid| jid.is_pn() && jid.user == phone.digits();
+            let answer = told
+                .iter()
+                .find(|one| of(&one.jid) || one.pn_jid.as_ref().is_some_and(of));
+            learned.extend(answer.map(|answer| (phone, answer.is_registered)));
+        }
+        Ok(learned)
+    }
+
+    fn ask_one_by_one(&self) {
+        *lock(&self.one_by_one_until) = Some(Instant::now() + ONE_BY_ONE_FOR);
+    }
+
+    fn note_numbers(&self, known: &HashMap<Phone, bool>) {
         let mut numbers = lock(&self.numbers);
         if numbers.known.len() + numbers.absent.len() + known.len() > NUMBERS_MAX {
             numbers.known.clear();
             numbers.absent.clear();
         }
-        for (phone, there) in &known {
+        for (phone, there) in known {
             let of = if *there {
                 &mut numbers.known
             } else {
@@ -257,7 +298,6 @@ impl Live {
             };
             of.insert(*phone);
         }
-        Ok(phones.iter().map(|phone| known[phone]).collect())
     }
 
     /// A picture as WhatsApp keeps it: uploaded once, used again as long as the link lives.

@@ -21,7 +21,8 @@ pub struct WebOptions {
     /// How long a number that is on WhatsApp is not checked again, up to a seventh longer on a connection that lasts; one that is not
     /// is checked again after a seventh of it.
     pub numbers_kept_for: Duration,
-    /// Most numbers that WhatsApp is asked for at once before a message: its own and those of the next strangers, 1 to 100.
+    /// Most numbers that WhatsApp is asked for at once before a message, its own and those of the messages after it: up to 100, which
+    /// also stands for more; 0 or 1 for its own alone.
     pub numbers_at_once: u32,
     /// How far apart a connection's questions for numbers are at least.
     pub numbers_every: Duration,

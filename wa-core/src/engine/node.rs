@@ -832,6 +832,7 @@ impl Engine {
             scope: put_off.scope,
             now: now.wall(),
             limit: PUT_OFF_PAGE,
+            known_too: false,
         };
         let page = self.core.store.strangers(&asked).await?;
         let mut place = put_off.from;
@@ -1386,10 +1387,8 @@ impl Engine {
             device,
             timeout: self.core.config.send_timeout,
         };
-        let next = self
-            .to_check_ahead(transport.as_ref(), &context, &candidate, to)
-            .await?;
         let prepare = async {
+            let next = self.to_check_ahead(transport.as_ref(), &context, &candidate, to).await;
             if let Some(checker) = transport.as_number_checker().filter(|_| !next.is_empty())
                 && let Err(error) = checker.check(&context, &next).await
             {
@@ -1414,20 +1413,20 @@ impl Engine {
         }
     }
 
-    /// The number of a message and those of the next strangers after it, as far as the transport wants to check them together.
+    /// The number of a message and those of the next ones after it, as far as the transport wants to check them together.
     async fn to_check_ahead(
         &self,
         transport: &dyn Transport,
         context: &SendContext,
         candidate: &Candidate,
         to: Phone,
-    ) -> Result<Vec<Phone>, StoreError> {
+    ) -> Vec<Phone> {
         let checker = transport.as_number_checker();
         let wanted = checker
             .map_or(0, |checker| checker.check_ahead(context, &to))
             .min(CHECKED_MAX);
         if wanted <= 1 {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let asked = Strangers {
             user_id: candidate.user_id,
@@ -1435,8 +1434,13 @@ impl Engine {
             scope: candidate.scope,
             now: self.core.now(),
             limit: wanted,
+            known_too: true,
         };
-        let next = self.core.store.strangers(&asked).await?;
+        let next = self.core.store.strangers(&asked).await.unwrap_or_else(|error| {
+            // The message can do without it.
+            tracing::debug!(device = %candidate.device_id, %error, "the numbers after that of a message cannot be read");
+            Vec::new()
+        });
         let mut phones = vec![to];
         for phone in next.iter().filter_map(|stranger| stranger.phone) {
             if phones.len() < wanted as usize && !phones.contains(&phone) {
@@ -1446,7 +1450,7 @@ impl Engine {
         if phones.len() == 1 {
             phones.clear();
         }
-        Ok(phones)
+        phones
     }
 
     async fn unprepared(&self, candidate: Candidate, error: SendError) -> Result<Option<Candidate>, StoreError> {

@@ -7,7 +7,7 @@ use crate::domain::warmth::Warmth;
 use crate::id::{DeviceId, MessageId, UserId};
 use crate::time::Timestamp;
 
-/// Asks which messages of a lane are to people who do not know its device.
+/// Asks whom the next messages of a lane are for, those to people who do not know its device or all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Strangers {
     /// The device's owner.
@@ -20,9 +20,11 @@ pub struct Strangers {
     pub now: Timestamp,
     /// How many of the messages that are due are looked at; at most 1,000.
     pub limit: u32,
+    /// Whether those to people who know the device are told too.
+    pub known_too: bool,
 }
 
-/// A queued message to somebody who does not know its device.
+/// A queued message to somebody who does not know its device, or to whoever is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stranger {
     /// The message.
@@ -42,7 +44,8 @@ pub trait WarmthStore: Send + Sync {
     /// To ensure correctness: what the message itself became counts as little as what others became that were not sent.
     async fn warmth(&self, messages: &[MessageId]) -> Result<Vec<Warmth>, StoreError>;
 
-    /// Of the first `limit` queued messages of a scope on a lane that are due, by (`due_at`, id), those to strangers, in that order.
+    /// Of the first `limit` queued messages of a scope on a lane that are due, by (`due_at`, id), those to strangers, or all of
+    /// them, in that order.
     async fn strangers(&self, asked: &Strangers) -> Result<Vec<Stranger>, StoreError>;
 
     /// Up to `limit` queued messages of a device that are not due because strangers were not to be written to

@@ -151,7 +151,7 @@ pub trait NumberChecker: Send + Sync {
     async fn check(&self, context: &SendContext, phones: &[Phone]) -> Result<Vec<NumberCheck>, SendError>;
 
     /// How many numbers the engine is to check in one request, this one among them, before a message to it is
-    /// [prepared](super::Transport::prepare): those of the strangers to whom the device's next messages of the same campaign or sequence go.
+    /// [prepared](super::Transport::prepare): those to whom the device's next messages of the same campaign or sequence go.
     /// 0 or 1, and the default, for none.
     ///
     /// To ensure correctness: without waiting for anything, because it is asked before each message.

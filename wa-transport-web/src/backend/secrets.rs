@@ -1,7 +1,7 @@
 //! Secrets of messages, by which reactions, votes and edits that refer to them are read.
 //!
-//! Every message has one. They wait for the next write of the session, a second at most, so that a message costs no write for them; a
-//! process that dies in that second has lost what they are for, and no message.
+//! Every message has one. They wait for the next write of the session, a second at most unless the store does not answer, so that a message
+//! costs no write for them; a process that dies meanwhile has lost what they are for, and no message.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,6 +17,9 @@ use super::{Backend, at_seconds, key};
 
 /// How long a secret waits for a write that takes it along.
 const WAITS_FOR: Duration = Duration::from_secs(1);
+
+/// Longest time between two tries to write secrets while the store does not answer.
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Most secrets that wait.
 const WAITING_MAX: usize = 50;
@@ -92,6 +95,30 @@ impl Backend {
         Ok(())
     }
 
+    /// Writes what waits when nothing has taken it along in time; tried until the store answers, unless the session is over.
+    async fn write_secrets_later(self) {
+        let mut wait = WAITS_FOR;
+        loop {
+            tokio::time::sleep(wait).await;
+            let mut waiting = self.0.secrets.lock().await;
+            if self.check_wiped(*self.0.wiped.read().await).is_err() {
+                // What waits is of the session after.
+                return;
+            }
+            match self.write_secrets(&mut waiting).await {
+                Ok(()) => {}
+                Err(_) if self.is_lost() => waiting.clear(),
+                Err(error) => {
+                    tracing::debug!(device = %self.device(), %error, "secrets of messages are written later");
+                    wait = (wait * 2).min(AGAIN_AFTER_MAX);
+                    continue;
+                }
+            }
+            waiting.is_timed = false;
+            return;
+        }
+    }
+
     /// Writes what waits for a write, before a device is closed.
     ///
     /// # Errors
@@ -120,6 +147,7 @@ impl MsgSecretStore for Backend {
                 merged.insert(key.clone(), Secret::from_bytes(&found)?);
             }
         }
+        let brought = keys.clone();
         for (key, entry) in keys.into_iter().zip(&entries) {
             let known = merged.get(&key);
             let secret = Secret {
@@ -136,22 +164,18 @@ impl MsgSecretStore for Backend {
             merged.insert(key.clone(), secret);
             waiting.rows.insert(key, (secret, write));
         }
-        if waiting.len() > WAITING_MAX {
-            let written = self.write_secrets(&mut waiting).await;
-            // Whoever brought them is told when they were not.
-            waiting.clear();
-            written?;
-        } else if !waiting.is_timed {
+        if !waiting.is_timed {
             waiting.is_timed = true;
-            let backend = self.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(WAITS_FOR).await;
-                let mut waiting = backend.0.secrets.lock().await;
-                waiting.is_timed = false;
-                if let Err(error) = backend.write_secrets(&mut waiting).await {
-                    tracing::debug!(device = %backend.device(), %error, "secrets of messages wait for the next write");
-                }
-            });
+            tokio::spawn(self.clone().write_secrets_later());
+        }
+        if waiting.len() > WAITING_MAX
+            && let Err(error) = self.write_secrets(&mut waiting).await
+        {
+            // Those that came before were taken; whoever brought these is told that they were not.
+            for key in &brought {
+                waiting.rows.remove(key);
+            }
+            return Err(error);
         }
         Ok(entries.len())
     }

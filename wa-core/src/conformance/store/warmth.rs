@@ -51,6 +51,7 @@ async fn strangers(stage: &Stage, scope: MessageScope, limit: u32) -> Vec<Strang
         scope,
         now: stage.world.at(10),
         limit,
+        known_too: false,
     };
     stage.world.store.strangers(&asked).await.unwrap()
 }
@@ -133,8 +134,17 @@ pub(super) async fn strangers_of_a_lane_are_told_in_order_of_those_that_are_look
         scope,
         now: world.at(10),
         limit: 10,
+        known_too: true,
     };
     assert!(world.store.strangers(&foreign).await.unwrap().is_empty());
+    let all = Strangers {
+        user_id: stage.user,
+        ..foreign
+    };
+    let all = world.store.strangers(&all).await.unwrap();
+    let told: Vec<_> = all.iter().map(|one| one.phone).collect();
+    // Two are due at the same time; the one that was made first is first.
+    assert_eq!(told, [made[1].phone, made[2].phone, Some(known), made[0].phone]);
 }
 
 pub(super) async fn what_waits_for_a_stranger_is_found_and_goes_at_once_when_they_write(world: World) {

@@ -56,7 +56,7 @@ impl State {
         let last = (asked.device_id, priority, turn, asked.now, LAST_MESSAGE);
         let due = self.messages.queued.range(first..=last).take(asked.limit as usize);
         let rows = due.map(|(.., id)| self.messages.row(*id));
-        rows.filter(|message| self.warmth_of(message).is_cold())
+        rows.filter(|message| asked.known_too || self.warmth_of(message).is_cold())
             .map(|message| Stranger {
                 message_id: message.id,
                 phone: message.phone,

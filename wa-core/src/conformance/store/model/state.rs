@@ -190,14 +190,17 @@ impl Model {
             let scopes = self.campaigns.iter().map(|(_, id)| MessageScope::Campaign(*id));
             let scopes = scopes.chain(self.sequences.iter().map(|(_, id)| MessageScope::Sequence(*id)));
             for scope in scopes.chain([MessageScope::Direct]) {
-                let asked = Strangers {
-                    user_id: *user,
-                    device_id: *device,
-                    scope,
-                    now: self.now,
-                    limit: PAGE_MAX,
-                };
-                both!(self, store => store.strangers(&asked)).unwrap();
+                for known_too in [false, true] {
+                    let asked = Strangers {
+                        user_id: *user,
+                        device_id: *device,
+                        scope,
+                        now: self.now,
+                        limit: PAGE_MAX,
+                        known_too,
+                    };
+                    both!(self, store => store.strangers(&asked)).unwrap();
+                }
             }
         }
         for (_, device) in &self.devices {
