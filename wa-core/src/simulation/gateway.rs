@@ -15,14 +15,18 @@ use rand::RngExt as _;
 use super::clock::Timeline;
 use super::history::{CallSeen, History, What};
 use crate::domain::delivery::Delivery;
+use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
 use crate::id::{AttemptId, DeviceId, UserId};
 use crate::seed::ChaCha8Rng;
 use crate::transport::{
-    Capabilities, InvalidDevice, MaybeSentCause, MessageRef, NotSentKind, OutgoingMessage, Reconcilable,
-    ReconcileQuery, Reconciled, RestrictionScope, SendContext, SendError, SendReceipt, Transport, TransportDevice,
-    TransportMessageId,
+    Capabilities, InvalidDevice, MaybeSentCause, MessageRef, NotSentKind, NumberCheck, NumberChecker, OutgoingMessage,
+    Reconcilable, ReconcileQuery, Reconciled, RestrictionScope, SendContext, SendError, SendReceipt, Transport,
+    TransportDevice, TransportMessageId,
 };
+
+/// How many numbers are checked together.
+const CHECKED_AHEAD: u32 = 4;
 
 /// What a simulated gateway can do about a message in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -465,8 +469,36 @@ impl Transport for SimTransport {
         self.gateways.take(self.kind, context, message).await
     }
 
+    fn needs_prepare(&self, message: &OutgoingMessage) -> bool {
+        is_checked(&message.to)
+    }
+
     fn as_reconcilable(&self) -> Option<&dyn Reconcilable> {
         self.capabilities.reconcile.then_some(self as &dyn Reconcilable)
+    }
+
+    fn as_number_checker(&self) -> Option<&dyn NumberChecker> {
+        Some(self)
+    }
+}
+
+/// Whether a number is checked before a message to it, with those that follow: one in five.
+fn is_checked(phone: &Phone) -> bool {
+    phone.digits().ends_with(['0', '5'])
+}
+
+#[async_trait]
+impl NumberChecker for SimTransport {
+    async fn check(&self, _context: &SendContext, phones: &[Phone]) -> Result<Vec<NumberCheck>, SendError> {
+        let there = |phone: &Phone| NumberCheck {
+            phone: *phone,
+            on_whatsapp: true,
+        };
+        Ok(phones.iter().map(there).collect())
+    }
+
+    fn check_ahead(&self, _context: &SendContext, phone: &Phone) -> u32 {
+        if is_checked(phone) { CHECKED_AHEAD } else { 0 }
     }
 }
 
