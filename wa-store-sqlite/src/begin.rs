@@ -1,8 +1,8 @@
 //! The gate: begins of attempts, and what takes messages off a lane before one.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
+use serde::Serialize;
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::device::Epoch;
 use wa_core::domain::message::{MessageState, Reason};
@@ -11,11 +11,10 @@ use wa_core::plan::ScopeGate;
 use wa_core::store::{Begin, BeginItem, Begun, Decline};
 
 use crate::error::{Done, Fail};
-use crate::insert::Rows;
 use crate::leases::check_node;
 use crate::live::{Batch, LIVE_COLUMNS, Live, live};
 use crate::message_row::kept_ours;
-use crate::row::{Columns, Key, blob, count, fetch_list, hex, json};
+use crate::row::{Columns, Key, blob, count, fetch_list, hex, json, packed, packed_numbers};
 use crate::tallies::Tallies;
 
 /// `begin`, `settle`, `decline`: the devices of the items, by the primary key; what each is sending, by `messages_sending`.
@@ -32,12 +31,12 @@ pub(crate) const MESSAGES: &str = live!(", j.key FROM json_each(?) j CROSS JOIN 
 /// steps that are sent again by `messages_resent`. Materialized, because SQLite would walk the table otherwise.
 pub(crate) const BEGIN: &str = "
     WITH v AS MATERIALIZED (
-        SELECT m.seq, i.column2 AS attempt_id, i.column5 AS epoch
-        FROM (VALUES (?,?,?,?,?,?)) AS i CROSS JOIN messages m ON m.id = i.column1
-        WHERE m.state = 1 AND m.user_id = i.column3 AND m.device_id = i.column4
+        SELECT m.seq, substr(?3, j.key * 16 + 1, 16) AS attempt_id, j.value AS epoch
+        FROM json_each(?1) j CROSS JOIN messages m ON m.id = substr(?2, j.key * 16 + 1, 16)
+        WHERE m.state = 1 AND m.user_id = substr(?4, j.key * 16 + 1, 16) AND m.device_id = substr(?5, j.key * 16 + 1, 16)
             AND EXISTS (
-                SELECT 1 FROM devices d WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = i.column5
-                    AND d.owner = i.column6 AND d.deleted_at IS NULL AND d.hold_reason IS NULL
+                SELECT 1 FROM devices d WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = j.value
+                    AND d.owner = ?6 AND d.deleted_at IS NULL AND d.hold_reason IS NULL
             )
             AND NOT EXISTS (
                 SELECT 1 FROM messages s INDEXED BY messages_sending WHERE s.device_id = m.device_id AND s.state = 3
@@ -59,7 +58,6 @@ pub(crate) const BEGIN: &str = "
     )
     UPDATE messages SET state = 3, attempt_id = v.attempt_id, epoch = v.epoch, reason = NULL, detail = NULL
     FROM v WHERE messages.seq = v.seq";
-pub(crate) static BEGINS: LazyLock<Rows> = LazyLock::new(|| Rows::of(BEGIN));
 
 /// `begin`: which of them began, by their place in the list: the attempts of earlier calls are in the log. By the unique
 /// indexes of ids.
@@ -74,14 +72,14 @@ pub(crate) const AGAIN: &str = "
     FROM (SELECT unhex(value->>0) AS a, value->>1 AS e, value->>2 AS t FROM json_each(?)) AS v
     WHERE attempts.id = v.a";
 
-/// `begin`: the attempts.
-pub(crate) static ATTEMPTS: LazyLock<Rows> = LazyLock::new(|| {
-    Rows::insert(
-        "INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)",
-        8,
-        "",
-    )
-});
+/// `begin`: the attempts. A text that has neither a greeting nor an id of its own stands for itself, others in a list with these.
+pub(crate) const ATTEMPTS: &str = "
+    INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)
+    SELECT substr(?2, j.key * 16 + 1, 16), substr(?3, j.key * 16 + 1, 16), substr(?4, j.key * 16 + 1, 16),
+        CAST(substr(?5, j.key * 20 + 1, 20) AS INTEGER), iif(j.type = 'array', j.value->>1, NULL),
+        iif(j.type = 'array', j.value->>0, j.value), iif(j.type = 'array', j.value->>2, NULL),
+        CAST(substr(?6, j.key * 20 + 1, 20) AS INTEGER)
+    FROM json_each(?1) j";
 
 /// The device of one item.
 #[derive(Clone)]
@@ -175,17 +173,20 @@ async fn begin_plain(connection: &mut SqliteConnection, begin: &Begin) -> Done<H
         return Ok(HashSet::new());
     }
     let new: Vec<(usize, &BeginItem)> = begin.items.iter().enumerate().filter(|(_, item)| !item.again).collect();
-    let begun = BEGINS
-        .run(connection, &new, |statement, (_, item)| {
-            statement
-                .bind(blob(&item.message_id).to_vec())
-                .bind(blob(&item.attempt_id).to_vec())
-                .bind(blob(&item.user_id).to_vec())
-                .bind(blob(&item.device_id).to_vec())
-                .bind(item.epoch.0)
-                .bind(blob(&begin.incarnation).to_vec())
-        })
+    if new.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let items = || new.iter().map(|(_, item)| *item);
+    let done = sqlx::query(BEGIN)
+        .bind(json(&items().map(|item| item.epoch.0).collect::<Vec<_>>()))
+        .bind(packed(items().map(|item| &item.message_id)))
+        .bind(packed(items().map(|item| &item.attempt_id)))
+        .bind(packed(items().map(|item| &item.user_id)))
+        .bind(packed(items().map(|item| &item.device_id)))
+        .bind(blob(&begin.incarnation).to_vec())
+        .execute(&mut *connection)
         .await?;
+    let begun = done.rows_affected();
     if begun == count(new.len()) {
         return Ok(new.into_iter().map(|(at, _)| at).collect());
     }
@@ -288,19 +289,7 @@ impl<'a> Gate<'a> {
         let mut tallies = Tallies::default();
         self.moved.write(connection, &mut tallies).await?;
         tallies.write(connection).await?;
-        ATTEMPTS
-            .run(connection, &self.attempts, |statement, item| {
-                statement
-                    .bind(blob(&item.attempt_id).to_vec())
-                    .bind(blob(&item.message_id).to_vec())
-                    .bind(blob(&item.device_id).to_vec())
-                    .bind(item.epoch.0)
-                    .bind(kept_ours(item.attempt_id, &item.transport_message_id))
-                    .bind(item.text.clone())
-                    .bind(item.greeting.clone())
-                    .bind(item.attempted_at.as_millis())
-            })
-            .await?;
+        write_attempts(connection, &self.attempts).await?;
         if !self.again.is_empty() {
             let rows: Vec<(String, i64, i64)> = self
                 .again
@@ -314,6 +303,42 @@ impl<'a> Gate<'a> {
         }
         Ok(())
     }
+}
+
+/// The text of an attempt as [`ATTEMPTS`] takes it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AttemptText<'a> {
+    Alone(&'a str),
+    With(&'a str, Option<String>, Option<&'a str>),
+}
+
+impl<'a> AttemptText<'a> {
+    fn of(item: &'a BeginItem) -> Self {
+        let ours = kept_ours(item.attempt_id, &item.transport_message_id);
+        match (ours, item.greeting.as_deref()) {
+            (None, None) => Self::Alone(&item.text),
+            (ours, greeting) => Self::With(&item.text, ours, greeting),
+        }
+    }
+}
+
+async fn write_attempts(connection: &mut SqliteConnection, attempts: &[&BeginItem]) -> Done<()> {
+    if attempts.is_empty() {
+        return Ok(());
+    }
+    let items = || attempts.iter().copied();
+    let texts: Vec<AttemptText<'_>> = items().map(AttemptText::of).collect();
+    sqlx::query(ATTEMPTS)
+        .bind(json(&texts))
+        .bind(packed(items().map(|item| &item.attempt_id)))
+        .bind(packed(items().map(|item| &item.message_id)))
+        .bind(packed(items().map(|item| &item.device_id)))
+        .bind(packed_numbers(items().map(|item| item.epoch.0)))
+        .bind(packed_numbers(items().map(|item| item.attempted_at.as_millis())))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Takes queued messages off their lane; gives how many.

@@ -258,13 +258,13 @@ impl SqliteStore {
         result.map_err(|fail| fail.of("commit_in", "change set"))
     }
 
-    /// Closes the store: waits for what is being written and read.
+    /// Closes the store, all handles of it: waits for what is being written and read, and until the file is closed, so that it can be
+    /// copied or removed. What is asked of a handle afterwards fails as `Unavailable`.
     pub async fn close(self) {
         if let Some(readers) = &self.readers {
             readers.close().await;
         }
-        // The writer's connection closes with its last turn.
-        let _ = self.writer.turn(WriteClass::Bulk).await;
+        self.writer.close().await;
     }
 
     /// Whether this process is the only one that uses the database.
@@ -435,6 +435,25 @@ mod tests {
         assert_eq!(tables(&mut connection).await, Vec::<String>::new());
         migrate(&mut connection).await.unwrap();
         assert_eq!(tables(&mut connection).await, full);
+    }
+
+    #[tokio::test]
+    async fn a_closed_store_has_left_its_file_whole_although_other_handles_are_kept() {
+        let folder = std::env::temp_dir().join(format!("wa-close-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("wa.db");
+        let store = SqliteStore::open(SqliteOptions::file(&file)).await.unwrap();
+        let handle = store.clone();
+        assert!(folder.join("wa.db-wal").exists());
+        store.close().await;
+        let companions: Vec<_> = ["wa.db-wal", "wa.db-shm"]
+            .into_iter()
+            .filter(|name| folder.join(name).exists())
+            .collect();
+        let written = handle.begin_tx(WriteClass::Api).await.map(|_| ());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(companions, [""; 0]);
+        assert_eq!(written.unwrap_err().kind, StoreErrorKind::Unavailable);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Between rows and the domain: columns are read in the order in which a statement names them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use secrecy::ExposeSecret;
 use serde::de::{DeserializeOwned, Error as _};
@@ -93,6 +94,26 @@ pub(crate) fn hex_list<'a, K: Key + 'a>(keys: impl IntoIterator<Item = &'a K>) -
     }
     text.push(']');
     text
+}
+
+/// Keys one behind the other, for `substr(?, key * 16 + 1, 16)` over the places of a list: SQLite takes bytes out of a parameter
+/// without reading those before them, which is less work than digits to decode, or a parameter for each.
+pub(crate) fn packed<'a, K: Key + 'a>(keys: impl Iterator<Item = &'a K>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(keys.size_hint().0 * 16);
+    for key in keys {
+        bytes.extend_from_slice(key.bytes());
+    }
+    bytes
+}
+
+/// Numbers one behind the other, for `CAST(substr(?, key * 20 + 1, 20) AS INTEGER)`: each takes as much as the longest.
+pub(crate) fn packed_numbers(numbers: impl Iterator<Item = i64>) -> Vec<u8> {
+    let mut digits = String::with_capacity(numbers.size_hint().0 * 20);
+    for number in numbers {
+        // To a string it cannot fail.
+        let _ = write!(digits, "{number:20}");
+    }
+    digits.into_bytes()
 }
 
 /// A key as hexadecimal digits in a list that SQLite gives.

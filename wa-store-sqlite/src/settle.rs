@@ -1,7 +1,6 @@
 //! The facts after an attempt.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
 use sqlx::sqlite::SqliteConnection;
 use wa_core::domain::delivery::Delivery;
@@ -14,10 +13,10 @@ use wa_core::transport::TransportMessageId;
 use crate::begin::item_devices;
 use crate::enrolments;
 use crate::error::Done;
-use crate::insert::Rows;
+use crate::insert::Bound;
 use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
-use crate::row::{Columns, blob, count, hex, hex_list, json, read_gathered};
+use crate::row::{Columns, blob, count, hex, hex_list, json, packed, read_gathered};
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -26,49 +25,44 @@ pub(crate) const MESSAGES: &str = live!(
     FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value)"
 );
 
-/// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule; those whose lead goes to the
-/// device with them are not among them. Message and device by their
-/// unique indexes. Materialized, because SQLite would walk the table otherwise.
-pub(crate) const SENT: &str = "
-    WITH v AS MATERIALIZED (
-        SELECT m.seq, i.column7 AS now, i.column8 AS detail
-        FROM (VALUES (?,?,?,?,?,?,?,?)) AS i CROSS JOIN messages m ON m.id = i.column1
-        WHERE m.state = 3 AND m.attempt_id = i.column2 AND m.user_id = i.column3 AND m.device_id = i.column4
-            AND m.superseded = 0 AND m.enrolment_id IS NULL
-            AND NOT (m.from_pool = 1 AND EXISTS (
-                SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
-            ))
-            AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
-            AND EXISTS (
-                SELECT 1 FROM devices d
-                WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = i.column5 AND d.owner = i.column6
-            )
-    )
-    UPDATE messages SET state = 5, settled_at = v.now, reason = NULL, detail = v.detail
-    FROM v WHERE messages.seq = v.seq";
-pub(crate) static SENDS: LazyLock<Rows> = LazyLock::new(|| Rows::of(SENT));
+/// Messages of a list that were sent and of which no more is known, which nearly all are as a rule; those whose lead goes to the
+/// device with them are not among them. Message and device by their unique indexes.
+macro_rules! sent {
+    ($select:literal, $end:literal) => {
+        concat!(
+            $select,
+            " FROM json_each(?1) j CROSS JOIN messages m ON m.id = substr(?2, j.key * 16 + 1, 16)
+            WHERE m.state = 3 AND m.attempt_id = substr(?3, j.key * 16 + 1, 16)
+                AND m.user_id = substr(?4, j.key * 16 + 1, 16) AND m.device_id = substr(?5, j.key * 16 + 1, 16)
+                AND m.superseded = 0 AND m.enrolment_id IS NULL
+                AND NOT (m.from_pool = 1 AND EXISTS (
+                    SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
+                ))
+                AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
+                AND EXISTS (
+                    SELECT 1 FROM devices d
+                    WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = j.value AND d.owner = ?6
+                )",
+            $end
+        )
+    };
+}
 
-/// `settle`: the places in a list of those that [`SENT`] would settle. Message and device by their unique indexes.
-pub(crate) const FITTING: &str = "
-    SELECT json_group_array(j.key) FROM json_each(?1) j CROSS JOIN messages m ON m.id = unhex(j.value->>0)
-    WHERE m.state = 3 AND m.attempt_id = unhex(j.value->>1) AND m.user_id = unhex(j.value->>2)
-        AND m.device_id = unhex(j.value->>3)
-        AND m.superseded = 0 AND m.enrolment_id IS NULL
-        AND NOT (m.from_pool = 1 AND EXISTS (
-            SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
-        ))
-        AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
-        AND EXISTS (
-            SELECT 1 FROM devices d
-            WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = j.value->>4 AND d.owner = ?2
-        )";
+/// `settle`: by the row id.
+pub(crate) const SENT: &str = sent!(
+    "UPDATE messages SET state = 5, settled_at = ?7, reason = NULL, detail = NULL WHERE seq IN (SELECT m.seq",
+    ")"
+);
+
+/// `settle`: the places in a list of those that [`SENT`] would settle.
+pub(crate) const FITTING: &str = sent!("SELECT json_group_array(j.key)", "");
 
 /// `settle`: counts what [`SENT`] settled. Messages by the unique index of ids, tallies by the primary key.
 pub(crate) const COUNT_SENT: &str = "
     UPDATE tallies SET done = done + v.n, remaining = remaining - v.n
     FROM (
         SELECT m.user_id, m.scope_kind, m.scope_id, m.device_id, count(*) AS n
-        FROM json_each(?) j CROSS JOIN messages m ON m.id = unhex(j.value) GROUP BY 1, 2, 3, 4
+        FROM json_each(?1) j CROSS JOIN messages m ON m.id = substr(?2, j.key * 16 + 1, 16) GROUP BY 1, 2, 3, 4
     ) AS v
     WHERE tallies.user_id = v.user_id AND tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id
         AND tallies.device_id = v.device_id";
@@ -89,7 +83,7 @@ pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -
     check_node(connection, settle.incarnation).await?;
     let (sent, mut closer): (Vec<Place<'_>>, Vec<_>) = settle.outcomes.iter().enumerate().partition(|(_, outcome)| {
         let verdict = &outcome.verdict;
-        matches!(verdict, Verdict::Sent { delivery: None, .. }) && outcome.advance.is_none()
+        matches!(verdict, Verdict::Sent { delivery: None, .. }) && outcome.detail.is_none() && outcome.advance.is_none()
     });
     let mut answers = vec![Settled::Yes(MessageState::Sent); settle.outcomes.len()];
     if !settle_sent(connection, settle, &sent).await? {
@@ -120,23 +114,7 @@ async fn fitting<'a>(
     settle: &Settle,
     sent: Vec<Place<'a>>,
 ) -> Done<(Vec<Place<'a>>, Vec<Place<'a>>)> {
-    let list: Vec<_> = sent
-        .iter()
-        .map(|(_, outcome)| {
-            (
-                hex(outcome.message_id.as_bytes()),
-                hex(outcome.attempt_id.as_bytes()),
-                hex(outcome.user_id.as_bytes()),
-                hex(outcome.device_id.as_bytes()),
-                outcome.epoch.0,
-            )
-        })
-        .collect();
-    let row = sqlx::query(FITTING)
-        .bind(json(&list))
-        .bind(blob(&settle.incarnation).to_vec())
-        .fetch_one(connection)
-        .await?;
+    let row = of_sent(FITTING, settle, &sent).fetch_one(connection).await?;
     let fitting: HashSet<usize> = read_gathered::<usize>(&row)?.into_iter().collect();
     let mut seen = HashSet::new();
     let mut at = 0..;
@@ -146,31 +124,38 @@ async fn fitting<'a>(
     }))
 }
 
+/// A statement over outcomes: their epochs, and the ids of their messages.
+fn of_list(sql: &'static str, sent: &[Place<'_>]) -> Bound<'static> {
+    let epochs: Vec<i64> = sent.iter().map(|(_, outcome)| outcome.epoch.0).collect();
+    sqlx::query(sql)
+        .bind(json(&epochs))
+        .bind(packed(sent.iter().map(|(_, outcome)| &outcome.message_id)))
+}
+
+/// A statement of [`sent!`].
+fn of_sent(sql: &'static str, settle: &Settle, sent: &[Place<'_>]) -> Bound<'static> {
+    of_list(sql, sent)
+        .bind(packed(sent.iter().map(|(_, outcome)| &outcome.attempt_id)))
+        .bind(packed(sent.iter().map(|(_, outcome)| &outcome.user_id)))
+        .bind(packed(sent.iter().map(|(_, outcome)| &outcome.device_id)))
+        .bind(blob(&settle.incarnation).to_vec())
+}
+
 /// Settles what was sent and needs no closer look: all of it, or nothing.
 async fn settle_sent(connection: &mut SqliteConnection, settle: &Settle, sent: &[Place<'_>]) -> Done<bool> {
     if sent.is_empty() {
         return Ok(true);
     }
     sqlx::query("SAVEPOINT sent").execute(&mut *connection).await?;
-    let settled = SENDS
-        .run(connection, sent, |statement, (_, outcome)| {
-            statement
-                .bind(blob(&outcome.message_id).to_vec())
-                .bind(blob(&outcome.attempt_id).to_vec())
-                .bind(blob(&outcome.user_id).to_vec())
-                .bind(blob(&outcome.device_id).to_vec())
-                .bind(outcome.epoch.0)
-                .bind(blob(&settle.incarnation).to_vec())
-                .bind(settle.now.as_millis())
-                .bind(outcome.detail.clone())
-        })
+    let done = of_sent(SENT, settle, sent)
+        .bind(settle.now.as_millis())
+        .execute(&mut *connection)
         .await?;
-    if settled != count(sent.len()) {
+    if done.rows_affected() != count(sent.len()) {
         sqlx::query("ROLLBACK TO sent").execute(&mut *connection).await?;
         return Ok(false);
     }
-    let list = hex_list(sent.iter().map(|(_, outcome)| &outcome.message_id));
-    sqlx::query(COUNT_SENT).bind(list).execute(&mut *connection).await?;
+    of_list(COUNT_SENT, sent).execute(&mut *connection).await?;
     let mut facts = Facts::default();
     for (_, outcome) in sent {
         facts.note_provider_id(outcome);

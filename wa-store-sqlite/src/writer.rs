@@ -43,6 +43,8 @@ const TOGETHER_MAX: usize = 32;
 struct Queue {
     idle: Option<Connection>,
     waiting: [VecDeque<Waiting>; CLASSES],
+    /// Whether the connection is no more.
+    closed: bool,
 }
 
 struct Waiting {
@@ -89,7 +91,7 @@ impl Writer {
         Arc::new(Self {
             queue: Mutex::new(Queue {
                 idle: Some(Box::new(connection)),
-                waiting: Default::default(),
+                ..Queue::default()
             }),
             log: readers.map(|readers| Log {
                 readers,
@@ -140,6 +142,9 @@ impl Writer {
     async fn place(self: &Arc<Self>, class: WriteClass, joins: bool) -> Done<Turn> {
         let wait = {
             let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if queue.closed {
+                return Err(Fail::Sql(sqlx::Error::PoolClosed));
+            }
             if let Some(connection) = queue.idle.take() {
                 return Ok(Turn::of(connection, self));
             }
@@ -182,6 +187,24 @@ impl Writer {
             class,
             open: true,
         })
+    }
+
+    /// Closes the connection after what waits for it, and waits until the file is closed: as the last connection it moves the log into it.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        let Ok(mut turn) = self.turn(WriteClass::Bulk).await else {
+            return;
+        };
+        {
+            let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.closed = true;
+            // Who came meanwhile is told that there is no connection any more.
+            queue.waiting = Default::default();
+        }
+        if let Some(connection) = turn.connection.take()
+            && let Err(error) = sqlx::Connection::close(*connection).await
+        {
+            tracing::warn!(%error, "the database was not closed as it should be");
+        }
     }
 
     fn pass_on(self: &Arc<Self>, connection: Connection) {
