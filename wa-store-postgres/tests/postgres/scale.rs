@@ -1,6 +1,6 @@
 //! Neither a long history nor a large backlog makes a begin touch more pages.
 //!
-//! `SCALE=1000000` fills so many closed messages, and a tenth of that queued; plans are checked in `src/plans.rs`.
+//! `SCALE=n` fills so many closed messages instead of a million, and a tenth of that queued; plans are checked in `src/plans.rs`.
 
 use wa_core::conformance::fixtures::Fixtures;
 use wa_core::domain::audience::AudienceCursor;
@@ -16,7 +16,7 @@ const DEVICES: usize = 1_000;
 /// Closed messages of the small database, and queued ones.
 const SMALL: [usize; 2] = [10_000, 10_000];
 /// Closed messages of the large one unless told; a tenth as many are queued.
-const LARGE: usize = 150_000;
+const LARGE: usize = 1_000_000;
 /// Batches by which pages are counted, each of other devices.
 const STEPS: usize = 20;
 
