@@ -203,7 +203,9 @@ const FILL_ARCHIVE: &str = "
 async fn large(schema: &Schema) -> PostgresStore {
     let store = PostgresStore::open(schema.options()).await.unwrap();
     let mut reader = store.reader().await.unwrap();
-    for sql in [FILL, FILL_ARCHIVE] {
+    // Filling them may take longer than any statement of the store, on a busy machine.
+    let unlimited = "SET statement_timeout = 0";
+    for sql in [unlimited, FILL, FILL_ARCHIVE, "RESET statement_timeout"] {
         sqlx::raw_sql(sql).execute(&mut *reader).await.unwrap();
     }
     store

@@ -59,7 +59,7 @@ struct Secret {
 }
 
 impl Secret {
-    fn to_bytes(&self) -> Vec<u8> {
+    fn to_bytes(self) -> Vec<u8> {
         [
             &self.secret[..],
             &self.expires_at.to_be_bytes(),
