@@ -35,7 +35,7 @@ pub struct Stranger {
 
 /// Whom devices know, as [`Warmth`] defines it.
 ///
-/// A lane that keeps no rules for cold messages never asks.
+/// A lane that keeps no rules for cold messages asks nothing of it but whose numbers to check ahead ([`strangers`](Self::strangers)).
 #[async_trait::async_trait]
 pub trait WarmthStore: Send + Sync {
     /// How well the devices of these messages know the people that they are for, in the order asked; cold for messages that are gone
