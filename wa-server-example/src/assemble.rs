@@ -32,7 +32,7 @@ use crate::http::metrics::Meters;
 use crate::http::router::router;
 use crate::media::FileMedia;
 use crate::metered::Metered;
-use crate::settings::{Database, PostgresDatabase, Settings};
+use crate::settings::{Database, PostgresDatabase, Settings, SqliteDatabase};
 
 /// How long a failed start of the engine is left alone before it is tried again.
 const ENGINE_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ pub fn transports(settings: &Settings) -> Result<Vec<Arc<dyn Transport>>, StartE
 pub async fn open_for_server(settings: &Settings) -> Result<(Arc<dyn AppStore>, Option<PostgresStore>), StartError> {
     let options = match &settings.database {
         Database::Memory => SqliteOptions::memory(),
-        Database::File(path) => SqliteOptions::file(path).lock(DataLock::acquire(folder_of(path))?),
+        Database::File(file) => options_of(file).lock(DataLock::acquire(folder_of(&file.path))?),
         Database::Postgres(database) => {
             let store = open_postgres(database, settings).await?;
             return Ok((Arc::new(store.clone()), Some(store)));
@@ -170,10 +170,14 @@ async fn open_postgres(database: &PostgresDatabase, settings: &Settings) -> Resu
 pub async fn open_store(settings: &Settings) -> Result<Arc<dyn AppStore>, StartError> {
     let options = match &settings.database {
         Database::Memory => SqliteOptions::memory(),
-        Database::File(path) => SqliteOptions::file(path),
+        Database::File(file) => options_of(file),
         Database::Postgres(database) => return Ok(Arc::new(open_postgres(database, settings).await?)),
     };
     Ok(Arc::new(SqliteStore::open(options).await?))
+}
+
+fn options_of(database: &SqliteDatabase) -> SqliteOptions {
+    SqliteOptions::file(&database.path).cache_kib(database.cache_kib)
 }
 
 fn folder_of(path: &Path) -> &Path {

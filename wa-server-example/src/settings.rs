@@ -17,6 +17,7 @@ use wa_core::domain::phone::Region;
 use wa_core::domain::schedule::TimeZone;
 use wa_core::engine::config::EngineConfig;
 use wa_core::simulation::forecast::ForecastOptions;
+use wa_store_sqlite::SqliteOptions;
 
 pub use args::SettingArgs;
 pub use source::Source;
@@ -34,13 +35,33 @@ pub struct PostgresDatabase {
     pub connections: u32,
 }
 
+/// A database in a SQLite file.
+#[derive(Clone, Debug)]
+pub struct SqliteDatabase {
+    /// The file.
+    pub path: PathBuf,
+    /// `DATABASE_CACHE_KIB`
+    pub cache_kib: u32,
+}
+
+impl SqliteDatabase {
+    /// A file with a cache of the usual size.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            cache_kib: SqliteOptions::CACHE_KIB,
+        }
+    }
+}
+
 /// Where rows are kept.
 #[derive(Clone, Debug)]
 pub enum Database {
     /// A Postgres that several nodes may share.
     Postgres(PostgresDatabase),
     /// A SQLite file.
-    File(PathBuf),
+    File(SqliteDatabase),
     /// A SQLite database that is gone with the process.
     Memory,
 }

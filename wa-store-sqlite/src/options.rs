@@ -36,6 +36,10 @@ impl SqliteOptions {
     pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
     /// Page cache of the writer, by default: 64 MiB; each reader has a quarter of it.
     pub const CACHE_KIB: u32 = 64 * 1024;
+    /// Smallest page cache of the writer: 256 KiB.
+    pub const CACHE_KIB_MIN: u32 = 256;
+    /// Largest page cache of the writer: 64 GiB.
+    pub const CACHE_KIB_MAX: u32 = 64 * 1024 * 1024;
 
     fn new(place: Place) -> Self {
         Self {
@@ -76,9 +80,10 @@ impl SqliteOptions {
         self
     }
 
-    /// Page cache of the writer, in KiB; each reader has a quarter of it.
-    pub const fn cache_kib(mut self, cache_kib: u32) -> Self {
-        self.cache_kib = cache_kib;
+    /// Page cache of the writer, in KiB, [`Self::CACHE_KIB_MIN`] to [`Self::CACHE_KIB_MAX`] (clamped); each reader has a quarter
+    /// of it. The caches fill up while the database is read and written, and memory grows by them until they are full.
+    pub fn cache_kib(mut self, cache_kib: u32) -> Self {
+        self.cache_kib = cache_kib.clamp(Self::CACHE_KIB_MIN, Self::CACHE_KIB_MAX);
         self
     }
 

@@ -55,7 +55,7 @@ use crate::http::workers::memory_bytes;
 use crate::loopback::{FaultShares, GatewayScript, Latency, LoopbackGateway, RunningGateway, Vendor};
 use crate::metered::Metered;
 use crate::password::{self, Passwords};
-use crate::settings::{Database, PostgresDatabase, Settings};
+use crate::settings::{Database, PostgresDatabase, Settings, SqliteDatabase};
 
 /// Login of the user whose devices and leads they are.
 const LOGIN: &str = "bench";
@@ -100,7 +100,7 @@ impl Scratch {
     fn database(&self) -> Database {
         match &self.schema {
             Some(schema) => Database::Postgres(schema.clone()),
-            None => Database::File(self.folder.path().join("wa.db")),
+            None => Database::File(SqliteDatabase::new(self.folder.path().join("wa.db"))),
         }
     }
 

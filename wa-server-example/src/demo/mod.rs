@@ -37,7 +37,7 @@ use crate::loopback::{
     FaultShares, GatewayScript, Inbound, Latency, LoopbackGateway, Receipts, RunningGateway, Vendor,
 };
 use crate::password::{self, Passwords};
-use crate::settings::{Database, Settings};
+use crate::settings::{Database, Settings, SqliteDatabase};
 
 /// Login of the demonstration's user.
 const LOGIN: &str = "demo";
@@ -77,7 +77,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// of the settings is taken.
 fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway; 2], linked: &Linked) -> Settings {
     settings.data_dir = folder.path().to_owned();
-    settings.database = Database::File(folder.path().join("wa.db"));
+    settings.database = Database::File(SqliteDatabase::new(folder.path().join("wa.db")));
     settings.bind_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     // A server of this installation may be running on it.
     if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).is_err() {

@@ -9,9 +9,10 @@ use secrecy::SecretString;
 use url::Url;
 use wa_core::transport::net::HostPolicy;
 use wa_store_postgres::PostgresOptions;
+use wa_store_sqlite::SqliteOptions;
 
 use super::table::{Entry, TABLE};
-use super::{Database, Login, PostgresDatabase, SettingsError, Source};
+use super::{Database, Login, PostgresDatabase, SettingsError, Source, SqliteDatabase};
 
 /// Reads settings of a source; what cannot be used is replaced by the default and told at the end.
 pub(super) struct Reader<'a> {
@@ -119,8 +120,13 @@ impl<'a> Reader<'a> {
             |name| PostgresOptions::is_schema(name).then(|| name.to_owned()),
         );
         let connections = self.number("DATABASE_CONNECTIONS", 2..=PostgresOptions::CONNECTIONS_MAX);
+        let cache_kib = self.number(
+            "DATABASE_CACHE_KIB",
+            SqliteOptions::CACHE_KIB_MIN..=SqliteOptions::CACHE_KIB_MAX,
+        );
+        let file = |path: PathBuf| Database::File(SqliteDatabase { path, cache_kib });
         let Some(uri) = self.optional("DATABASE_URL") else {
-            return Database::File(data_dir.join("wa.db"));
+            return file(data_dir.join("wa.db"));
         };
         if uri.starts_with("postgres://") || uri.starts_with("postgresql://") {
             return Database::Postgres(PostgresDatabase {
@@ -135,7 +141,7 @@ impl<'a> Reader<'a> {
             .or_else(|| uri.strip_prefix("file:"));
         match path {
             Some(":memory:") => Database::Memory,
-            Some(path) if !path.is_empty() => Database::File(PathBuf::from(path.split('?').next().unwrap_or(path))),
+            Some(path) if !path.is_empty() => file(PathBuf::from(path.split('?').next().unwrap_or(path))),
             _ => {
                 self.problem(
                     "DATABASE_URL must be sqlite:PATH, sqlite::memory: or postgres://USER:PASSWORD@HOST/DATABASE",

@@ -69,6 +69,7 @@ pub const TABLE: &[Entry] = &[
         .secret(),
     entry("DATABASE_SCHEMA", "wa", "Schema of the tables on Postgres: small letters, digits and _."),
     entry("DATABASE_CONNECTIONS", "10", "Most connections to Postgres that this node keeps for its work; it needs three more for itself."),
+    entry("DATABASE_CACHE_KIB", "65536", "Page cache of the connection that writes to SQLite, in KiB, 256 to 67108864; each of the four that read has a quarter of it. Memory grows by it while the database does."),
     entry("REDIS_URL", "", "Redis that carries live events between nodes, redis:// or rediss://; sending goes on without it.").secret(),
     entry("BIND_ADDRESS", "127.0.0.1", "Address to listen on; 0.0.0.0 for all."),
     entry("PORT", "3000", "Port to listen on; 0 for a free one.").or(&["APP_PORT"]),

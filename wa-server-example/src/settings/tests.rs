@@ -10,7 +10,9 @@ fn problems(source: &Source) -> Vec<String> {
 fn every_default_can_be_used() {
     let settings = Settings::read(&Source::default()).unwrap();
     assert_eq!(settings.port, 3000);
-    assert!(matches!(&settings.database, Database::File(path) if path.ends_with("data/wa.db")));
+    assert!(
+        matches!(&settings.database, Database::File(file) if file.path.ends_with("data/wa.db") && file.cache_kib == 64 << 10)
+    );
     assert!(!settings.registration && !settings.is_hurried() && !settings.is_https());
     assert_eq!(settings.engine.reconcile_after, Duration::from_secs(90));
 }
@@ -19,13 +21,22 @@ fn every_default_can_be_used() {
 fn all_problems_are_named_at_once_and_no_secret_is_shown() {
     let source = Source::default()
         .with("PORT", "many")
+        .with("DATABASE_CACHE_KIB", "16")
         .with("TZ", "Mars/Olympus")
         .with("PACING", "fast")
         .with("REDIS_URL", "http://:hunter2@x")
         .with("DATABASE_URL", "mysql://root:hunter2@x/y")
         .with("APP_BASIC_AUTH", "ann:short");
     let problems = problems(&source);
-    for name in ["PORT", "TZ", "PACING", "DATABASE_URL", "REDIS_URL", "APP_BASIC_AUTH"] {
+    for name in [
+        "PORT",
+        "DATABASE_CACHE_KIB",
+        "TZ",
+        "PACING",
+        "DATABASE_URL",
+        "REDIS_URL",
+        "APP_BASIC_AUTH",
+    ] {
         assert!(
             problems.iter().any(|problem| problem.starts_with(name)),
             "{name}: {problems:?}"
@@ -44,11 +55,14 @@ fn the_names_in_use_today_are_accepted_and_an_empty_variable_counts_for_nothing(
         "TZ" => Some("Asia/Jakarta".to_owned()),
         "WHATSAPP_WEBHOOK" => Some("https://example.com".to_owned()),
         "DASHBOARD_USERNAME" => Some("Boss".to_owned()),
+        "DATABASE_CACHE_KIB" => Some("1024".to_owned()),
         _ => None,
     };
     let source = Source::gather(&SettingArgs::default(), environment).unwrap();
     let settings = Settings::read(&source).unwrap();
-    assert!(matches!(&settings.database, Database::File(path) if path.ends_with("/tmp/x.db")));
+    assert!(
+        matches!(&settings.database, Database::File(file) if file.path.ends_with("/tmp/x.db") && file.cache_kib == 1024)
+    );
     assert_eq!((settings.port, settings.time_zone.name()), (8080, "Asia/Jakarta"));
     assert_eq!(settings.unused, ["WHATSAPP_WEBHOOK"]);
     assert_eq!(settings.first_admin.name, "boss");
@@ -81,7 +95,7 @@ fn older_names_are_accepted_as_flags_and_in_files_too() {
     let matches = command.get_matches_from(["test", "--db-uri", "sqlite:/tmp/y.db", "--app-port", "81"]);
     let args = SettingArgs::from_arg_matches(&matches).unwrap();
     let settings = Settings::read(&Source::gather(&args, |_| None).unwrap()).unwrap();
-    assert!(matches!(&settings.database, Database::File(path) if path.ends_with("tmp/y.db")));
+    assert!(matches!(&settings.database, Database::File(file) if file.path.ends_with("tmp/y.db")));
     assert_eq!(settings.port, 81);
 }
 

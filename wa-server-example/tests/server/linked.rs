@@ -82,6 +82,8 @@ impl Linked {
             ("SEND_TIMEOUT", "10s"),
             ("IMAGE_COMPRESSION", "false"),
             ("API_PER_MINUTE", "0"),
+            // Full within a minute, so that what else grows is seen.
+            ("DATABASE_CACHE_KIB", "1024"),
         ];
         ServerProcess::start(&self.data, &settings).await
     }
