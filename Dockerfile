@@ -2,7 +2,8 @@
 FROM rust:1-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p wa-server-example
+# Without the demonstration, and so without the simulated WhatsApp.
+RUN cargo build --release --locked --no-default-features -p wa-server-example
 
 FROM debian:bookworm-slim
 RUN useradd --system --uid 10001 --create-home --home-dir /data wa

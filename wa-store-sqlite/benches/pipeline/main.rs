@@ -1,7 +1,7 @@
 //! Enqueue, audience expansion, drain and enrolments on a file database, each beside the same work written by hand in SQL and
 //! in the same run, interleaved; and begins and steps of sequences over a large backlog beside those over a small one.
 //!
-//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick] [enqueue] [expand] [drain] [begin] [enrol] [scale] [pace]`
+//! `cargo bench -p wa-store-sqlite --bench pipeline [-- quick | short] [enqueue] [expand] [drain] [begin] [enrol] [scale] [pace]`
 
 #![allow(missing_docs, clippy::print_stdout, reason = "a program that prints its results")]
 
@@ -54,18 +54,26 @@ const QUICK: Size = Size {
     leads: 20_000,
 };
 
+/// As many messages as beside `apalis-sqlite`, so often that little differences show.
+const SHORT: Size = Size {
+    messages: 5_000,
+    runs: 20,
+    ..QUICK
+};
+
 /// How long lanes keep their pace while they are watched.
 const PACE_FOR: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    let size = if words.iter().any(|word| word == "quick") {
-        QUICK
-    } else {
-        FULL
+    let said = |wanted: &str| words.iter().any(|word| word == wanted);
+    let size = match (said("quick"), said("short")) {
+        (true, _) => QUICK,
+        (_, true) => SHORT,
+        _ => FULL,
     };
-    let only: Vec<_> = words.iter().filter(|word| *word != "quick").collect();
+    let only: Vec<_> = words.iter().filter(|word| !["quick", "short"].contains(&word.as_str())).collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|word| *word == name);
     println!(
         "{} messages over {} devices, {} interleaved runs; medians (lowest to highest)",
