@@ -284,7 +284,9 @@ impl<'a> Gate<'a> {
 
     fn pass(&mut self, item: &'a BeginItem, live: Live, begin: &Begin) -> Done<Begun> {
         let ready = if item.again {
-            live.state == MessageState::InDoubt && live.attempt_id == Some(item.attempt_id)
+            live.state == MessageState::InDoubt
+                && live.attempt_id == Some(item.attempt_id)
+                && !live.doubt.is_some_and(|doubt| doubt.is_of_other_account())
         } else {
             live.state == MessageState::Queued
         };

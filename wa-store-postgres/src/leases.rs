@@ -41,7 +41,7 @@ pub(crate) const TARGET: &str = "SELECT fenced, beat FROM nodes WHERE incarnatio
 pub(crate) const OWNED_IDS: &str = "SELECT id, user_id FROM devices WHERE owner = $1 ORDER BY id";
 pub(crate) const FENCE: &str = "UPDATE nodes SET fenced = true WHERE incarnation = $1";
 pub(crate) const END_PLANNER: &str = "DELETE FROM planner WHERE incarnation = $1";
-/// `fence`, `release`, `leave`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
+/// `fence`, `release`, `leave`, `commit`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
 /// doubt on a deleted device, which nobody claims, is for the sweep then. By the primary key.
 pub(crate) const DISOWN: &str = "
     UPDATE devices SET owner = NULL, epoch = epoch + 1, sweep = sweep OR deleted_at IS NOT NULL
@@ -84,6 +84,12 @@ pub(crate) async fn check_node(connection: &mut PgConnection, node: Incarnation)
 
 async fn ids(connection: &mut PgConnection, statement: Bound<'_>) -> Done<Vec<DeviceId>> {
     read_all(&statement.fetch_all(connection).await?, |c| c.key("id"))
+}
+
+/// Takes a device from its owner.
+pub(crate) async fn disown(connection: &mut PgConnection, device: DeviceId) -> Done<()> {
+    query(DISOWN).bind(keys(&[device])).execute(connection).await?;
+    Ok(())
 }
 
 /// Fences a node and takes all that it had.

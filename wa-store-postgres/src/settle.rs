@@ -18,6 +18,7 @@ use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
 use crate::lock::{Mode, Space};
 use crate::row::{Columns, keys};
+use crate::sweep::DOUBTS_OF_DEVICE;
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -296,13 +297,7 @@ impl Facts {
                 } => {
                     let before = live.doubt;
                     live.place(MessageState::InDoubt, None, now);
-                    live.doubt = Some(InDoubt {
-                        since_at: before.map_or(now, |doubt| doubt.since_at),
-                        cause: Some(*cause),
-                        next_check_at: *next_check_at,
-                        not_found_count: *not_found_count,
-                        resend_count: before.map_or(0, |doubt| doubt.resend_count),
-                    });
+                    live.doubt = Some(InDoubt::told(before, *cause, *next_check_at, *not_found_count, now));
                 }
             }
         })
@@ -365,6 +360,22 @@ fn was_recorded(live: &Live, verdict: &Verdict) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Nobody can be asked about what a device is sending, or what is in doubt on it, any more: it has become another account. The
+/// transaction has its user alone.
+pub(crate) async fn doubt_account(connection: &mut PgConnection, device: DeviceId, now: Timestamp) -> Done<()> {
+    interrupt(connection, &[device], now).await?;
+    let statement = query(DOUBTS_OF_DEVICE).bind(&device).bind(i64::MAX);
+    let mut batch = Batch::default();
+    for live in Live::read_all(&statement.fetch_all(&mut *connection).await?)? {
+        batch.change(live, |live| {
+            live.doubt = live.doubt.map(|doubt| doubt.with_account_changed(now));
+        })?;
+    }
+    let mut tallies = Tallies::default();
+    batch.write(connection, &mut tallies).await?;
+    tallies.write(connection).await
 }
 
 /// Moves what devices are sending to `in_doubt`, because their owner is gone; gives what is in doubt now. The transaction has

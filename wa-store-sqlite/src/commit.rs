@@ -20,6 +20,7 @@ use crate::leads::{Marking, delete_lead, insert_leads, matched, replace_trigger,
 use crate::leases::check_node;
 use crate::row::{Columns, blob};
 use crate::sequences::{self, delete_sequence, insert_sequence, move_match_cursor, update_sequence};
+use crate::settle::doubt_account;
 use crate::suppressions::remove_suppression;
 use crate::tallies::Tallies;
 
@@ -124,7 +125,7 @@ impl Commit<'_> {
         let now = self.now;
         match change {
             Change::InsertDevice(device) => insert_device(self.connection, &device).await,
-            Change::UpdateDevice(device) => update_device(self.connection, *device).await,
+            Change::UpdateDevice(device) => update_device(self.connection, *device, now).await,
             Change::DeleteDevice { user_id, device_id } => {
                 change_device(self.connection, user_id, device_id, |device| {
                     device.deleted_at = Some(now);
@@ -146,6 +147,10 @@ impl Commit<'_> {
             } => {
                 if let Some(fence) = fence {
                     check_fence(self.connection, device_id, fence).await?;
+                }
+                let before = live_device(self.connection, user_id, device_id).await?.device;
+                if before.is_other_number(phone) {
+                    doubt_account(self.connection, device_id, now).await?;
                 }
                 change_device(self.connection, user_id, device_id, |device| {
                     if device.link_state != state {

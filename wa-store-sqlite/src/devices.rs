@@ -9,12 +9,15 @@ use wa_core::domain::device::{
 };
 use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{DeviceStore, Page, PageRequest, StoreError};
+use wa_core::time::Timestamp;
 
 use crate::SqliteStore;
 use crate::error::{Done, Fail};
 use crate::insert::Bound;
+use crate::leases::disown;
 use crate::message_row::read_opt_phone;
 use crate::row::{Columns, blob, device_list, hex_list, int, opt_blob, opt_json, read_all, word};
+use crate::settle::doubt_account;
 
 macro_rules! device {
     ($from:literal) => {
@@ -114,8 +117,8 @@ pub(crate) fn read_owned(c: &mut Columns<'_>) -> Done<OwnedDevice> {
         caps: None,
         on_doubt: OnDoubt::default(),
         last_active_at: None,
-        created_at: wa_core::time::Timestamp::EPOCH,
-        updated_at: wa_core::time::Timestamp::EPOCH,
+        created_at: Timestamp::EPOCH,
+        updated_at: Timestamp::EPOCH,
         deleted_at: None,
         version: 0,
     };
@@ -250,7 +253,7 @@ async fn put_device(connection: &mut SqliteConnection, device: &Device) -> Done<
 }
 
 /// Replaces the settings of a device.
-pub(crate) async fn update_device(connection: &mut SqliteConnection, device: Device) -> Done<()> {
+pub(crate) async fn update_device(connection: &mut SqliteConnection, device: Device, now: Timestamp) -> Done<()> {
     let old = live_device(connection, device.user_id, device.id).await?.device;
     if old.version != device.version {
         return Err(Fail::conflict("device"));
@@ -261,6 +264,7 @@ pub(crate) async fn update_device(connection: &mut SqliteConnection, device: Dev
             .hold
             .as_ref()
             .is_some_and(|hold| hold.reason == HoldReason::Unauthenticated);
+    let is_same = device.is_same_account(&old);
     let new = Device {
         jid: old.jid,
         link_state: old.link_state,
@@ -275,7 +279,12 @@ pub(crate) async fn update_device(connection: &mut SqliteConnection, device: Dev
         version: old.version + 1,
         ..device
     };
-    put_device(connection, &new).await
+    put_device(connection, &new).await?;
+    if !is_same {
+        doubt_account(connection, new.id, now).await?;
+        disown(connection, new.id).await?;
+    }
+    Ok(())
 }
 
 /// Changes a device that is not deleted.

@@ -37,7 +37,7 @@ pub(crate) const OTHERS: &str =
 pub(crate) const OWNED_IDS: &str = "SELECT id FROM devices INDEXED BY devices_owner WHERE owner = ? ORDER BY id";
 pub(crate) const FENCE: &str = "UPDATE nodes SET fenced = 1 WHERE incarnation = ?";
 pub(crate) const END_PLANNER: &str = "DELETE FROM planner WHERE incarnation = ?";
-/// `fence`, `release`, `leave`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
+/// `fence`, `release`, `leave`, `commit`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
 /// doubt on a deleted device, which nobody claims, is for the sweep then. By the primary key.
 pub(crate) const DISOWN: &str = "
     UPDATE devices SET owner = NULL, epoch = epoch + 1, sweep = max(sweep, deleted_at IS NOT NULL)
@@ -84,6 +84,15 @@ where
 {
     let rows = sqlx::query(sql).bind(parameter).fetch_all(connection).await?;
     read_all(&rows, |c| c.key("id"))
+}
+
+/// Takes a device from its owner.
+pub(crate) async fn disown(connection: &mut SqliteConnection, device: DeviceId) -> Done<()> {
+    sqlx::query(DISOWN)
+        .bind(hex_list(&[device]))
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Fences a node and takes all that it had.

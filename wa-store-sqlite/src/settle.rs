@@ -17,6 +17,7 @@ use crate::insert::Bound;
 use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
 use crate::row::{Columns, blob, count, hex, hex_list, json, packed, read_gathered};
+use crate::sweep::DOUBTS_OF_DEVICE;
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -305,13 +306,7 @@ impl Facts {
                 } => {
                     let before = live.doubt;
                     live.place(MessageState::InDoubt, None, now);
-                    live.doubt = Some(InDoubt {
-                        since_at: before.map_or(now, |doubt| doubt.since_at),
-                        cause: Some(*cause),
-                        next_check_at: *next_check_at,
-                        not_found_count: *not_found_count,
-                        resend_count: before.map_or(0, |doubt| doubt.resend_count),
-                    });
+                    live.doubt = Some(InDoubt::told(before, *cause, *next_check_at, *not_found_count, now));
                 }
             }
         })
@@ -372,6 +367,23 @@ fn was_recorded(live: &Live, verdict: &Verdict) -> bool {
         }),
         _ => false,
     }
+}
+
+/// Nobody can be asked about what a device is sending, or what is in doubt on it, any more: it has become another account.
+pub(crate) async fn doubt_account(connection: &mut SqliteConnection, device: DeviceId, now: Timestamp) -> Done<()> {
+    interrupt(connection, &[device], now).await?;
+    let statement = sqlx::query(DOUBTS_OF_DEVICE)
+        .bind(blob(&device).to_vec())
+        .bind(i64::MAX);
+    let mut batch = Batch::default();
+    for live in Live::read_all(&statement.fetch_all(&mut *connection).await?)? {
+        batch.change(live, |live| {
+            live.doubt = live.doubt.map(|doubt| doubt.with_account_changed(now));
+        })?;
+    }
+    let mut tallies = Tallies::default();
+    batch.write(connection, &mut tallies).await?;
+    tallies.write(connection).await
 }
 
 /// Moves what devices are sending to `in_doubt`, because their owner is gone; gives what is in doubt now.

@@ -296,6 +296,20 @@ impl Device {
             .is_some_and(|hold| hold.reason == HoldReason::ByPerson)
     }
 
+    /// Whether a device with other settings sends from the same account: same platform, gateway and credential.
+    #[must_use]
+    pub fn is_same_account(&self, other: &Self) -> bool {
+        (&self.platform, &self.base_url, &self.credential) == (&other.platform, &other.base_url, &other.credential)
+    }
+
+    /// Whether a device that was linked is linked to another number now. Whoever asks a gateway asks its account, whatever number
+    /// that has.
+    #[must_use]
+    pub fn is_other_number(&self, learned: Option<Phone>) -> bool {
+        let is_other = |(known, learned)| known != learned;
+        !self.platform.is_gateway() && self.phone.zip(learned).is_some_and(is_other)
+    }
+
     /// What its transport gets to see.
     #[must_use]
     pub fn for_transport(&self) -> TransportDevice {

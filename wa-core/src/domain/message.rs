@@ -435,6 +435,46 @@ pub struct InDoubt {
     pub resend_count: u8,
 }
 
+impl InDoubt {
+    /// The record after an attempt or a question that left it open; since when it is in doubt and how often it was sent again stay. One
+    /// of an account that is gone stays as it is.
+    #[must_use]
+    pub fn told(
+        before: Option<Self>,
+        cause: MaybeSentCause,
+        next_check_at: Timestamp,
+        not_found_count: u8,
+        now: Timestamp,
+    ) -> Self {
+        match before {
+            Some(doubt) if doubt.is_of_other_account() => doubt,
+            _ => Self {
+                since_at: before.map_or(now, |doubt| doubt.since_at),
+                cause: Some(cause),
+                next_check_at,
+                not_found_count,
+                resend_count: before.map_or(0, |doubt| doubt.resend_count),
+            },
+        }
+    }
+
+    /// The record when its device has become another account.
+    #[must_use]
+    pub fn with_account_changed(self, now: Timestamp) -> Self {
+        Self {
+            cause: Some(MaybeSentCause::AccountChanged),
+            next_check_at: now,
+            ..self
+        }
+    }
+
+    /// Whether the account that may have sent it is not that of its device any more: nobody can be asked, and nothing be repeated.
+    #[must_use]
+    pub fn is_of_other_account(&self) -> bool {
+        self.cause == Some(MaybeSentCause::AccountChanged)
+    }
+}
+
 /// A row of the outbox.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Message {

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use super::config::EngineConfig;
+use super::tests::HandClock;
 use super::{Engine, EngineBuilder};
 use crate::domain::device::{Device, LinkState};
 use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
 use crate::id::{DeviceId, IdSource, Incarnation, UserId};
 use crate::store::{Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, Store, WriteClass};
-use crate::time::{Clock, SystemClock};
+use crate::time::Clock;
 use crate::transport::{
     Capabilities, HostedDevice, InvalidDevice, LinkStep, Linkable, OutgoingMessage, SendContext, SendError,
     SendReceipt, Transport, TransportDevice, TransportEvent, TransportSink,
@@ -23,6 +24,8 @@ struct Keeper {
     hosted: Mutex<Vec<HostedDevice>>,
     closed: Mutex<Vec<DeviceId>>,
     sink: Mutex<Option<Arc<dyn TransportSink>>>,
+    /// What has to happen before a connection is closed.
+    before_closing: Mutex<Option<tokio::sync::oneshot::Receiver<()>>>,
 }
 
 impl std::fmt::Debug for Keeper {
@@ -38,6 +41,7 @@ impl Keeper {
             hosted: Mutex::default(),
             closed: Mutex::default(),
             sink: Mutex::default(),
+            before_closing: Mutex::default(),
         })
     }
 
@@ -98,12 +102,16 @@ impl Linkable for Keeper {
 
     async fn close(&self, context: &SendContext) {
         self.closed.lock().unwrap().push(context.device.id);
+        let before = self.before_closing.lock().unwrap().take();
+        if let Some(before) = before {
+            before.await.unwrap();
+        }
     }
 }
 
 struct World {
     store: Arc<MemoryStore>,
-    clock: Arc<SystemClock>,
+    clock: Arc<HandClock>,
     keeper: Arc<Keeper>,
     ids: IdSource,
 }
@@ -112,7 +120,7 @@ impl World {
     fn new() -> Self {
         Self {
             store: Arc::new(MemoryStore::new()),
-            clock: Arc::new(SystemClock::new()),
+            clock: Arc::new(HandClock::new()),
             keeper: Keeper::new(),
             ids: IdSource::seeded([5; 32]),
         }
@@ -206,4 +214,55 @@ async fn events_of_a_transport_reach_the_engine_and_keep_nobody_alive() {
     assert_eq!(owned[0].device.link_state, LinkState::LoggedOut);
     drop(engine);
     sink.accept(user, device, vec![link]).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn connections_are_closed_when_the_lease_runs_out_and_opened_when_it_is_kept_again() {
+    let world = World::new();
+    let (_, device) = world.device().await;
+    let engine = world.engine().await;
+    assert_eq!(world.keeper.hosted(), [(device, false)]);
+    world.clock.advance(24);
+    engine.mind_lease();
+    assert_eq!(world.keeper.hosted(), [(device, false)], "the lease still holds");
+    world.clock.advance(2);
+    engine.mind_lease();
+    assert_eq!(world.keeper.hosted(), [], "another node may have them by now");
+    engine.refresh(None).await.unwrap();
+    world.device().await;
+    engine.balance().await.unwrap();
+    assert_eq!(world.keeper.hosted(), [], "nothing but a beat opens them again");
+    engine.beat().await.unwrap();
+    assert_eq!(world.keeper.hosted().len(), 2);
+    engine.mind_lease();
+    assert_eq!(world.keeper.hosted().len(), 2);
+}
+
+#[tokio::test]
+async fn a_device_that_is_just_given_back_is_not_opened_again() {
+    let world = World::new();
+    world.device().await;
+    world.device().await;
+    let one = world.engine().await;
+    assert_eq!(world.keeper.hosted().len(), 2);
+    let two = {
+        let builder = EngineBuilder::new(world.store.clone(), world.clock.clone(), EngineConfig::new("node-2"));
+        let core = builder.transport(Keeper::new()).open().await.unwrap();
+        Engine::start(core).await.unwrap()
+    };
+    let (close, before_closing) = tokio::sync::oneshot::channel();
+    *world.keeper.before_closing.lock().unwrap() = Some(before_closing);
+    let looking = async {
+        while world.keeper.closed.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        one.refresh(None).await.unwrap();
+        assert_eq!(one.lanes(None).len(), 1, "what is closing stays closed");
+        assert_eq!(world.keeper.hosted().len(), 1);
+        close.send(()).unwrap();
+    };
+    let (balanced, ()) = futures::join!(one.balance(), looking);
+    balanced.unwrap();
+    two.balance().await.unwrap();
+    assert_eq!((one.lanes(None).len(), two.lanes(None).len()), (1, 1));
 }

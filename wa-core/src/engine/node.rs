@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -77,6 +77,8 @@ pub struct Engine {
     incarnation: Incarnation,
     /// The monotonic instant until which the lease surely holds, in milliseconds.
     lease_until: AtomicU64,
+    /// Whether connections are closed because the lease has run out, until it is kept again.
+    cut_off: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -97,6 +99,10 @@ pub(crate) struct State {
     pub(crate) peers_seen_at: Option<Monotonic>,
     /// Lanes that begin nothing more and are given back as soon as nothing of theirs is under way.
     pub(crate) leaving: BTreeSet<DeviceId>,
+    /// Devices that are just given back: without a lane, and in the store still this node's.
+    pub(crate) releasing: BTreeSet<DeviceId>,
+    /// How often devices were given back.
+    pub(crate) releases: u64,
     /// What a settlement asks for and could not be done yet.
     pub(crate) follow_ups: FollowUps,
     pub(crate) planner: bool,
@@ -274,6 +280,7 @@ impl Engine {
         let engine = Arc::new(Self {
             incarnation,
             lease_until: AtomicU64::new(0),
+            cut_off: AtomicBool::new(false),
             state: Mutex::default(),
             core,
         });
@@ -322,6 +329,22 @@ impl Engine {
             .store(u64::try_from(until.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
     }
 
+    /// When the lease runs out unless it is kept, as long as connections are open.
+    pub(crate) fn lease_ends_at(&self) -> Option<Monotonic> {
+        let until = self.lease_until.load(Ordering::Acquire);
+        let may_be_open = until > 0 && !self.cut_off.load(Ordering::Acquire);
+        may_be_open.then(|| Monotonic::from_start(Duration::from_millis(until)))
+    }
+
+    /// Closes the connections of all devices once the lease has run out: another node may have them by now.
+    pub(crate) fn mind_lease(&self) {
+        let has_run_out = self.lease_ends_at().is_some_and(|at| at <= self.core.clock.monotonic());
+        if has_run_out && !self.cut_off.swap(true, Ordering::AcqRel) {
+            tracing::warn!("the lease was not kept in time: connections are closed until it is");
+            self.tell_hosts();
+        }
+    }
+
     /// Ends this node's authority; whatever it still sends is evidence only.
     pub(crate) fn fall(&self) {
         self.lease_until.store(0, Ordering::Release);
@@ -334,8 +357,9 @@ impl Engine {
         self.tell_hosts();
     }
 
-    /// Tells the transports that keep connections which devices this node owns.
+    /// Tells the transports that keep connections which devices this node owns: none while its lease has run out.
     fn tell_hosts(&self) {
+        let is_cut_off = self.cut_off.load(Ordering::Acquire);
         for (platform, transport) in self.core.transports.all() {
             let Some(linkable) = transport.as_linkable() else {
                 continue;
@@ -343,7 +367,7 @@ impl Engine {
             let state = self.state();
             let lanes = state.lanes.values();
             let hosted = lanes
-                .filter(|lane| lane.device.platform == *platform)
+                .filter(|lane| lane.device.platform == *platform && !is_cut_off)
                 .map(|lane| HostedDevice {
                     device: Arc::clone(&lane.device),
                     epoch: lane.epoch,
@@ -395,6 +419,10 @@ impl Engine {
             return Err(self.note(error));
         }
         self.extend_lease(started);
+        // A beat that took so long is late again.
+        if self.lease_holds(self.core.clock.monotonic()) && self.cut_off.swap(false, Ordering::AcqRel) {
+            self.tell_hosts();
+        }
         Ok(())
     }
 
@@ -523,7 +551,12 @@ impl Engine {
         let (drained, devices): (Vec<_>, Vec<_>) = {
             let mut state = self.state();
             let State {
-                lanes, leaving, timers, ..
+                lanes,
+                leaving,
+                timers,
+                releasing,
+                releases,
+                ..
             } = &mut *state;
             let drained = leaving.iter().filter_map(|id| Some((*id, lanes.get(id)?)));
             let drained: Vec<_> = drained
@@ -534,7 +567,9 @@ impl Engine {
                 leaving.remove(id);
                 lanes.remove(id);
                 timers.remove(*id);
+                releasing.insert(*id);
             }
+            *releases += u64::from(!drained.is_empty());
             drained.into_iter().unzip()
         };
         if drained.is_empty() {
@@ -546,6 +581,11 @@ impl Engine {
             .store
             .release(self.incarnation, &drained, self.core.now())
             .await;
+        let mut state = self.state();
+        for (id, _) in &drained {
+            state.releasing.remove(id);
+        }
+        drop(state);
         Ok(released.map_err(|error| self.note(error))?.len())
     }
 
@@ -684,7 +724,19 @@ impl Engine {
     /// # Errors
     /// The store did not answer; nothing changed.
     pub async fn refresh(&self, only: Option<&BTreeSet<DeviceId>>) -> Result<(), StoreError> {
-        let unrecorded_before = self.state().follow_ups.unrecorded();
+        self.refreshed(only).await.map(|_| ())
+    }
+
+    /// Reads the settings of devices that a hint named; says whether one of them is nobody's and may be claimed.
+    pub(crate) async fn reread(&self, devices: &BTreeSet<DeviceId>) -> Result<bool, StoreError> {
+        self.refreshed(Some(devices)).await
+    }
+
+    async fn refreshed(&self, only: Option<&BTreeSet<DeviceId>>) -> Result<bool, StoreError> {
+        let (unrecorded_before, releases_before) = {
+            let state = self.state();
+            (state.follow_ups.unrecorded(), state.releases)
+        };
         let devices = match only {
             Some(ids) => {
                 let ids: Vec<_> = ids.iter().copied().collect();
@@ -693,6 +745,8 @@ impl Engine {
             None => self.core.store.devices_of(self.incarnation).await?,
         };
         let now = self.core.lane_now();
+        let is_free = |owned: &OwnedDevice| owned.owner.is_none() && owned.device.deleted_at.is_none();
+        let has_free = devices.iter().any(is_free);
         let mut strangers = Vec::new();
         {
             let mut state = self.state();
@@ -713,14 +767,18 @@ impl Engine {
                 lanes,
                 timers,
                 follow_ups,
+                releasing,
+                releases,
                 ..
             } = &mut *state;
+            // What was read may tell of a device that was given back meanwhile.
+            let may_adopt = *releases == releases_before;
             let mut unrecorded = follow_ups.unrecorded();
             unrecorded.extend(unrecorded_before);
             for owned in devices {
                 let device = &owned.device;
                 let Some(lane) = lanes.get_mut(&device.id) else {
-                    if owned.owner == Some(self.incarnation) {
+                    if owned.owner == Some(self.incarnation) && may_adopt && !releasing.contains(&device.id) {
                         strangers.push(owned);
                     }
                     continue;
@@ -762,7 +820,8 @@ impl Engine {
         }
         self.adopt(strangers).await?;
         self.recall().await?;
-        self.empty_closed_lanes().await
+        self.empty_closed_lanes().await?;
+        Ok(has_free)
     }
 
     /// Brings forward what was put off because its people were strangers, where they may be written to earlier than was known.

@@ -289,7 +289,7 @@ impl Engine {
         if self.is_fenced() {
             return Ok(PlanReport::default());
         }
-        self.hand_back().await?;
+        self.unless_refused("hand back", self.hand_back().await)?;
         self.follow_up().await?;
         let now = self.core.now();
         let planner = self
@@ -301,35 +301,49 @@ impl Engine {
         self.state().planner = planner;
         let mut report = PlanReport::default();
         if planner {
-            report.more |= self.start_campaigns().await?;
-            report.more |= self.expand_campaigns().await?;
-            report.more |= self.plan_sequences().await?;
+            report.more |= self.unless_refused("start campaigns", self.start_campaigns().await)?;
+            report.more |= self.unless_refused("expand campaigns", self.expand_campaigns().await)?;
+            report.more |= self.unless_refused("plan sequences", self.plan_sequences().await)?;
         }
-        for _ in 0..PAGES_PER_ROUND {
-            let swept = self
-                .core
-                .store
-                .sweep(self.core.config.sweep_page, self.core.now())
-                .await?;
-            self.wake(&swept.wake.into_iter().collect());
-            report.more |= swept.more;
-            if !swept.more {
-                break;
-            }
-        }
+        report.more |= self.unless_refused("sweep", self.sweep().await)?;
         let mut next_expiry_at = None;
         if planner {
-            let (more, next_at) = self.expire().await?;
+            let (more, next_at) = self.unless_refused("expire", self.expire().await)?;
             report.more |= more;
             next_expiry_at = next_at;
         }
-        report.more |= self.fill_pools().await?;
+        report.more |= self.unless_refused("fill pools", self.fill_pools().await)?;
         if planner {
-            report.more |= self.complete_campaigns().await?;
+            report.more |= self.unless_refused("complete campaigns", self.complete_campaigns().await)?;
             let next_start_at = self.core.store.next_campaign_at().await?;
             report.next_at = next_start_at.into_iter().chain(next_expiry_at).min();
         }
         Ok(report)
+    }
+
+    /// The answer of a part of a plan. What the store cannot do whenever it is asked, as with a row that it cannot read, must not keep the
+    /// other parts from being done: it is noted, and tried again in the next round.
+    fn unless_refused<T: Default>(&self, part: &'static str, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        match done {
+            Err(error) if !error.may_pass() && !error.is_fenced() => {
+                tracing::error!(part, ?error, "a part of the plan was not done; it is tried again");
+                Ok(T::default())
+            }
+            done => done.map_err(|error| self.note(error)),
+        }
+    }
+
+    /// Moves pages of what follows a change of many messages; says whether there is more.
+    async fn sweep(&self) -> Result<bool, StoreError> {
+        for _ in 0..PAGES_PER_ROUND {
+            let (page, now) = (self.core.config.sweep_page, self.core.now());
+            let swept = self.core.store.sweep(page, now).await?;
+            self.wake(&swept.wake.into_iter().collect());
+            if !swept.more {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Takes off what has expired where no lane looks; says whether there is more, else when the next message expires.
@@ -353,17 +367,28 @@ impl Engine {
         let now = self.core.now();
         let before = now - self.core.config.events_kept_for;
         let store = &self.core.store;
-        let mut pruned = store.prune_events(before).await? + store.prune_commands(before).await?;
-        pruned += store.prune_replies(now - REPLIES_KEPT_FOR).await?;
+        // One that fails does not keep the others from being done.
+        let parts = [
+            store.prune_events(before).await,
+            store.prune_commands(before).await,
+            store.prune_replies(now - REPLIES_KEPT_FOR).await,
+            self.sweep_chats(now).await,
+            store.forget_nodes(now - NODES_KEPT_FOR, NODES_PER_ROUND).await,
+        ];
+        parts.into_iter().sum()
+    }
+
+    async fn sweep_chats(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let (before, page) = (now - self.core.config.chats_kept_for, self.core.config.sweep_page);
+        let mut all = 0;
         for _ in 0..CHAT_PAGES_PER_ROUND {
-            let page = self.core.config.sweep_page;
-            let swept = store.sweep_chats(now - self.core.config.chats_kept_for, page).await?;
-            pruned += swept;
+            let swept = self.core.store.sweep_chats(before, page).await?;
+            all += swept;
             if swept < u64::from(page) {
                 break;
             }
         }
-        Ok(pruned + store.forget_nodes(now - NODES_KEPT_FOR, NODES_PER_ROUND).await?)
+        Ok(all)
     }
 
     /// Moves messages of campaigns that ended long ago (`archive_after`) to the archive, in short steps; the node with the planner
@@ -408,7 +433,15 @@ impl Engine {
             };
             // One that was to be sent again with the same id is as much in doubt as before.
             let scope = RequestScope::user(row.user_id);
-            let message = self.core.store.message(&scope, row.message_id).await?;
+            let message = match self.core.store.message(&scope, row.message_id).await {
+                Ok(message) => message,
+                Err(error) if error.may_pass() => return Err(error),
+                // One that cannot be read must not keep the others.
+                Err(error) => {
+                    tracing::error!(message = %row.message_id, ?error, "an attempt that never ran cannot be handed back");
+                    continue;
+                }
+            };
             outcomes.push(Outcome {
                 user_id: row.user_id,
                 device_id: row.device_id,
@@ -519,7 +552,12 @@ impl Engine {
                     Ok(false) => break,
                     // A pause, another planner's page, a lead that was just deleted: read again in the next round.
                     Err(error) if error.is_conflict() || error.is_not_found() => break,
-                    Err(error) => return Err(self.note(error)),
+                    Err(error) if error.may_pass() || error.is_fenced() => return Err(self.note(error)),
+                    // Those of others go on.
+                    Err(error) => {
+                        tracing::error!(campaign = %id, ?error, "the audience of a campaign is not expanded; it is tried again");
+                        break;
+                    }
                 }
             }
             more |= current.is_some();
@@ -776,7 +814,7 @@ impl Engine {
                 continue;
             };
             let busy = in_doubt_live.contains(&message.id) || live.contains(&attempt.id);
-            if message.phone.is_none() || busy {
+            if busy {
                 continue;
             }
             let Some(lane) = lanes.get_mut(&attempt.device_id) else {
@@ -785,7 +823,12 @@ impl Engine {
             let transport = self.core.transports.get(&lane.device.platform);
             let policy = transport.map_or(DoubtPolicy::Unknown, |transport| transport.capabilities().doubt());
             let on_doubt: OnDoubt = lane.on_doubt;
-            let mut step = doubt_step(&doubt, attempt.attempted_at, policy, on_doubt, &limits, now);
+            let mut step = if message.phone.is_some() {
+                doubt_step(&doubt, attempt.attempted_at, policy, on_doubt, &limits, now)
+            } else {
+                // The person was erased while it was being sent.
+                DoubtStep::GiveUp(Reason::EndedInDoubt)
+            };
             if step == DoubtStep::Ask {
                 let at = askable.at(attempt.id, limits.reconcile_after, lane_now);
                 if at > lane_now {

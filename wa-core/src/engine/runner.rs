@@ -56,6 +56,8 @@ enum Done {
     Balanced(Result<Balance, StoreError>),
     LetGo(Result<usize, StoreError>),
     Refreshed(Result<(), StoreError>),
+    /// The devices that a hint named; the next look at all of them stays when it was.
+    Reread(Result<bool, StoreError>),
     Pruned(Result<(), StoreError>),
     Received(Result<(), StoreError>),
     Told,
@@ -173,6 +175,7 @@ impl Runner {
         let mut stop = Box::pin(stop.fuse());
         let mut stopping = false;
         loop {
+            self.engine.mind_lease();
             if self.engine.is_fenced() {
                 // What is known by now is not forgotten with the lease.
                 while let Some(Some(done)) = self.under_way.next().now_or_never() {
@@ -247,7 +250,7 @@ impl Runner {
         if !hints.changed.is_empty() {
             let engine = Arc::clone(&self.engine);
             self.under_way
-                .push(async move { Done::Refreshed(engine.refresh(Some(&hints.changed)).await) }.boxed());
+                .push(async move { Done::Reread(engine.reread(&hints.changed).await) }.boxed());
         }
         if hints.plan {
             let soon = now.max(self.planned_at + PLAN_GAP);
@@ -258,7 +261,7 @@ impl Runner {
     }
 
     fn next_at(&self, stopping: bool) -> Option<Monotonic> {
-        let mut next: Vec<Option<Monotonic>> = vec![self.beat.next()];
+        let mut next: Vec<Option<Monotonic>> = vec![self.beat.next(), self.engine.lease_ends_at()];
         next.push(self.unsettled.next_at());
         if !stopping {
             if self.engine.has_drained() && !self.letting_go {
@@ -595,6 +598,13 @@ impl Runner {
                     note("refresh", &error);
                 }
             }
+            Done::Reread(Ok(is_free)) => {
+                // What nobody owns need not wait for the next beat.
+                if is_free {
+                    self.balance.at = now;
+                }
+            }
+            Done::Reread(Err(error)) => note("refresh", &error),
             Done::Pruned(result) => {
                 self.prune.running = false;
                 self.prune.at = now + PRUNE_EVERY;
@@ -608,9 +618,9 @@ impl Runner {
 
 /// Removes what is kept for a while only, and puts aside what is only read any more.
 async fn prune(engine: &Engine) -> Result<(), StoreError> {
-    engine.prune().await?;
+    let pruned = engine.prune().await;
     engine.archive().await?;
-    Ok(())
+    pruned.map(|_| ())
 }
 
 /// One less for a host.

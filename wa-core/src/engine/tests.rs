@@ -32,7 +32,7 @@ use crate::store::{
     CampaignStore, Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, MessageFilter, OnDuplicate, OutboxStore,
     PageRequest, Store, WriteClass,
 };
-use crate::time::{Clock, Monotonic, Timestamp};
+use crate::time::{Clock, Monotonic, SystemClock, Timestamp};
 use crate::transport::{
     Capabilities, InboundMessage, InvalidDevice, MaybeSentCause, MediaLimit, MessageRef, NotSentKind, NumberCheck,
     NumberChecker, OutgoingMedia, OutgoingMessage, RestrictionScope, SendContext, SendError, SendReceipt,
@@ -44,7 +44,17 @@ const START: i64 = 1_795_222_800_000;
 
 /// A clock that stands until it is moved.
 #[derive(Debug)]
-struct HandClock(AtomicI64);
+pub(super) struct HandClock(AtomicI64);
+
+impl HandClock {
+    pub(super) fn new() -> Self {
+        Self(AtomicI64::new(START))
+    }
+
+    pub(super) fn advance(&self, seconds: i64) {
+        self.0.fetch_add(seconds * 1_000, Ordering::SeqCst);
+    }
+}
 
 #[async_trait]
 impl Clock for HandClock {
@@ -125,7 +135,7 @@ struct World {
 impl World {
     fn new(transport: StubTransport) -> Self {
         let (store, transport) = (Arc::new(MemoryStore::new()), Arc::new(transport));
-        let clock = Arc::new(HandClock(AtomicI64::new(START)));
+        let clock = Arc::new(HandClock::new());
         let ids = IdSource::seeded([3; 32]);
         let config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
         let builder = EngineBuilder::new(store.clone(), clock.clone(), config)
@@ -223,7 +233,7 @@ impl World {
     }
 
     fn advance(&self, seconds: i64) {
-        self.clock.0.fetch_add(seconds * 1_000, Ordering::SeqCst);
+        self.clock.advance(seconds);
     }
 
     /// One send of each lane that may.
@@ -965,6 +975,113 @@ async fn what_an_old_credential_was_told_once_put_a_device_with_a_new_one_on_hol
     }
     assert_eq!(world.store.device(&scope, device).await.unwrap().hold, None);
     assert_eq!(world.read(id).await.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn what_was_in_doubt_was_once_sent_again_by_the_account_that_a_device_became() {
+    let world = World::new(StubTransport::new().with_capabilities(resending()));
+    let device = world.device("a").await;
+    world.leads(device, 2).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    world.lose(&engine, 1, 2).await;
+    let scope = RequestScope::user(world.user);
+    let mut changed = world.store.device(&scope, device).await.unwrap();
+    changed.credential = Credential::new("another account");
+    world.commit(Change::UpdateDevice(Box::new(changed))).await;
+    for _ in 0..10 {
+        world.round(&engine).await;
+    }
+    assert_eq!(world.transport.sent().len(), 2, "each once");
+    let mut told: Vec<_> = world.messages(id).await;
+    told.sort_by_key(|message| message.state);
+    let told: Vec<_> = told.iter().map(|message| (message.state, message.reason)).collect();
+    let unknown = (MessageState::Unknown, Some(Reason::CannotTell));
+    assert_eq!(told, [(MessageState::Sent, None), unknown]);
+    assert_eq!(world.read(id).await.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn a_message_to_a_person_who_was_erased_while_it_was_sent_once_stayed_in_doubt_for_ever() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 1).await;
+    let id = world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let candidate = engine.look().await.unwrap().remove(0);
+    let ready = engine.prepare(candidate).await.unwrap().unwrap();
+    let _under_way = engine.begin(vec![ready]).await.unwrap();
+    let message = world.messages(id).await.remove(0);
+    let erase = Change::ErasePerson {
+        user_id: world.user,
+        person: message.person,
+        phone: message.phone.unwrap(),
+    };
+    world.commit(erase).await;
+    let (world, other) = world.start().await;
+    let nodes = other.core.store.nodes().await.unwrap();
+    let beat = |node: &&crate::store::NodeRecord| node.incarnation == engine.incarnation();
+    let beat = nodes.iter().find(beat).unwrap().beat;
+    let (by, now) = (other.incarnation(), other.core.now());
+    world.store.fence(by, engine.incarnation(), beat, now).await.unwrap();
+    for _ in 0..3 {
+        world.round(&other).await;
+    }
+    let message = world.messages(id).await.remove(0);
+    let told = (message.state, message.reason);
+    assert_eq!(told, (MessageState::Unknown, Some(Reason::EndedInDoubt)));
+    assert_eq!(world.read(id).await.status, CampaignStatus::Completed);
+}
+
+#[tokio::test]
+async fn hints_that_never_end_once_kept_a_node_from_reading_what_another_changed() {
+    let (store, clock) = (Arc::new(MemoryStore::new()), Arc::new(SystemClock::new()));
+    let ids = IdSource::seeded([3; 32]);
+    let user = UserId::new(&ids, clock.wall());
+    let commit = async |change| {
+        let set = ChangeSet::one(change);
+        store.commit(set, WriteClass::Api, clock.wall()).await.unwrap();
+    };
+    let mut devices = Vec::new();
+    for name in ["a", "b"] {
+        let id = DeviceId::new(&ids, clock.wall());
+        let device = Device::new(id, user, name, Platform::STUB, clock.wall());
+        commit(Change::InsertDevice(Box::new(device))).await;
+        devices.push(id);
+    }
+    let mut config = EngineConfig::new("node-1").pacing(PacingPolicy::unpaced());
+    config.refresh_every = Duration::from_millis(500);
+    let builder = EngineBuilder::new(store.clone(), clock.clone(), config);
+    let core = builder.transport(Arc::new(StubTransport::new())).open().await.unwrap();
+    let engine = Engine::start(core).await.unwrap();
+    let hold = Hold {
+        reason: HoldReason::ByPerson,
+        since_at: clock.wall(),
+        detail: None,
+    };
+    let closed = |engine: &Engine| engine.lanes(Some(user)).iter().any(|lane| !lane.may_send);
+    let stop = {
+        let engine = Arc::clone(&engine);
+        async move {
+            // Written by another node, so that nobody tells this one.
+            commit(Change::SetDeviceHold {
+                user_id: user,
+                device_id: devices[0],
+                hold: Some(hold),
+            })
+            .await;
+            let mut hints = tokio::time::interval(Duration::from_millis(20));
+            while !closed(&engine) {
+                hints.tick().await;
+                engine.core.wake.changed(devices[1]);
+            }
+        }
+    };
+    let running = super::Runner::new(engine).run(stop);
+    let ended = tokio::time::timeout(Duration::from_secs(20), running).await;
+    assert_eq!(ended.expect("the hold is seen"), super::Ended::Stopped);
 }
 
 #[tokio::test]

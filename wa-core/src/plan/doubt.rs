@@ -46,6 +46,9 @@ pub fn doubt_step(
     limits: &DoubtLimits,
     now: Timestamp,
 ) -> DoubtStep {
+    if doubt.is_of_other_account() {
+        return DoubtStep::GiveUp(Reason::CannotTell);
+    }
     match (policy, on_doubt) {
         (DoubtPolicy::Unknown, _) | (DoubtPolicy::ResendSameId, OnDoubt::Unknown) => {
             DoubtStep::GiveUp(Reason::CannotTell)
@@ -152,6 +155,16 @@ mod tests {
         assert_eq!(step(seconds(10)), DoubtStep::Wait(seconds(90)));
         assert_eq!(step(seconds(90)), DoubtStep::Ask);
         assert_eq!(step(seconds(86_401)), DoubtStep::GiveUp(Reason::NoAnswer));
+    }
+
+    #[test]
+    fn an_account_that_is_not_the_one_that_sent_is_neither_asked_nor_sent_from() {
+        let mut state = doubt();
+        state.cause = Some(MaybeSentCause::AccountChanged);
+        for policy in [DoubtPolicy::Reconcile, DoubtPolicy::ResendSameId] {
+            let step = doubt_step(&state, seconds(0), policy, OnDoubt::Resolve, &LIMITS, seconds(1));
+            assert_eq!(step, DoubtStep::GiveUp(Reason::CannotTell), "{policy:?}");
+        }
     }
 
     #[test]

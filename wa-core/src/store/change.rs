@@ -55,6 +55,11 @@ pub enum Change {
     /// Replaces the settings of a device whose version is still `device.version`; the store sets version + 1. Link state,
     /// hold, restriction and last activity are not settings and stay, but a changed credential ends a hold for
     /// `Unauthenticated`. A deleted device is `NotFound` here and in every other change of a device.
+    ///
+    /// With another platform, gateway or credential it is another account, which knows nothing of what the one before was given.
+    /// To ensure correctness, in the same transaction: what it is sending becomes in doubt, as when its owner is fenced, what is in
+    /// doubt on it has [`MaybeSentCause::AccountChanged`](crate::transport::MaybeSentCause::AccountChanged) and is looked at at
+    /// once, and it has no owner, so that no node goes on with the account that it knew.
     UpdateDevice(Box<Device>),
     /// Marks a device deleted: queued and held messages become `skipped: device gone` in pages, pool messages go back. What is
     /// in doubt on it stays with its owner; once it has none, it becomes `unknown: cannot tell`, in pages too. Its chats are not seen
@@ -66,7 +71,8 @@ pub enum Change {
         device_id: DeviceId,
     },
     /// Records how a device is linked; with a fence when its owner says so. `link_at` moves when the state does; number and identity stay while
-    /// no others are learned.
+    /// no others are learned. Another number of a device that is linked ([`Device::is_other_number`]) changes what is in doubt on it as another
+    /// account does.
     SetDeviceLink {
         /// Its owner.
         user_id: UserId,

@@ -457,7 +457,7 @@ pub trait OutboxStore: Send + Sync {
     /// The only gate, and the write-ahead mark of every attempt.
     ///
     /// To ensure correctness, in one transaction:
-    /// - a begun message was `queued` (with `again`: `in_doubt`) on exactly that user and device, its scope may send, its person
+    /// - a begun message was `queued` (with `again`: `in_doubt`, and not of an account that is gone) on exactly that user and device, its scope may send, its person
     ///   is not suppressed (unless it carries an override), its device is owned by this incarnation at that epoch, may send
     ///   (not deleted, not on hold) and has no other message `sending`;
     /// - it is `sending` with attempt id, transport message id, text and `attempted_at` durably before the call returns; an

@@ -78,6 +78,9 @@ pub enum MaybeSentCause {
     Unreadable,
     /// The dispatch was dropped or panicked while sending.
     Interrupted,
+    /// The device became another account, so that nobody can be asked any more and nothing be repeated. Told by stores, not by
+    /// transports.
+    AccountChanged,
 }
 
 /// A message that may have been sent.

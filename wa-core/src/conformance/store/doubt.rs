@@ -1,9 +1,12 @@
 //! Messages in doubt: when they are looked at, and by whom.
 
-use super::stage::{doubt_until, sent};
+use super::outbox_begin::again;
+use super::stage::{Stage, doubt_until, sent, unknown};
 use super::world::World;
+use crate::domain::device::{Credential, LinkState};
 use crate::domain::message::{MessageState, Reason};
-use crate::store::{Settled, Verdict};
+use crate::domain::platform::Platform;
+use crate::store::{Begun, Change, Settled, Verdict};
 use crate::transport::MaybeSentCause;
 
 pub(super) async fn a_message_in_doubt_is_looked_at_when_its_time_has_come(world: World) {
@@ -133,4 +136,85 @@ pub(super) async fn a_doubt_about_a_person_who_opted_out_becomes_unknown(world: 
         (row.state, row.reason),
         (MessageState::Unknown, Some(Reason::EndedInDoubt))
     );
+}
+
+pub(super) async fn what_is_in_doubt_on_a_device_that_becomes_another_account_is_asked_of_nobody(world: World) {
+    for changed in 0..3 {
+        let stage = world.stage().await;
+        let (doubtful, _) = stage.in_doubt().await;
+        let (sending, attempt) = stage.sending().await;
+        let before = stage.owned().await;
+        let mut device = before.device.clone();
+        match changed {
+            0 => device.credential = Credential::new("the token of another account"),
+            1 => device.base_url = Some("https://gateway.example".to_owned()),
+            _ => device.platform = "another".parse().unwrap(),
+        }
+        world.commit(Change::UpdateDevice(Box::new(device))).await;
+        for id in [doubtful, sending] {
+            let row = stage.row(id).await;
+            let doubt = row.doubt.unwrap();
+            assert_eq!(row.state, MessageState::InDoubt, "{changed}");
+            assert_eq!(doubt.cause, Some(MaybeSentCause::AccountChanged), "{changed}");
+            assert_eq!(doubt.next_check_at, world.now(), "it is looked at at once");
+        }
+        let after = stage.owned().await;
+        assert_eq!(after.owner, None, "no node goes on with the account that it knew");
+        assert!(after.epoch > before.epoch);
+        let late = stage.settle(sending, attempt, doubt_until(world.at(60))).await;
+        assert_eq!(late, Settled::Lost(false), "the outcome of the other account");
+        let late = stage.settle(sending, attempt, sent()).await;
+        assert_eq!(late, Settled::Lost(true), "evidence still settles it");
+        let claimed = world.store.claim(stage.node, 10, world.now()).await.unwrap();
+        assert_eq!(claimed.len(), 1);
+        let doubts = world.store.doubts(stage.node, world.now(), 10).await.unwrap();
+        let theirs = doubts.iter().filter(|row| row.device_id == Some(stage.device));
+        assert_eq!(theirs.map(|row| row.id).collect::<Vec<_>>(), [doubtful]);
+    }
+}
+
+pub(super) async fn other_settings_of_a_device_leave_what_is_in_doubt_as_it_is(world: World) {
+    let stage = world.stage().await;
+    let (doubtful, _) = stage.in_doubt().await;
+    let (row, before) = (stage.row(doubtful).await, stage.owned().await);
+    let mut device = before.device.clone();
+    device.description = "another".to_owned();
+    world.commit(Change::UpdateDevice(Box::new(device))).await;
+    assert_eq!(stage.row(doubtful).await, row);
+    let after = stage.owned().await;
+    assert_eq!((after.owner, after.epoch), (before.owner, before.epoch));
+}
+
+pub(super) async fn what_was_sent_from_another_number_is_not_sent_again(world: World) {
+    let stage = world.stage().await;
+    let linked = |number| Change::SetDeviceLink {
+        user_id: stage.user,
+        device_id: stage.device,
+        fence: None,
+        state: LinkState::Ready,
+        reason: None,
+        phone: Some(world.rows.phone(number)),
+        jid: None,
+    };
+    let mut device = stage.owned().await.device;
+    device.platform = Platform::WHATSAPP_WEB;
+    world.commit(Change::UpdateDevice(Box::new(device))).await;
+    world.commit(linked(1)).await;
+    let claimed = world.store.claim(stage.node, 10, world.now()).await.unwrap();
+    let epoch = claimed[0].epoch;
+    let stage = Stage { epoch, ..stage };
+    let (id, attempt) = stage.in_doubt().await;
+    let row = stage.row(id).await;
+    world.commit(linked(1)).await;
+    assert_eq!(stage.row(id).await, row, "it is the same account");
+    world.commit(linked(2)).await;
+    let doubt = stage.row(id).await.doubt.unwrap();
+    assert_eq!(doubt.cause, Some(MaybeSentCause::AccountChanged));
+    let item = again(&stage, id, attempt, world.now());
+    assert_eq!(stage.try_begin(&item).await, Begun::Gone);
+    let told = stage.settle(id, attempt, doubt_until(world.at(60))).await;
+    assert_eq!(told, Settled::Yes(MessageState::InDoubt));
+    assert_eq!(stage.row(id).await.doubt, Some(doubt), "nobody forgets whose it was");
+    let given_up = stage.settle(id, attempt, unknown()).await;
+    assert_eq!(given_up, Settled::Yes(MessageState::Unknown));
 }

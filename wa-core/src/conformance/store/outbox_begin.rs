@@ -279,7 +279,7 @@ pub(super) async fn every_attempt_of_a_message_is_kept_oldest_first(world: World
     assert_eq!(log.last(), stage.row(id).await.attempt.as_ref());
 }
 
-fn again(stage: &Stage, id: MessageId, attempt_id: AttemptId, at: Timestamp) -> BeginItem {
+pub(super) fn again(stage: &Stage, id: MessageId, attempt_id: AttemptId, at: Timestamp) -> BeginItem {
     BeginItem {
         attempt_id,
         transport_message_id: crate::transport::TransportMessageId::from_attempt(attempt_id),

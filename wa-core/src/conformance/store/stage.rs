@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::{World, set_status};
 use crate::domain::campaign::CampaignStatus;
-use crate::domain::device::{Epoch, Hold, HoldReason};
+use crate::domain::device::{Epoch, Hold, HoldReason, OwnedDevice};
 use crate::domain::message::{Message, MessageState};
 use crate::domain::phone::Phone;
 use crate::id::{AttemptId, CampaignId, DeviceId, Incarnation, MessageId, UserId};
@@ -156,6 +156,11 @@ impl Stage {
 
     pub async fn row(&self, message: MessageId) -> Message {
         self.world.message(self.user, message).await
+    }
+
+    /// The device with its owner.
+    pub async fn owned(&self) -> OwnedDevice {
+        self.world.store.owned(&[self.device]).await.unwrap().remove(0)
     }
 
     pub async fn pause(&self) {

@@ -9,6 +9,7 @@ use crate::domain::command::{DeviceAnswer, DeviceCommand};
 use crate::domain::device::{Device, Epoch, HoldReason};
 use crate::domain::enrolment::EnrolmentReason;
 use crate::domain::lead::Lead;
+use crate::domain::message::MessageState;
 use crate::domain::saved_text::SavedText;
 use crate::id::{CampaignId, DeviceId, LeadId, TemplateId, UserId};
 use crate::store::{Change, ChangeSet, Committed, Fence, LeadInsert, OnDuplicate, StoreError};
@@ -41,7 +42,7 @@ impl State {
     fn apply(&mut self, change: Change, now: Timestamp, done: &mut Committed) -> Result<(), StoreError> {
         match change {
             Change::InsertDevice(device) => self.insert_device(*device),
-            Change::UpdateDevice(device) => self.update_device(*device),
+            Change::UpdateDevice(device) => self.update_device(*device, now),
             Change::DeleteDevice { user_id, device_id } => {
                 self.change_device(user_id, device_id, |device| {
                     device.deleted_at = Some(now);
@@ -63,6 +64,9 @@ impl State {
             } => {
                 if let Some(fence) = fence {
                     self.check_fence(device_id, fence)?;
+                }
+                if self.live_device(user_id, device_id)?.device.is_other_number(phone) {
+                    self.doubt_account(device_id, now)?;
                 }
                 self.change_device(user_id, device_id, |device| {
                     if device.link_state != state {
@@ -318,7 +322,7 @@ impl State {
         Ok(())
     }
 
-    fn update_device(&mut self, device: Device) -> Result<(), StoreError> {
+    fn update_device(&mut self, device: Device, now: Timestamp) -> Result<(), StoreError> {
         let row = self.live_device(device.user_id, device.id)?.clone();
         let old = &row.device;
         if old.version != device.version && !self.flawed(Flaw::VersionIsIgnored) {
@@ -345,7 +349,24 @@ impl State {
             version: old.version + 1,
             ..device
         };
+        let (id, is_same) = (new.id, new.is_same_account(old));
         self.put_device(DeviceRow { device: new, ..row });
+        if is_same || self.flawed(Flaw::OtherAccountIsAsked) {
+            return Ok(());
+        }
+        self.doubt_account(id, now)?;
+        self.disown(id);
+        Ok(())
+    }
+
+    /// Nobody can be asked about what a device is sending, or what is in doubt on it, any more: it has become another account.
+    fn doubt_account(&mut self, device: DeviceId, now: Timestamp) -> Result<(), StoreError> {
+        self.interrupt(COMMIT, device, now)?;
+        for id in self.messages.open_on(device, MessageState::InDoubt) {
+            self.change_message(COMMIT, id, |message| {
+                message.doubt = message.doubt.map(|doubt| doubt.with_account_changed(now));
+            })?;
+        }
         Ok(())
     }
 

@@ -226,6 +226,10 @@ flaws! {
     NewestOfLeadIsSuperseded,
     /// A login that has expired is found.
     ExpiredLoginLives,
+    /// What is in doubt on a device that becomes another account is asked of that.
+    OtherAccountIsAsked,
+    /// What is in doubt is sent again by another account.
+    OtherAccountRepeats,
     /// Session values are written at any epoch of a device.
     SessionIgnoresEpoch,
     /// Session values are written by nodes that do not own the device.

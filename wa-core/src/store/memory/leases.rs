@@ -117,7 +117,7 @@ impl State {
     }
 
     /// Takes a device from its owner; its epoch grows, so that nothing of the old owner's counts any more.
-    fn disown(&mut self, device: DeviceId) {
+    pub(super) fn disown(&mut self, device: DeviceId) {
         let row = self.devices[&device].as_ref().clone();
         // A deleted device is claimed by nobody: what is in doubt on it is for the sweep now.
         if !row.is_live() {

@@ -173,6 +173,11 @@ impl Messages {
         self.open_in.range(all).map(|(_, _, id)| *id)
     }
 
+    pub(super) fn open_on(&self, device: DeviceId, state: MessageState) -> Vec<MessageId> {
+        let all = (device, state, MessageId::MIN)..=(device, state, LAST_MESSAGE);
+        self.open_on.range(all).map(|(_, _, id)| *id).collect()
+    }
+
     pub(super) fn first_open_on(&self, device: DeviceId, state: MessageState) -> Option<MessageId> {
         first_of(&self.open_on, (device, state))
     }

@@ -35,7 +35,10 @@ impl State {
         };
         let attempt = message.attempt.as_ref();
         let ready = if item.again {
-            message.state == MessageState::InDoubt && attempt.is_some_and(|attempt| attempt.id == item.attempt_id)
+            let by_other = message.doubt.is_some_and(|doubt| doubt.is_of_other_account());
+            message.state == MessageState::InDoubt
+                && attempt.is_some_and(|attempt| attempt.id == item.attempt_id)
+                && (!by_other || self.flawed(Flaw::OtherAccountRepeats))
         } else {
             message.state == MessageState::Queued
         };
@@ -249,13 +252,8 @@ impl State {
                     not_found_count,
                 } => {
                     place(message, MessageState::InDoubt, None, now);
-                    message.doubt = Some(InDoubt {
-                        since_at: message.doubt.map_or(now, |doubt| doubt.since_at),
-                        cause: Some(*cause),
-                        next_check_at: *next_check_at,
-                        not_found_count: *not_found_count,
-                        resend_count: message.doubt.map_or(0, |doubt| doubt.resend_count),
-                    });
+                    let told = InDoubt::told(message.doubt, *cause, *next_check_at, *not_found_count, now);
+                    message.doubt = Some(told);
                 }
             }
         })
