@@ -1,6 +1,7 @@
 //! The API: thin handlers over the engine's handle.
 
 pub mod auth;
+pub(crate) mod basic;
 pub mod campaigns;
 pub mod chats;
 mod csv_out;
@@ -20,6 +21,7 @@ pub mod limit;
 pub mod linking;
 pub mod live;
 pub mod messages;
+pub mod login_tries;
 pub mod metrics;
 pub mod openapi;
 pub mod pictures;

@@ -166,8 +166,8 @@ pub struct PasswordBody {
     responses((status = 200, description = "Changed", body = Envelope<Nothing>)))]
 async fn change_password(caller: Caller, Body(body): Body<PasswordBody>) -> ApiResult<Nothing> {
     password::check_length(&body.new).map_err(|expected| ApiError::field("new", "invalid", expected))?;
-    let tries = &caller.limits.login_account;
-    let taken = tries.take(&caller.user.login, caller.clock.monotonic());
+    let tries = &caller.limits.login;
+    let taken = tries.take_account(&caller.user.login, caller.clock.monotonic());
     taken.map_err(ApiError::too_many)?;
     let hash = Some(caller.user.password_hash.clone());
     if !caller.passwords.verify(SecretString::from(body.current), hash).await {

@@ -98,6 +98,40 @@ async fn basic_auth_works_with_the_own_password_alone() {
 }
 
 #[tokio::test]
+async fn many_requests_that_come_together_with_the_right_password_are_one_try_and_all_are_let_in() {
+    let running = Running::start().await;
+    let ann = running.basic("ann");
+    let answers = futures::future::join_all((0..12).map(|_| ann.get("/user/info"))).await;
+    for answer in answers {
+        assert_eq!(answer.ok()["login"], "ann");
+    }
+    let anybody = running.anybody();
+    let wrong = || {
+        anybody
+            .request(Method::GET, "/user/info")
+            .basic_auth("ben", Some("wrong horse"))
+    };
+    let answers = futures::future::join_all((0..12).map(|_| Client::send(wrong()))).await;
+    for answer in answers {
+        assert_eq!(
+            answer.status,
+            StatusCode::UNAUTHORIZED,
+            "those that came together are one try"
+        );
+    }
+}
+
+#[tokio::test]
+async fn clients_behind_one_address_that_know_their_passwords_do_not_use_up_its_tries() {
+    let logins: Vec<_> = (0..52).map(|n| format!("client{n}:{PASSWORD}")).collect();
+    let running = Running::with(settings().with("APP_BASIC_AUTH", logins.join(","))).await;
+    for n in 0..52 {
+        let answer = running.basic(&format!("client{n}")).get("/user/info").await;
+        assert_eq!(answer.status, StatusCode::OK, "client {n}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_cannot_act_with_the_cookie_of_its_visitor() {
     let running = Running::start().await;
     let ann = running.login("ann").await;
