@@ -102,16 +102,17 @@ impl Imports {
         Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
-    pub(crate) fn add(&self, id: ImportId, cancel: Arc<AtomicBool>) {
-        self.all().insert(id, cancel);
+    /// Lists an import for as long as what is given back is kept.
+    pub(crate) fn add(app: &Arc<App>, id: ImportId, cancel: Arc<AtomicBool>) -> ImportUnderWay {
+        app.imports.all().insert(id, cancel);
+        ImportUnderWay {
+            app: Arc::clone(app),
+            id,
+        }
     }
 
     pub(crate) fn get(&self, id: ImportId) -> Option<Arc<AtomicBool>> {
         self.all().get(&id).cloned()
-    }
-
-    pub(crate) fn remove(&self, id: ImportId) {
-        self.all().remove(&id);
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<ImportId, Arc<AtomicBool>>> {
@@ -125,6 +126,18 @@ impl Default for Imports {
             turns: Arc::new(Semaphore::new(Self::AT_A_TIME_MAX)),
             cancels: Mutex::default(),
         }
+    }
+}
+
+/// An import that runs here, until this is dropped.
+pub(crate) struct ImportUnderWay {
+    app: Arc<App>,
+    id: ImportId,
+}
+
+impl Drop for ImportUnderWay {
+    fn drop(&mut self) {
+        self.app.imports.all().remove(&self.id);
     }
 }
 

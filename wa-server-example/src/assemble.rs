@@ -32,14 +32,13 @@ use crate::http::metrics::Meters;
 use crate::http::router::router;
 use crate::media::FileMedia;
 use crate::metered::Metered;
+use crate::import;
 use crate::settings::{Database, PostgresDatabase, Settings, SqliteDatabase};
 
 /// How long a failed start of the engine is left alone before it is tried again.
 const ENGINE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long listening for hints of other nodes is left alone when it broke.
 const LISTEN_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long an import that runs on some node may stand still before a node that starts takes it for dead.
-const IMPORT_STANDS_STILL: Duration = Duration::from_secs(600);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -261,17 +260,11 @@ impl Server {
         let app = Arc::new(App::new(parts, settings));
         let now = app.clock.wall();
         let before = if app.settings.is_shared() {
-            now - IMPORT_STANDS_STILL
+            now - import::STANDS_STILL
         } else {
             Timestamp::FAR_FUTURE
         };
-        app.store
-            .fail_running_imports(
-                "the server was stopped before the import ended; run it again",
-                before,
-                now,
-            )
-            .await?;
+        app.store.fail_running_imports(import::BROKEN_OFF, before, now).await?;
         let first_admin = access::first_users(&*app.store, &app.passwords, &app.ids, &app.settings, now).await?;
 
         let (stop, stopped) = watch::channel(false);
