@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,11 +29,12 @@ use wa_transport_whacenter::Whacenter;
 use crate::access::{self, FirstAdmin};
 use crate::app::{App, Parts};
 use crate::clock::{MovedClock, SharedClock};
+use crate::http::connections::Connections;
 use crate::http::metrics::Meters;
 use crate::http::router::router;
+use crate::import;
 use crate::media::FileMedia;
 use crate::metered::Metered;
-use crate::import;
 use crate::settings::{Database, PostgresDatabase, Settings, SqliteDatabase};
 
 /// How long a failed start of the engine is left alone before it is tried again.
@@ -276,15 +278,14 @@ impl Server {
         let (hints, until) = (bus.listen(), stopped.clone());
         tasks.push(tokio::spawn(async move { live.run(hints, wait_for(until)).await }));
         let engine = tokio::spawn(keep_engine(core, Arc::clone(&app), stopped.clone()));
-        let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-        let serving = tokio::spawn(async move {
-            let served = axum::serve(listener, service)
-                .with_graceful_shutdown(wait_for(stopped))
-                .await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the API ended");
-            }
-        });
+        let router = router(Arc::clone(&app));
+        let connections = Connections {
+            most: app.settings.connections_max,
+            header_timeout: app.settings.header_timeout,
+        };
+        let stopped = wait_for(stopped).shared();
+        let serving =
+            tokio::spawn(async move { connections.serve(|cx| listener.poll_accept(cx), router, stopped).await });
         tasks.extend([engine, serving]);
         Ok(Self {
             address,
