@@ -331,6 +331,9 @@ impl Settings {
         if settings.header_timeout < Duration::from_secs(1) {
             read.problem("HEADER_TIMEOUT must be at least 1s");
         }
+        if let Err(problem) = crate::access::login_name(&settings.first_admin.name) {
+            read.problem(format!("DASHBOARD_USERNAME {problem}"));
+        }
         if let Some(password) = &settings.first_admin.password {
             use secrecy::ExposeSecret;
             if let Err(problem) = crate::password::check_length(password.expose_secret()) {

@@ -32,7 +32,8 @@ fn all_problems_are_named_at_once_and_no_secret_is_shown() {
         .with("DATABASE_URL", "mysql://root:hunter2@x/y")
         .with("APP_BASIC_AUTH", "ann:short")
         .with("CONNECTIONS_MAX", "0")
-        .with("HEADER_TIMEOUT", "0s");
+        .with("HEADER_TIMEOUT", "0s")
+        .with("DASHBOARD_USERNAME", "the boss");
     let problems = problems(&source);
     for name in [
         "PORT",
@@ -44,6 +45,7 @@ fn all_problems_are_named_at_once_and_no_secret_is_shown() {
         "APP_BASIC_AUTH",
         "CONNECTIONS_MAX",
         "HEADER_TIMEOUT",
+        "DASHBOARD_USERNAME",
     ] {
         assert!(
             problems.iter().any(|problem| problem.starts_with(name)),
