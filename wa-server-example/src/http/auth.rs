@@ -81,7 +81,12 @@ fn refuse_foreign(app: &App, parts: &Parts) -> Result<(), ApiError> {
     if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
-    let headers = &parts.headers;
+    refuse_foreign_form(app, &parts.headers)
+}
+
+/// Refuses what the page of another site asks for, and what it may have asked for by a form: a body as forms send it that does not
+/// say where it comes from.
+fn refuse_foreign_form(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if refuse_foreign_page(app, headers)? {
         return Ok(());
     }
@@ -98,8 +103,8 @@ fn refuse_foreign(app: &App, parts: &Parts) -> Result<(), ApiError> {
     );
     if as_forms_do {
         return Err(ApiError::forbidden(
-            "with a cookie and a body as forms send it, the header Origin or Sec-Fetch-Site must say where it comes from; \
-             send JSON or use basic auth instead",
+            "with a body as forms send it, the header Origin or Sec-Fetch-Site must say where it comes from; send JSON with the \
+             header Content-Type: application/json, or use basic auth",
         ));
     }
     Ok(())
@@ -290,18 +295,20 @@ impl UserView {
 /// Log in; the answer sets the session cookie.
 #[utoipa::path(post, path = "/api/login", tag = "access", request_body = LoginBody,
     responses((status = 200, description = "Logged in", body = Envelope<UserView>)))]
-async fn login(open: Open, body: Body<LoginBody>) -> Result<Response, ApiError> {
-    log_in(open, body).await
+async fn login(open: Open, headers: HeaderMap, body: Body<LoginBody>) -> Result<Response, ApiError> {
+    log_in(open, &headers, body).await
 }
 
 /// Log in, under its second name.
 #[utoipa::path(post, path = "/api/auth/login", tag = "access", request_body = LoginBody,
     responses((status = 200, description = "Logged in", body = Envelope<UserView>)))]
-async fn login_again(open: Open, body: Body<LoginBody>) -> Result<Response, ApiError> {
-    log_in(open, body).await
+async fn login_again(open: Open, headers: HeaderMap, body: Body<LoginBody>) -> Result<Response, ApiError> {
+    log_in(open, &headers, body).await
 }
 
-async fn log_in(open: Open, Body(body): Body<LoginBody>) -> Result<Response, ApiError> {
+async fn log_in(open: Open, headers: &HeaderMap, Body(body): Body<LoginBody>) -> Result<Response, ApiError> {
+    // Else a page of another site could log its visitor in as somebody else.
+    refuse_foreign_form(&open, headers)?;
     let (Some(login), Some(password)) = (body.login, body.password) else {
         return Err(ApiError::fields(vec![
             FieldProblem {
@@ -392,7 +399,8 @@ pub struct RegisterBody {
 /// Register as a user; only where the setting REGISTRATION allows it.
 #[utoipa::path(post, path = "/api/register", tag = "access", request_body = RegisterBody,
     responses((status = 200, description = "Registered and logged in", body = Envelope<UserView>)))]
-async fn register(open: Open, Body(body): Body<RegisterBody>) -> Result<Response, ApiError> {
+async fn register(open: Open, headers: HeaderMap, Body(body): Body<RegisterBody>) -> Result<Response, ApiError> {
+    refuse_foreign_form(&open, &headers)?;
     if !open.settings.registration {
         return Err(ApiError::forbidden("registration is off: ask an admin for an account"));
     }

@@ -162,6 +162,43 @@ async fn a_page_of_another_site_cannot_act_with_the_cookie_of_its_visitor() {
 }
 
 #[tokio::test]
+async fn a_page_of_another_site_cannot_log_its_visitor_in_or_register_one() {
+    let running = Running::with(settings().with("REGISTRATION", "true")).await;
+    let anybody = running.anybody();
+    let body = json!({"login": "ann", "password": PASSWORD}).to_string();
+    let host = running.server.address().to_string();
+    for path in ["/api/login", "/api/auth/login", "/api/register"] {
+        let post = || anybody.request(Method::POST, path).body(body.clone());
+        let refused = [
+            post().header("content-type", "text/plain"),
+            post().header("content-type", "application/x-www-form-urlencoded"),
+            post()
+                .header("origin", "https://evil.example")
+                .header("content-type", "application/json"),
+            post()
+                .header("sec-fetch-site", "cross-site")
+                .header("content-type", "text/plain"),
+        ];
+        for (at, request) in refused.into_iter().enumerate() {
+            let answer = Client::send(request).await;
+            assert_eq!(answer.code(), "FORBIDDEN", "{path}, case {at}: {}", answer.text);
+            assert!(!answer.headers.contains_key("set-cookie"));
+        }
+    }
+    let body = json!({"login": "ann", "password": PASSWORD});
+    for request in [
+        anybody.request(Method::POST, "/api/login").json(&body),
+        anybody
+            .request(Method::POST, "/api/login")
+            .header("origin", format!("http://{host}"))
+            .json(&body),
+        anybody.request(Method::POST, "/api/login").body(body.to_string()),
+    ] {
+        assert_eq!(Client::send(request).await.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn registration_is_off_unless_a_setting_turns_it_on() {
     let body = json!({"email": "New@example.com", "password": "long enough", "name": "New"});
     let running = Running::start().await;
