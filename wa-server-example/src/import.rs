@@ -483,22 +483,31 @@ mod tests {
             store,
             timeline,
         } = world().await;
-        let (scope, id, begun) = (import.scope.clone(), record.id, record.updated_at);
+        let (scope, id) = (import.scope.clone(), record.id);
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let file = Then(leads(600), move || {
             let _ = wait.recv();
             Ok(0)
         });
         let running = tokio::spawn(import.run_from(|| Ok(file), record, |_| {}));
-        loop {
-            let now = store.import(&scope, id).await.unwrap();
-            assert_eq!(now.state, ImportState::Running);
-            if now.rows == 500 && now.updated_at.since(begun) >= 3 * BEAT_EVERY {
-                break;
-            }
-            timeline.advance();
+        let look = async || store.import(&scope, id).await.unwrap();
+        while look().await.rows < 500 {
             tokio::task::yield_now().await;
         }
+        let waits_since = look().await.updated_at;
+        for _ in 0..100 {
+            timeline.advance();
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let now = look().await;
+        assert_eq!((now.state, now.rows), (ImportState::Running, 500));
+        assert!(
+            now.updated_at.since(waits_since) >= 50 * BEAT_EVERY,
+            "{:?}",
+            now.updated_at
+        );
         drop(go_on);
         let done = running.await.unwrap().unwrap();
         assert_eq!((done.state, done.rows), (ImportState::Done, 600));
