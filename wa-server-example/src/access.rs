@@ -108,7 +108,8 @@ pub struct FirstAdmin {
     pub generated: Option<SecretString>,
 }
 
-/// Makes the first admin when there is no user, and the users of `APP_BASIC_AUTH` that do not exist yet.
+/// Makes the first admin when there is no user, and the users of `APP_BASIC_AUTH` that do not exist yet. Of several nodes that
+/// start at once, one makes each.
 ///
 /// # Errors
 /// As the store's.
@@ -130,8 +131,8 @@ pub async fn first_users(
             role: Role::Admin,
             password: password.clone(),
         };
-        let admin = add_user(store, passwords, ids, settings, new, now).await?;
-        first = Some(FirstAdmin {
+        let admin = unless_there(add_user(store, passwords, ids, settings, new, now).await)?;
+        first = admin.map(|admin| FirstAdmin {
             login: admin.login,
             generated: given.is_none().then_some(password),
         });
@@ -145,8 +146,41 @@ pub async fn first_users(
                 role: Role::User,
                 password: SecretString::from(password.expose_secret()),
             };
-            add_user(store, passwords, ids, settings, new, now).await?;
+            unless_there(add_user(store, passwords, ids, settings, new, now).await)?;
         }
     }
     Ok(first)
+}
+
+/// The user that was added; `None` when another node that starts was quicker.
+fn unless_there(added: Result<User, StoreError>) -> Result<Option<User>, StoreError> {
+    match added {
+        Ok(user) => Ok(Some(user)),
+        Err(error) if error.is_conflict() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wa_core::store::{AccessStore as _, MemoryStore};
+
+    use super::*;
+    use crate::settings::Source;
+
+    #[tokio::test]
+    async fn of_two_nodes_that_start_at_once_one_makes_the_first_users_and_both_go_on() {
+        let store = MemoryStore::new();
+        let (passwords, ids) = (Passwords::new(), IdSource::from_entropy());
+        let source = Source::default().with("APP_BASIC_AUTH", "ann:correct horse");
+        let settings = Settings::read(&source).unwrap();
+        // Both look before either has hashed a password.
+        let start = || first_users(&store, &passwords, &ids, &settings, Timestamp::EPOCH);
+        let (one, other) = tokio::join!(start(), start());
+        assert_eq!([one.unwrap(), other.unwrap()].iter().flatten().count(), 1);
+        let users = store.users(&PageRequest::first(10)).await.unwrap().rows;
+        let mut logins: Vec<_> = users.into_iter().map(|user| user.login).collect();
+        logins.sort_unstable();
+        assert_eq!(logins, ["admin", "ann"]);
+    }
 }

@@ -6,23 +6,22 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret, SecretString};
-use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wa_core::engine::Transports;
 use wa_core::engine::handle::Handle;
-use wa_core::id::{IdSource, ImportId, UserId};
+use wa_core::id::{IdSource, ImportId};
 use wa_core::store::AppStore;
-use wa_core::time::{Clock, Monotonic, Timestamp};
+use wa_core::time::{Clock, Timestamp};
 
 use crate::assemble::EngineSlot;
 use crate::forecasts::Forecasts;
-use crate::http::auth::{BASIC_REMEMBERED_FOR, TRIES_MAX, TRIES_PER_ACCOUNT_MAX, TRIES_PER_ADDRESS_MAX, TRIES_SPAN};
-use crate::http::limit::{Buckets, Windows};
+use crate::http::basic::BasicMemory;
+use crate::http::limit::Buckets;
+use crate::http::login_tries::LoginTries;
 use crate::http::metrics::Meters;
 use crate::live::Live;
 use crate::media::FileMedia;
-use crate::password::{self, Passwords};
+use crate::password::Passwords;
 use crate::settings::Settings;
 
 /// What all requests share.
@@ -103,16 +102,17 @@ impl Imports {
         Arc::clone(&self.turns).try_acquire_owned().ok()
     }
 
-    pub(crate) fn add(&self, id: ImportId, cancel: Arc<AtomicBool>) {
-        self.all().insert(id, cancel);
+    /// Lists an import for as long as what is given back is kept.
+    pub(crate) fn add(app: &Arc<App>, id: ImportId, cancel: Arc<AtomicBool>) -> ImportUnderWay {
+        app.imports.all().insert(id, cancel);
+        ImportUnderWay {
+            app: Arc::clone(app),
+            id,
+        }
     }
 
     pub(crate) fn get(&self, id: ImportId) -> Option<Arc<AtomicBool>> {
         self.all().get(&id).cloned()
-    }
-
-    pub(crate) fn remove(&self, id: ImportId) {
-        self.all().remove(&id);
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<ImportId, Arc<AtomicBool>>> {
@@ -129,12 +129,22 @@ impl Default for Imports {
     }
 }
 
+/// An import that runs here, until this is dropped.
+pub(crate) struct ImportUnderWay {
+    app: Arc<App>,
+    id: ImportId,
+}
+
+impl Drop for ImportUnderWay {
+    fn drop(&mut self) {
+        self.app.imports.all().remove(&self.id);
+    }
+}
+
 /// How often who may do what.
 #[derive(Debug)]
 pub struct Limits {
-    pub(crate) login_pair: Windows<(IpAddr, String)>,
-    pub(crate) login_address: Windows<IpAddr>,
-    pub(crate) login_account: Windows<String>,
+    pub(crate) login: LoginTries,
     pub(crate) lead_webhook: Buckets<IpAddr>,
     pub(crate) api: Buckets<IpAddr>,
 }
@@ -143,67 +153,9 @@ impl Limits {
     fn new(settings: &Settings) -> Self {
         let minute = Duration::from_secs(60);
         Self {
-            login_pair: Windows::new(TRIES_MAX, TRIES_SPAN),
-            login_address: Windows::new(TRIES_PER_ADDRESS_MAX, TRIES_SPAN),
-            login_account: Windows::new(TRIES_PER_ACCOUNT_MAX, TRIES_SPAN),
+            login: LoginTries::new(),
             lead_webhook: Buckets::new(settings.lead_webhook_per_minute, minute),
             api: Buckets::new(settings.api_per_minute, minute),
-        }
-    }
-}
-
-/// Passwords that were verified a moment ago, by a digest that only this process can make.
-#[derive(Debug)]
-pub(crate) struct BasicMemory {
-    key: [u8; 32],
-    known: Mutex<HashMap<[u8; 32], Known>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    user: UserId,
-    version: i64,
-    until: Monotonic,
-}
-
-impl Default for BasicMemory {
-    fn default() -> Self {
-        Self {
-            key: password::random(),
-            known: Mutex::default(),
-        }
-    }
-}
-
-impl BasicMemory {
-    /// Most that is remembered.
-    const COUNT_MAX: usize = 1_000;
-
-    pub(crate) fn key(&self, login: &str, password: &SecretString) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.key);
-        hash.update((login.len() as u64).to_be_bytes());
-        hash.update(login.as_bytes());
-        hash.update(password.expose_secret().as_bytes());
-        hash.finalize().into()
-    }
-
-    pub(crate) fn find(&self, key: &[u8; 32], now: Monotonic) -> Option<(UserId, i64)> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known
-            .get(key)
-            .filter(|known| known.until > now)
-            .map(|known| (known.user, known.version))
-    }
-
-    pub(crate) fn remember(&self, key: [u8; 32], user: UserId, version: i64, now: Monotonic) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= Self::COUNT_MAX {
-            known.retain(|_, known| known.until > now);
-        }
-        if known.len() < Self::COUNT_MAX {
-            let until = now + BASIC_REMEMBERED_FOR;
-            known.insert(key, Known { user, version, until });
         }
     }
 }

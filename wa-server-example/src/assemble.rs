@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -28,8 +29,10 @@ use wa_transport_whacenter::Whacenter;
 use crate::access::{self, FirstAdmin};
 use crate::app::{App, Parts};
 use crate::clock::{MovedClock, SharedClock};
+use crate::http::connections::Connections;
 use crate::http::metrics::Meters;
 use crate::http::router::router;
+use crate::import;
 use crate::media::FileMedia;
 use crate::metered::Metered;
 use crate::settings::{Database, PostgresDatabase, Settings, SqliteDatabase};
@@ -38,8 +41,6 @@ use crate::settings::{Database, PostgresDatabase, Settings, SqliteDatabase};
 const ENGINE_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long listening for hints of other nodes is left alone when it broke.
 const LISTEN_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long an import that runs on some node may stand still before a node that starts takes it for dead.
-const IMPORT_STANDS_STILL: Duration = Duration::from_secs(600);
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -261,17 +262,11 @@ impl Server {
         let app = Arc::new(App::new(parts, settings));
         let now = app.clock.wall();
         let before = if app.settings.is_shared() {
-            now - IMPORT_STANDS_STILL
+            now - import::STANDS_STILL
         } else {
             Timestamp::FAR_FUTURE
         };
-        app.store
-            .fail_running_imports(
-                "the server was stopped before the import ended; run it again",
-                before,
-                now,
-            )
-            .await?;
+        app.store.fail_running_imports(import::BROKEN_OFF, before, now).await?;
         let first_admin = access::first_users(&*app.store, &app.passwords, &app.ids, &app.settings, now).await?;
 
         let (stop, stopped) = watch::channel(false);
@@ -283,15 +278,14 @@ impl Server {
         let (hints, until) = (bus.listen(), stopped.clone());
         tasks.push(tokio::spawn(async move { live.run(hints, wait_for(until)).await }));
         let engine = tokio::spawn(keep_engine(core, Arc::clone(&app), stopped.clone()));
-        let service = router(Arc::clone(&app)).into_make_service_with_connect_info::<SocketAddr>();
-        let serving = tokio::spawn(async move {
-            let served = axum::serve(listener, service)
-                .with_graceful_shutdown(wait_for(stopped))
-                .await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the API ended");
-            }
-        });
+        let router = router(Arc::clone(&app));
+        let connections = Connections {
+            most: app.settings.connections_max,
+            header_timeout: app.settings.header_timeout,
+        };
+        let stopped = wait_for(stopped).shared();
+        let serving =
+            tokio::spawn(async move { connections.serve(|cx| listener.poll_accept(cx), router, stopped).await });
         tasks.extend([engine, serving]);
         Ok(Self {
             address,

@@ -25,6 +25,7 @@ use crate::assemble::{open_store, transports};
 use crate::bench::{self, BenchArgs, LinkedBenchArgs};
 #[cfg(feature = "demo")]
 use crate::demo::{self, DemoArgs};
+#[cfg(feature = "demo")]
 use crate::loopback::GatewayArgs;
 use crate::settings::{SettingArgs, Settings, Source};
 use crate::{access, logs, settings};
@@ -75,6 +76,7 @@ enum Command {
     #[cfg(feature = "demo")]
     BenchLinked(LinkedBenchArgs),
     /// Run a fake gateway on this machine, for trials.
+    #[cfg(feature = "demo")]
     #[command(hide = true)]
     Gateway(GatewayArgs),
     /// Print the list of settings as Markdown.
@@ -141,6 +143,7 @@ fn start(cli: Cli) -> Result<(), Failure> {
                 true => Ok(()),
                 false => Err("something did not add up".into()),
             },
+            #[cfg(feature = "demo")]
             Command::Gateway(args) => Ok(args.run(|base| say(&format!("Listening on {base}"))).await?),
             Command::Settings => Ok(()),
         }

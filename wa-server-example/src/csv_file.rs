@@ -1,6 +1,6 @@
 //! CSV as people make it, both ways; read record by record in bounded memory.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use csv_core::ReadRecordResult;
 
@@ -119,16 +119,21 @@ impl<R: Read> Records<R> {
     }
 
     /// Reads the next record that is not blank; its fields are then in [`fields`](Self::fields). `None` at the end.
-    pub fn read(&mut self) -> Option<Row<()>> {
+    ///
+    /// # Errors
+    /// The file cannot be read on; there may be more rows.
+    pub fn read(&mut self) -> io::Result<Option<Row<()>>> {
         loop {
-            let (line, read) = self.read_any()?;
+            let Some((line, read)) = self.read_any()? else {
+                return Ok(None);
+            };
             let blank = read.is_ok() && self.fields().all(|field| field.trim_ascii().is_empty());
             if !blank {
-                return Some(Row {
+                return Ok(Some(Row {
                     line,
                     bytes_read: self.bytes_read,
                     draft: read.map_err(|reason| ("row".to_owned(), reason)),
-                });
+                }));
             }
         }
     }
@@ -141,7 +146,7 @@ impl<R: Read> Records<R> {
     }
 
     /// Reads a record, blank or not: the line on which it starts, and why it cannot be read.
-    fn read_any(&mut self) -> Option<(u64, Result<(), String>)> {
+    fn read_any(&mut self) -> io::Result<Option<(u64, Result<(), String>)>> {
         self.raw.clear();
         self.count = 0;
         let mut written = 0;
@@ -150,13 +155,7 @@ impl<R: Read> Records<R> {
             let input = if from_again {
                 &self.again[self.again_at..]
             } else {
-                match self.file.fill_buf() {
-                    Ok(input) => input,
-                    Err(error) => {
-                        tracing::warn!(%error, "a file could not be read to its end");
-                        return None;
-                    }
-                }
+                fill(&mut self.file)?
             };
             let at_end = input.is_empty();
             // Never more than one byte past the limit, however much a record would swallow.
@@ -181,7 +180,7 @@ impl<R: Read> Records<R> {
         let cut = match result {
             ReadRecordResult::End => {
                 self.pass(self.raw.len());
-                return None;
+                return Ok(None);
             }
             ReadRecordResult::Record if !at_end => false,
             // The end of the file ends a record too, but closes no quotation mark.
@@ -190,7 +189,7 @@ impl<R: Read> Records<R> {
         };
         if !cut {
             self.pass(self.raw.len());
-            return Some((line, Ok(())));
+            return Ok(Some((line, Ok(()))));
         }
         self.count = 0;
         let many = matches!(result, ReadRecordResult::OutputEndsFull);
@@ -213,11 +212,11 @@ impl<R: Read> Records<R> {
             }
             None => {
                 self.pass(self.raw.len());
-                self.pass_line();
+                self.pass_line()?;
             }
         }
         self.restart();
-        Some((line, Err(reason)))
+        Ok(Some((line, Err(reason))))
     }
 
     /// The line on which the record begins, after the blank lines before it.
@@ -237,17 +236,17 @@ impl<R: Read> Records<R> {
     }
 
     /// Passes over the rest of the line that the record was cut in.
-    fn pass_line(&mut self) {
+    fn pass_line(&mut self) -> io::Result<()> {
         let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
         if self.raw.last().is_some_and(is_end) {
-            return;
+            return Ok(());
         }
         loop {
             let from_again = self.again_at < self.again.len();
             let input = if from_again {
                 &self.again[self.again_at..]
             } else {
-                self.file.fill_buf().unwrap_or_default()
+                fill(&mut self.file)?
             };
             let end = input.iter().position(is_end);
             let passed = end.map_or(input.len(), |at| at + 1);
@@ -260,7 +259,7 @@ impl<R: Read> Records<R> {
             }
             self.bytes_read += passed as u64;
             if ended || end.is_some() {
-                return;
+                return Ok(());
             }
         }
     }
@@ -304,8 +303,19 @@ impl<R: Read> Records<R> {
     }
 }
 
+/// What is read next; nothing at the end of the file.
+fn fill<R: Read>(file: &mut BufReader<R>) -> io::Result<&[u8]> {
+    // The first question is asked again when a signal came in between; the second finds its answer in memory.
+    while let Err(error) = file.fill_buf() {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    file.fill_buf()
+}
+
 /// The first line, of at most so many bytes.
-fn first_line(file: &mut impl BufRead, bytes_max: usize) -> std::io::Result<Vec<u8>> {
+fn first_line(file: &mut impl BufRead, bytes_max: usize) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
     file.take(bytes_max as u64).read_until(b'\n', &mut line)?;
     Ok(line)
@@ -378,8 +388,10 @@ impl<R: Read, C> Table<R, C> {
     /// What is wrong with the file as a whole, for people.
     pub fn new(file: R, row_bytes_max: usize, column: impl Fn(&str) -> Option<C>) -> Result<Self, String> {
         let mut records = Records::new(file, row_bytes_max)?;
-        let header = records.read().map(|row| row.draft);
-        if let Some(Err((_, reason))) = header {
+        let header = records
+            .read()
+            .map_err(|error| format!("the file cannot be read: {error}"))?;
+        if let Some(Err((_, reason))) = header.map(|row| row.draft) {
             return Err(format!("the first line cannot be read: {reason}"));
         }
         let names: Vec<String> = records
@@ -406,16 +418,22 @@ impl<R: Read, C> Table<R, C> {
     }
 
     /// The next row, each known cell given to `read` with its column, as a text; blank rows are passed over.
+    ///
+    /// # Errors
+    /// The file cannot be read on; there may be more rows.
     pub fn next_row<T: Default>(
         &mut self,
         name_of: impl Fn(&C) -> String,
         mut read: impl FnMut(&mut T, &C, &str) -> Result<(), Refused>,
-    ) -> Option<Row<T>> {
-        let Row {
+    ) -> io::Result<Option<Row<T>>> {
+        let Some(Row {
             line,
             bytes_read,
             draft,
-        } = self.records.read()?;
+        }) = self.records.read()?
+        else {
+            return Ok(None);
+        };
         let draft = draft.and_then(|()| {
             let mut into = T::default();
             for (column, bytes) in self.columns.iter().zip(self.records.fields()) {
@@ -429,11 +447,11 @@ impl<R: Read, C> Table<R, C> {
             }
             Ok(into)
         });
-        Some(Row {
+        Ok(Some(Row {
             line,
             bytes_read,
             draft,
-        })
+        }))
     }
 }
 
@@ -479,7 +497,7 @@ mod tests {
     fn records(file: &[u8], row_bytes_max: usize) -> Vec<(u64, Result<Vec<String>, String>)> {
         let mut records = Records::new(file, row_bytes_max).unwrap();
         let mut found = Vec::new();
-        while let Some(row) = records.read() {
+        while let Some(row) = records.read().unwrap() {
             let fields = records
                 .fields()
                 .map(|field| String::from_utf8_lossy(field).into_owned());
@@ -519,6 +537,36 @@ mod tests {
         assert_eq!(found[1].0, 2);
         assert!(found[1].1.clone().unwrap_err().contains("line 3"), "{found:?}");
         assert_eq!(found[2], (4, texts(&["d", "e"])));
+    }
+
+    /// A file that cannot be read on after so many bytes.
+    struct Broken(io::Cursor<Vec<u8>>);
+
+    impl Read for Broken {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(into)? {
+                0 => Err(io::Error::other("the disk is gone")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_on_does_not_pass_for_one_that_has_ended() {
+        let long = format!("h,i\na,b\n{}", "x".repeat(200));
+        for (file, whole) in [
+            ("h,i\na,b\nc,d", 2),
+            ("h,i\na,b\n", 2),
+            ("h,i\na,b\nc,\"d", 2),
+            (&long, 2),
+        ] {
+            let file = Broken(io::Cursor::new(file.as_bytes().to_vec()));
+            let mut records = Records::new(file, 100).unwrap();
+            for _ in 0..whole {
+                assert!(records.read().unwrap().unwrap().draft.is_ok());
+            }
+            assert_eq!(records.read().unwrap_err().to_string(), "the disk is gone");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Recipients of a campaign as rows of CSV, each with its own text.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use wa_core::domain::lead::Lead;
 use wa_core::plan::EntryDraft;
@@ -62,7 +62,10 @@ impl<R: Read> EntryReader<R> {
     }
 
     /// The next row; blank ones are passed over.
-    pub fn next_row(&mut self) -> Option<Row<EntryDraft>> {
+    ///
+    /// # Errors
+    /// The file cannot be read on; there may be more rows.
+    pub fn next_row(&mut self) -> io::Result<Option<Row<EntryDraft>>> {
         self.0.next_row(Column::name, |draft: &mut EntryDraft, column, text| {
             match column {
                 Column::Phone => text.trim().clone_into(&mut draft.phone),
@@ -89,7 +92,7 @@ mod tests {
     fn a_row_has_a_number_a_text_of_its_own_and_merge_fields() {
         let file = "No Tel;Mesej;nama;Bandar;custom.kod;what is this?\n0123456789;Hi {{custom.Bandar}};Ali;KL;=A1;x\n;;;;;\n0123456780\n";
         let mut reader = EntryReader::new(file.as_bytes(), 1_000).unwrap();
-        let rows: Vec<_> = std::iter::from_fn(|| reader.next_row()).collect();
+        let rows: Vec<_> = std::iter::from_fn(|| reader.next_row().unwrap()).collect();
         assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 4]);
         let draft = rows[0].draft.as_ref().unwrap();
         assert_eq!(

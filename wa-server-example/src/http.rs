@@ -1,8 +1,10 @@
 //! The API: thin handlers over the engine's handle.
 
 pub mod auth;
+pub(crate) mod basic;
 pub mod campaigns;
 pub mod chats;
+pub(crate) mod connections;
 mod csv_out;
 pub mod devices;
 pub mod envelope;
@@ -19,6 +21,7 @@ pub mod leads;
 pub mod limit;
 pub mod linking;
 pub mod live;
+pub mod login_tries;
 pub mod messages;
 pub mod metrics;
 pub mod openapi;

@@ -1,7 +1,7 @@
 //! Leads as rows of CSV, both ways.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 
 use serde::Deserialize;
 use serde::de::value::StrDeserializer;
@@ -216,13 +216,16 @@ impl<R: Read> LeadReader<R> {
     }
 
     /// The next row; blank ones are passed over.
-    pub fn next_row(&mut self) -> Option<Row<LeadDraft>> {
+    ///
+    /// # Errors
+    /// The file cannot be read on; there may be more rows.
+    pub fn next_row(&mut self) -> io::Result<Option<Row<LeadDraft>>> {
         let device = self.device.device_id;
         let mut row = self.table.next_row(Column::name, put)?;
-        if let Ok(draft) = &mut row.draft {
+        if let Some(Row { draft: Ok(draft), .. }) = &mut row {
             draft.device_id = draft.device_id.or(device);
         }
-        Some(row)
+        Ok(row)
     }
 
     /// The names of columns that were left out.
@@ -283,7 +286,7 @@ mod tests {
 
     fn rows(file: &str) -> Vec<Row<LeadDraft>> {
         let mut reader = LeadReader::new(file.as_bytes(), LeadDevice::default(), ROW_BYTES_MAX).unwrap();
-        std::iter::from_fn(|| reader.next_row()).collect()
+        std::iter::from_fn(|| reader.next_row().unwrap()).collect()
     }
 
     #[test]
@@ -307,7 +310,7 @@ mod tests {
         let mut file = b"name,phone\nA,1\n\xFF,2\nC,3\n".to_vec();
         file.extend_from_slice(format!("{},4\nE,5\n", "x".repeat(ROW_BYTES_MAX)).as_bytes());
         let mut reader = LeadReader::new(file.as_slice(), LeadDevice::default(), ROW_BYTES_MAX).unwrap();
-        let rows: Vec<_> = std::iter::from_fn(|| reader.next_row()).collect();
+        let rows: Vec<_> = std::iter::from_fn(|| reader.next_row().unwrap()).collect();
         let bad: Vec<_> = rows
             .iter()
             .filter_map(|row| row.draft.as_ref().err().map(|(field, _)| (row.line, field.as_str())))
@@ -375,7 +378,7 @@ mod tests {
             sheet.add(&lead(&filling));
             let file = encode(&[sheet.header(), sheet.row(&kept)]);
             let mut reader = LeadReader::new(file.as_slice(), LeadDevice::default(), ROW_BYTES_MAX).unwrap();
-            let read = reader.next_row().unwrap().draft.unwrap();
+            let read = reader.next_row().unwrap().unwrap().draft.unwrap();
             assert!(read == LeadDraft::from(&kept), "{custom:?}");
         }
     }

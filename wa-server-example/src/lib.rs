@@ -17,6 +17,7 @@ pub mod import;
 pub mod lead_csv;
 mod live;
 pub mod logs;
+#[cfg(feature = "demo")]
 pub mod loopback;
 pub mod media;
 mod metered;

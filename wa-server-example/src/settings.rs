@@ -141,6 +141,10 @@ pub struct Settings {
     pub lead_webhook_per_minute: u32,
     /// `API_PER_MINUTE`
     pub api_per_minute: u32,
+    /// `CONNECTIONS_MAX`
+    pub connections_max: usize,
+    /// `HEADER_TIMEOUT`
+    pub header_timeout: Duration,
     /// `LIVE_CONNECTIONS_MAX`
     pub live_connections_max: usize,
     /// `IMPORT_BYTES_MAX`
@@ -292,6 +296,8 @@ impl Settings {
             metrics_token: read.optional("METRICS_TOKEN").map(SecretString::from),
             lead_webhook_per_minute: read.number("LEAD_WEBHOOK_PER_MINUTE", 0..=u32::MAX),
             api_per_minute: read.number("API_PER_MINUTE", 0..=u32::MAX),
+            connections_max: read.number("CONNECTIONS_MAX", 1..=1_000_000),
+            header_timeout: read.duration("HEADER_TIMEOUT"),
             live_connections_max: read.number("LIVE_CONNECTIONS_MAX", 0..=100_000),
             import_bytes_max: read.number("IMPORT_BYTES_MAX", 1..=u64::MAX),
             import_row_bytes_max: read.number("IMPORT_ROW_BYTES_MAX", 1_024..=16 << 20),
@@ -322,6 +328,12 @@ impl Settings {
                 .filter(|name| source.get(name).is_some())
                 .collect(),
         };
+        if settings.header_timeout < Duration::from_secs(1) {
+            read.problem("HEADER_TIMEOUT must be at least 1s");
+        }
+        if let Err(problem) = crate::access::login_name(&settings.first_admin.name) {
+            read.problem(format!("DASHBOARD_USERNAME {problem}"));
+        }
         if let Some(password) = &settings.first_admin.password {
             use secrecy::ExposeSecret;
             if let Err(problem) = crate::password::check_length(password.expose_secret()) {

@@ -30,13 +30,16 @@ const REFUSALS: [(&str, NotSentKind); 11] = [
 ///
 /// Sent: 2xx, the flag, and no message marked as failed. Not sent: the documented refusal was read. Everything else may
 /// have been sent.
-pub(crate) fn verdict(answer: &Answer, secrets: &[String]) -> Result<SendReceipt, SendError> {
+pub(crate) fn verdict(answer: &Answer, sent: &OutgoingMessage, secrets: &[String]) -> Result<SendReceipt, SendError> {
     let reply = wire::reply(&answer.body);
     match &reply {
         Some(reply) if reply.status == Flag::No => Err(refusal(answer, &reply.message, secrets)),
         Some(reply) if reply.status == Flag::Yes && answer.is_success() => {
             match reply.items.iter().find(|item| item.failed) {
-                Some(item) => Err(refusal(answer, item.message.as_deref().unwrap_or_default(), secrets)),
+                Some(item) => {
+                    let reason = item.reason.as_deref().filter(|reason| !repeats(reason, &sent.text));
+                    Err(refusal(answer, reason.unwrap_or_default(), secrets))
+                }
                 None => Ok(SendReceipt {
                     provider_id: reply
                         .items
@@ -49,6 +52,12 @@ pub(crate) fn verdict(answer: &Answer, secrets: &[String]) -> Result<SendReceipt
         }
         _ => Err(doubt(answer)),
     }
+}
+
+/// Whether what stands in an answer is the text that was sent, or a part of it, and so tells nothing of why it was refused.
+fn repeats(reason: &str, sent: &str) -> bool {
+    let sent = sent.trim();
+    sent.contains(reason) || (!sent.is_empty() && reason.contains(sent))
 }
 
 fn refusal(answer: &Answer, message: &str, secrets: &[String]) -> SendError {

@@ -258,7 +258,7 @@ impl Wablas {
             .header(AUTHORIZATION, endpoint.authorization())
             .form(&outgoing.form);
         let answer = http::call(request, context.timeout).await.map_err(error::unanswered)?;
-        error::verdict(&answer, &error::secrets(&context.device, Some(message)))
+        error::verdict(&answer, message, &error::secrets(&context.device, Some(message)))
     }
 }
 

@@ -121,7 +121,8 @@ impl Flag {
 pub(crate) struct Item {
     pub(crate) id: Option<String>,
     pub(crate) failed: bool,
-    pub(crate) message: Option<String>,
+    /// Why it failed. The `message` of an item that has an id or a number is the text that was sent, and no reason.
+    pub(crate) reason: Option<String>,
 }
 
 /// The answer to a send.
@@ -176,10 +177,12 @@ fn item(value: &Value) -> Option<Item> {
     if id.is_none() && status.is_none() {
         return None;
     }
+    let id = id.and_then(text);
+    let is_message = id.is_some() || object.get("phone").and_then(text).is_some();
     Some(Item {
-        id: id.and_then(text),
+        id,
         failed: Flag::of(status) == Flag::No || status.and_then(text).is_some_and(|status| is_dead(&status)),
-        message: object.get("message").and_then(text),
+        reason: object.get("message").and_then(text).filter(|_| !is_message),
     })
 }
 

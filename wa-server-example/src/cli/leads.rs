@@ -1,12 +1,14 @@
 //! `leads`: CSV in and out.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use wa_core::domain::access::RequestScope;
 use wa_core::id::{DeviceId, IdSource, ImportId};
 use wa_core::store::{ImportState, LeadFilter, PAGE_MAX, PageRequest};
 
@@ -14,6 +16,7 @@ use super::{Failure, Offline, say};
 use crate::csv_file::encode;
 use crate::import::{Import, Target, record};
 use crate::lead_csv::{LeadDevice, LeadSheet};
+use crate::password;
 use crate::settings::Settings;
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +37,7 @@ pub(super) enum LeadsCommand {
     },
     /// Export the leads of a user as CSV.
     Export {
-        /// The file; the terminal when it is not given.
+        /// The file, which is replaced once all is written; the terminal when it is not given.
         file: Option<PathBuf>,
         /// The login of the user.
         #[arg(long)]
@@ -125,12 +128,7 @@ async fn import(
     }
 }
 
-async fn report(
-    offline: &Offline,
-    scope: &wa_core::domain::access::RequestScope,
-    id: ImportId,
-    file: Option<PathBuf>,
-) -> Result<(), Failure> {
+async fn report(offline: &Offline, scope: &RequestScope, id: ImportId, file: Option<PathBuf>) -> Result<(), Failure> {
     let mut out = file.map(std::fs::File::create).transpose()?;
     if let Some(out) = &mut out {
         out.write_all(b"line,field,reason\n")?;
@@ -160,27 +158,79 @@ async fn report(
     }
 }
 
+/// A file that takes its place only when it is whole: until then it is written beside it, and removed when it is not finished.
+struct NewFile {
+    file: BufWriter<File>,
+    beside: PathBuf,
+    place: PathBuf,
+}
+
+impl NewFile {
+    fn create(place: PathBuf) -> std::io::Result<Self> {
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let beside = place.with_file_name(format!("{name}.{}.part", password::token()));
+        Ok(Self {
+            file: BufWriter::new(File::create_new(&beside)?),
+            beside,
+            place,
+        })
+    }
+
+    fn finish(mut self) -> std::io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        std::fs::rename(&self.beside, &self.place)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // Once it has taken its place there is nothing left beside it.
+        let _ = std::fs::remove_file(&self.beside);
+    }
+}
+
 async fn export(offline: &Offline, file: Option<PathBuf>, user: &str) -> Result<(), Failure> {
     let scope = offline.scope(user).await?;
-    let to_terminal = file.is_none();
-    let mut out: Box<dyn Write> = match file {
-        Some(file) => Box::new(std::io::BufWriter::new(std::fs::File::create(file)?)),
-        None => Box::new(std::io::stdout()),
+    let Some(place) = file else {
+        write_leads(offline, &scope, &mut std::io::stdout(), &ProgressBar::hidden()).await?;
+        return Ok(());
     };
-    let filter = LeadFilter::default();
-    let sheet = LeadSheet::of(&*offline.store, &scope, &filter).await?;
-    out.write_all(&encode(&[sheet.header()]))?;
-    let total = offline.store.lead_count(&scope, &filter).await?;
-    let bar = if to_terminal {
-        ProgressBar::hidden()
+    let total = offline.store.lead_count(&scope, &LeadFilter::default()).await?;
+    let bar = ProgressBar::new(total);
+    let unwritable = |error| format!("{} cannot be written: {error}", place.display());
+    // Devices and pipes have no content that could be lost, and nothing may be put beside them.
+    let written = if std::fs::metadata(&place).is_ok_and(|known| !known.is_file()) {
+        let mut file = File::options().write(true).open(&place).map_err(unwritable)?;
+        write_leads(offline, &scope, &mut file, &bar).await?
     } else {
-        ProgressBar::new(total)
+        let mut new = NewFile::create(place.clone()).map_err(unwritable)?;
+        let written = write_leads(offline, &scope, &mut new.file, &bar).await?;
+        new.finish().map_err(unwritable)?;
+        written
     };
+    bar.finish_and_clear();
+    say(&format!("{written} leads written"));
+    Ok(())
+}
+
+/// Writes the leads with their header; gives how many there were.
+async fn write_leads(
+    offline: &Offline,
+    scope: &RequestScope,
+    out: &mut impl Write,
+    bar: &ProgressBar,
+) -> Result<u64, Failure> {
+    let filter = LeadFilter::default();
+    let sheet = LeadSheet::of(&*offline.store, scope, &filter).await?;
+    out.write_all(&encode(&[sheet.header()]))?;
+    let mut written = 0;
     let mut request = PageRequest::first(PAGE_MAX);
     loop {
-        let page = offline.store.leads(&scope, &filter, &request).await?;
+        let page = offline.store.leads(scope, &filter, &request).await?;
         let rows: Vec<_> = page.rows.iter().map(|lead| sheet.row(lead)).collect();
         out.write_all(&encode(&rows))?;
+        written += rows.len() as u64;
         bar.inc(rows.len() as u64);
         match page.next {
             Some(next) => request = PageRequest::after(next, PAGE_MAX),
@@ -188,9 +238,35 @@ async fn export(offline: &Offline, file: Option<PathBuf>, user: &str) -> Result<
         }
     }
     out.flush()?;
-    bar.finish_and_clear();
-    if !to_terminal {
-        say(&format!("{total} leads written"));
+    Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_stays_as_it_is_until_the_new_one_is_whole() {
+        let folder = std::env::temp_dir().join(format!("wa-export-{}", password::token()));
+        std::fs::create_dir(&folder).unwrap();
+        let place = folder.join("leads.csv");
+        std::fs::write(&place, "of yesterday").unwrap();
+        let read = || std::fs::read_to_string(&place).unwrap();
+        let mut broken = NewFile::create(place.clone()).unwrap();
+        broken.file.write_all(b"half").unwrap();
+        drop(broken);
+        assert_eq!(read(), "of yesterday");
+        let mut whole = NewFile::create(place.clone()).unwrap();
+        whole.file.write_all(b"of today").unwrap();
+        whole.file.flush().unwrap();
+        assert_eq!(read(), "of yesterday");
+        whole.finish().unwrap();
+        assert_eq!(read(), "of today");
+        assert_eq!(
+            std::fs::read_dir(&folder).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
     }
-    Ok(())
 }

@@ -78,6 +78,8 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn settings(mut settings: Settings, folder: &Folder, gateways: [&RunningGateway; 2], linked: &Linked) -> Settings {
     settings.data_dir = folder.path().to_owned();
     settings.database = Database::File(SqliteDatabase::new(folder.path().join("wa.db")));
+    // Else its events would be told to the screens of this installation.
+    settings.redis = None;
     settings.bind_address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     // A server of this installation may be running on it.
     if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, settings.port)).is_err() {
@@ -430,5 +432,27 @@ impl Show {
             self.screen.say(&format!("{} {text}", if *right { "✓" } else { "✗" }));
         }
         Ok(checks.iter().all(|(right, _)| *right))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Source;
+
+    #[tokio::test]
+    async fn nothing_of_this_installation_is_used_but_what_the_demonstration_may_share() {
+        let given = Source::default()
+            .with("DATABASE_URL", "postgres://wa:secret@db.example/wa")
+            .with("REDIS_URL", "redis://cache.example")
+            .with("PUBLIC_BASE_URL", "https://wa.example.com");
+        let (ids, clock) = (IdSource::from_entropy(), SystemClock::new());
+        let folder = Folder::new("demo-test", &ids, clock.wall()).unwrap();
+        let wablas = LoopbackGateway::start(script(Vendor::Wablas, 1)).await.unwrap();
+        let whacenter = LoopbackGateway::start(script(Vendor::Whacenter, 1)).await.unwrap();
+        let linked = Linked::start(1).await.unwrap();
+        let settings = settings(Settings::read(&given).unwrap(), &folder, [&wablas, &whacenter], &linked);
+        assert!(settings.redis.is_none() && settings.public_base_url.is_none());
+        assert!(matches!(&settings.database, Database::File(file) if file.path.starts_with(folder.path())));
     }
 }

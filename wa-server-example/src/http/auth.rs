@@ -18,6 +18,7 @@ use wa_core::id::UserId;
 use wa_core::store::StoreError;
 use wa_core::time::Timestamp;
 
+use super::basic::BasicKey;
 use super::envelope::{Envelope, Nothing, Reply};
 use super::error::{ApiError, ApiResult, FieldProblem};
 use super::extract::{Body, Caller, Locked, Open, header_text};
@@ -31,16 +32,6 @@ pub const COOKIE: &str = "wa_session";
 pub const SESSION_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// How often the end of a login is moved at most, so that reading does not become writing: 5 min.
 pub const EXTEND_EVERY: Duration = Duration::from_secs(300);
-/// Tries to log in per address and account within [`TRIES_SPAN`].
-pub const TRIES_MAX: u32 = 5;
-/// Tries to log in per address within [`TRIES_SPAN`], whatever the account.
-pub const TRIES_PER_ADDRESS_MAX: u32 = 50;
-/// Tries to log in per account within [`TRIES_SPAN`], wherever they come from.
-pub const TRIES_PER_ACCOUNT_MAX: u32 = 100;
-/// The span of the limits on tries: 15 min.
-pub const TRIES_SPAN: Duration = Duration::from_secs(900);
-/// How long a password that came by basic auth is not verified again: 5 min.
-pub const BASIC_REMEMBERED_FOR: Duration = Duration::from_secs(300);
 
 pub(super) fn routes() -> OpenApiRouter<Locked> {
     OpenApiRouter::new()
@@ -90,7 +81,12 @@ fn refuse_foreign(app: &App, parts: &Parts) -> Result<(), ApiError> {
     if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
-    let headers = &parts.headers;
+    refuse_foreign_form(app, &parts.headers)
+}
+
+/// Refuses what the page of another site asks for, and what it may have asked for by a form: a body as forms send it that does not
+/// say where it comes from.
+fn refuse_foreign_form(app: &App, headers: &HeaderMap) -> Result<(), ApiError> {
     if refuse_foreign_page(app, headers)? {
         return Ok(());
     }
@@ -107,8 +103,8 @@ fn refuse_foreign(app: &App, parts: &Parts) -> Result<(), ApiError> {
     );
     if as_forms_do {
         return Err(ApiError::forbidden(
-            "with a cookie and a body as forms send it, the header Origin or Sec-Fetch-Site must say where it comes from; \
-             send JSON or use basic auth instead",
+            "with a body as forms send it, the header Origin or Sec-Fetch-Site must say where it comes from; send JSON with the \
+             header Content-Type: application/json, or use basic auth",
         ));
     }
     Ok(())
@@ -194,42 +190,64 @@ pub(crate) fn token_hash(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Verifies a password under the limits on tries; a success gives the tries of the pair back.
+/// Verifies a password under the limits on tries; a success gives the tries back.
 async fn verify(app: &App, address: IpAddr, login: &str, password: SecretString) -> Result<User, ApiError> {
     let wrong = || ApiError::unauthorized("login or password is wrong");
     let login = access::login_name(login).map_err(|_| wrong())?;
-    let now = app.clock.monotonic();
-    let pair = (address, login.clone());
-    let tries = &app.limits;
-    tries.login_pair.take(&pair, now).map_err(ApiError::too_many)?;
-    tries.login_address.take(&address, now).map_err(ApiError::too_many)?;
-    tries.login_account.take(&login, now).map_err(ApiError::too_many)?;
-    let user = app.store.user_by_login(&login).await?;
+    let tries = &app.limits.login;
+    let tried = tries
+        .take(address, &login, app.clock.monotonic())
+        .map_err(ApiError::too_many)?;
+    let user = app
+        .store
+        .user_by_login(&login)
+        .await
+        .inspect_err(|_| tries.give_back(&tried))?;
     let hash = user.as_ref().map(|user| user.password_hash.clone());
     let fits = app.passwords.verify(password, hash).await;
     match user {
         Some(user) if fits && user.active => {
-            tries.login_pair.forget(&pair);
+            tries.succeeded(&tried);
             Ok(user)
         }
         _ => Err(wrong()),
     }
 }
 
+/// Requests that come together with the same password wait for one verification, which is one try.
 async fn by_basic_auth(app: &App, address: IpAddr, login: &str, password: SecretString) -> Result<User, ApiError> {
-    let now = app.clock.monotonic();
     let key = app.basic.key(login, &password);
-    if let Some((id, version)) = app.basic.find(&key, now) {
-        match app.store.user(id).await {
-            Ok(user) if user.active && user.version == version => return Ok(user),
-            Ok(_) => {}
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
+    if let Some(user) = remembered(app, key).await? {
+        return Ok(user);
     }
-    let user = verify(app, address, login, password).await?;
-    app.basic.remember(key, user.id, user.version, now);
-    Ok(user)
+    let joined = app.basic.verification(address, key);
+    let mut found = joined.verification.lock().await;
+    if let Some(found) = &*found {
+        return found.clone();
+    }
+    // Another verification may have ended between the question and the lock.
+    if let Some(user) = remembered(app, key).await? {
+        return Ok(user);
+    }
+    let result = verify(app, address, login, password).await;
+    if let Ok(user) = &result {
+        app.basic.remember(key, user.id, user.version, app.clock.monotonic());
+    }
+    joined.close();
+    *found = Some(result.clone());
+    result
+}
+
+/// The user of a password that was verified a moment ago, unless the user was changed since.
+async fn remembered(app: &App, key: BasicKey) -> Result<Option<User>, ApiError> {
+    let Some((id, version)) = app.basic.find(key, app.clock.monotonic()) else {
+        return Ok(None);
+    };
+    match app.store.user(id).await {
+        Ok(user) => Ok(Some(user).filter(|user| user.active && user.version == version)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Body of a login. The account may be given as `login`, `username` or `email`.
@@ -277,18 +295,20 @@ impl UserView {
 /// Log in; the answer sets the session cookie.
 #[utoipa::path(post, path = "/api/login", tag = "access", request_body = LoginBody,
     responses((status = 200, description = "Logged in", body = Envelope<UserView>)))]
-async fn login(open: Open, body: Body<LoginBody>) -> Result<Response, ApiError> {
-    log_in(open, body).await
+async fn login(open: Open, headers: HeaderMap, body: Body<LoginBody>) -> Result<Response, ApiError> {
+    log_in(open, &headers, body).await
 }
 
 /// Log in, under its second name.
 #[utoipa::path(post, path = "/api/auth/login", tag = "access", request_body = LoginBody,
     responses((status = 200, description = "Logged in", body = Envelope<UserView>)))]
-async fn login_again(open: Open, body: Body<LoginBody>) -> Result<Response, ApiError> {
-    log_in(open, body).await
+async fn login_again(open: Open, headers: HeaderMap, body: Body<LoginBody>) -> Result<Response, ApiError> {
+    log_in(open, &headers, body).await
 }
 
-async fn log_in(open: Open, Body(body): Body<LoginBody>) -> Result<Response, ApiError> {
+async fn log_in(open: Open, headers: &HeaderMap, Body(body): Body<LoginBody>) -> Result<Response, ApiError> {
+    // Else a page of another site could log its visitor in as somebody else.
+    refuse_foreign_form(&open, headers)?;
     let (Some(login), Some(password)) = (body.login, body.password) else {
         return Err(ApiError::fields(vec![
             FieldProblem {
@@ -379,12 +399,13 @@ pub struct RegisterBody {
 /// Register as a user; only where the setting REGISTRATION allows it.
 #[utoipa::path(post, path = "/api/register", tag = "access", request_body = RegisterBody,
     responses((status = 200, description = "Registered and logged in", body = Envelope<UserView>)))]
-async fn register(open: Open, Body(body): Body<RegisterBody>) -> Result<Response, ApiError> {
+async fn register(open: Open, headers: HeaderMap, Body(body): Body<RegisterBody>) -> Result<Response, ApiError> {
+    refuse_foreign_form(&open, &headers)?;
     if !open.settings.registration {
         return Err(ApiError::forbidden("registration is off: ask an admin for an account"));
     }
-    let tries = open.limits.login_address.take(&open.address, open.clock.monotonic());
-    tries.map_err(ApiError::too_many)?;
+    let taken = open.limits.login.take_address(open.address, open.clock.monotonic());
+    taken.map_err(ApiError::too_many)?;
     let mut problems = Vec::new();
     let mut note = |field: &str, code: &str, expected: String| {
         problems.push(FieldProblem {

@@ -49,7 +49,7 @@ pub struct ErrorResults {
 }
 
 /// An error of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,

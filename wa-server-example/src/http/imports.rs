@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 use wa_core::domain::audience::Audience;
 use wa_core::domain::campaign::CampaignStatus;
 use wa_core::id::{CampaignId, DeviceId, ImportId};
-use wa_core::store::{ImportRecord, ImportState};
+use wa_core::store::{ImportRecord, ImportState, StoreError};
 
 use super::csv_out::csv_response;
 use super::envelope::{Envelope, Listed, Reply};
@@ -22,8 +22,9 @@ use super::error::{ApiError, ApiResult};
 use super::extract::{Caller, FormParts, Ids, Locked, PageQuery, Query, drain, header_text, next_part};
 use super::pictures::is_form;
 use super::view::word;
+use crate::app::Imports;
 use crate::csv_file::plain;
-use crate::import::{Import, Target, record};
+use crate::import::{BROKEN_OFF, Import, STANDS_STILL, Target, record};
 use crate::lead_csv::LeadDevice;
 
 pub(super) fn routes() -> OpenApiRouter<Locked> {
@@ -222,7 +223,7 @@ async fn begin(
     );
     caller.store.put_import(&record, &[]).await?;
     let cancel = Arc::new(AtomicBool::new(false));
-    caller.imports.add(id, Arc::clone(&cancel));
+    let under_way = Imports::add(&caller.app(), id, Arc::clone(&cancel));
     let view = ImportView::from(&record);
     let import = Import {
         handle: caller.handle.clone(),
@@ -234,14 +235,11 @@ async fn begin(
         path: spooled.path.clone(),
         cancel,
     };
-    let app = caller.app();
     tokio::spawn(async move {
-        let _permit = permit;
-        let _spooled = spooled;
+        let (_permit, _spooled, _under_way) = (permit, spooled, under_way);
         if let Err(error) = import.run(record, |_| {}).await {
             tracing::error!(?error, import = %id, "the record of an import could not be kept");
         }
-        app.imports.remove(id);
     });
     Ok(Reply::accepted("the import has begun", view))
 }
@@ -309,7 +307,11 @@ async fn copy<E>(
 #[utoipa::path(get, path = "/api/imports", tag = "imports", params(PageQuery),
     responses((status = 200, description = "A page of imports", body = Envelope<Listed<ImportView>>)))]
 async fn imports(caller: Caller, Query(page): Query<PageQuery>) -> ApiResult<Listed<ImportView>> {
-    let page = caller.store.imports(&caller.scope, &page.request()?).await?;
+    let request = page.request()?;
+    let mut page = caller.store.imports(&caller.scope, &request).await?;
+    if fail_dead(&caller, &page.rows).await? {
+        page = caller.store.imports(&caller.scope, &request).await?;
+    }
     Ok(Reply::ok(
         "imports",
         Listed::of(page, |record| ImportView::from(&record)),
@@ -320,28 +322,55 @@ async fn imports(caller: Caller, Query(page): Query<PageQuery>) -> ApiResult<Lis
 #[utoipa::path(get, path = "/api/imports/{id}", tag = "imports",
     responses((status = 200, description = "The import", body = Envelope<ImportView>)))]
 async fn import(caller: Caller, Ids(id): Ids<ImportId>) -> ApiResult<ImportView> {
-    let record = caller.store.import(&caller.scope, id).await?;
+    let record = found(&caller, id).await?;
     Ok(Reply::ok("import", (&record).into()))
 }
 
-/// End an import; what was read stays.
+/// An import as it stands.
+async fn found(caller: &Caller, id: ImportId) -> Result<ImportRecord, StoreError> {
+    let record = caller.store.import(&caller.scope, id).await?;
+    if fail_dead(caller, std::slice::from_ref(&record)).await? {
+        return caller.store.import(&caller.scope, id).await;
+    }
+    Ok(record)
+}
+
+/// Marks imports as failed whose records stand still, if one of these is among them: nothing runs them any more.
+async fn fail_dead(caller: &Caller, records: &[ImportRecord]) -> Result<bool, StoreError> {
+    let now = caller.clock.wall();
+    let before = now - STANDS_STILL;
+    let is_dead = |record: &ImportRecord| {
+        record.state == ImportState::Running && record.updated_at < before && caller.imports.get(record.id).is_none()
+    };
+    if !records.iter().any(is_dead) {
+        return Ok(false);
+    }
+    caller.store.fail_running_imports(BROKEN_OFF, before, now).await?;
+    Ok(true)
+}
+
+/// End an import that runs in this server; what was read stays.
 #[utoipa::path(post, path = "/api/imports/{id}/cancel", tag = "imports",
     responses((status = 200, description = "The import", body = Envelope<ImportView>)))]
 async fn cancel(caller: Caller, Ids(id): Ids<ImportId>) -> ApiResult<ImportView> {
-    let record = caller.store.import(&caller.scope, id).await?;
-    if record.state != ImportState::Running {
-        return Err(ApiError::conflict("the import has ended"));
+    let record = found(&caller, id).await?;
+    // What runs here is asked first: its record may have been taken for that of a dead one while the database was away.
+    if let Some(cancel) = caller.imports.get(id) {
+        cancel.store(true, Ordering::Relaxed);
+        return Ok(Reply::ok("the import ends after the rows under way", (&record).into()));
     }
-    match caller.imports.get(id) {
-        Some(cancel) => cancel.store(true, Ordering::Relaxed),
-        None if caller.settings.is_shared() => {
-            return Err(ApiError::conflict(
-                "the import runs on another node: ask that node to end it",
-            ));
-        }
-        None => {}
-    }
-    Ok(Reply::ok("the import ends after the rows under way", (&record).into()))
+    let minutes = STANDS_STILL.as_secs() / 60;
+    Err(ApiError::conflict(match record.state {
+        ImportState::Running if caller.settings.is_shared() => format!(
+            "the import does not run on this node: ask the one that does, or end the command that does; if that is gone, the \
+             import counts as failed {minutes} minutes after it last moved"
+        ),
+        ImportState::Running => format!(
+            "the import does not run in this server: end the command that runs it; if that is gone, the import counts as failed \
+             {minutes} minutes after it last moved"
+        ),
+        _ => "the import has ended".to_owned(),
+    }))
 }
 
 /// A refused row.

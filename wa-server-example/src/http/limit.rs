@@ -1,8 +1,8 @@
 //! How often who may do what, in memory: token buckets for rates, rolling windows where a number is a promise.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use wa_core::time::Monotonic;
@@ -68,7 +68,24 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
 pub struct Windows<K> {
     count: usize,
     span: Duration,
-    tries: Mutex<HashMap<K, VecDeque<Monotonic>>>,
+    tries: Mutex<Tries<K>>,
+}
+
+/// The tries of all keys.
+#[derive(Debug)]
+struct Tries<K> {
+    of: HashMap<K, TriesOfKey>,
+    /// The keys, that whose newest try is oldest first.
+    by_newest: BTreeMap<u64, K>,
+    /// The place in `by_newest` of the next try.
+    next_place: u64,
+}
+
+/// The tries of one key.
+#[derive(Debug)]
+struct TriesOfKey {
+    at: VecDeque<Monotonic>,
+    place: u64,
 }
 
 impl<K: Eq + Hash + Clone> Windows<K> {
@@ -78,39 +95,89 @@ impl<K: Eq + Hash + Clone> Windows<K> {
         Self {
             count: count as usize,
             span,
-            tries: Mutex::default(),
+            tries: Mutex::new(Tries {
+                of: HashMap::new(),
+                by_newest: BTreeMap::new(),
+                next_place: 0,
+            }),
         }
     }
 
-    /// Counts a try.
+    /// Counts a try. When [`KEYS_MAX`] keys are remembered, the one that was tried longest ago is forgotten for a new one.
     ///
     /// # Errors
     /// How long to wait until another one is allowed; the refused one does not count.
     pub fn take(&self, key: &K, now: Monotonic) -> Result<(), Duration> {
-        let mut all = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tries = self.lock();
         let over = |at: &Monotonic| now.since(*at) >= self.span;
-        if all.len() >= KEYS_MAX && !all.contains_key(key) {
-            all.retain(|_, tries| !tries.back().is_none_or(over));
-            if all.len() >= KEYS_MAX {
-                return Err(self.span);
+        if let Some(known) = tries.of.get_mut(key) {
+            while known.at.front().is_some_and(over) {
+                known.at.pop_front();
+            }
+            if let Some(first) = known.at.front()
+                && known.at.len() >= self.count
+            {
+                return Err(self.span.saturating_sub(now.since(*first)));
+            }
+        } else {
+            // Each key is passed over once for each time that it was added, however many there are.
+            while let Some(oldest) = tries.by_newest.first_entry() {
+                let oldest = oldest.get().clone();
+                let gone = tries.of[&oldest].at.back().is_none_or(over);
+                if !gone && tries.of.len() < KEYS_MAX {
+                    break;
+                }
+                tries.remove(&oldest);
             }
         }
-        let tries = all.entry(key.clone()).or_default();
-        while tries.front().is_some_and(over) {
-            tries.pop_front();
+        tries.add(key, now);
+        Ok(())
+    }
+
+    /// Takes one try back, that which was counted at `at`.
+    pub fn give_back(&self, key: &K, at: Monotonic) {
+        let mut tries = self.lock();
+        let Some(known) = tries.of.get_mut(key) else { return };
+        if let Some(place) = known.at.iter().rposition(|one| *one == at) {
+            known.at.remove(place);
         }
-        match tries.front() {
-            Some(first) if tries.len() >= self.count => Err(self.span.saturating_sub(now.since(*first))),
-            _ => {
-                tries.push_back(now);
-                Ok(())
-            }
+        if known.at.is_empty() {
+            tries.remove(key);
         }
     }
 
     /// Forgets the tries of a key.
     pub fn forget(&self, key: &K) {
-        self.tries.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.lock().remove(key);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tries<K>> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Clone> Tries<K> {
+    fn add(&mut self, key: &K, now: Monotonic) {
+        let place = self.next_place;
+        self.next_place += 1;
+        match self.of.get_mut(key) {
+            Some(known) => {
+                known.at.push_back(now);
+                self.by_newest.remove(&known.place);
+                known.place = place;
+            }
+            None => {
+                let at = VecDeque::from([now]);
+                self.of.insert(key.clone(), TriesOfKey { at, place });
+            }
+        }
+        self.by_newest.insert(place, key.clone());
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(known) = self.of.remove(key) {
+            self.by_newest.remove(&known.place);
+        }
     }
 }
 
@@ -156,5 +223,36 @@ mod tests {
         assert_eq!(buckets.full_at.lock().unwrap().len(), KEYS_MAX);
         let free = Buckets::new(0, Duration::from_secs(60));
         assert!((0..1_000).all(|_| free.take(&(), at(0)).is_ok()));
+    }
+
+    #[test]
+    fn a_new_key_takes_the_place_of_the_one_tried_longest_ago_and_none_is_refused_for_want_of_room() {
+        let windows = Windows::new(1, Duration::from_secs(900));
+        for key in 0..KEYS_MAX {
+            assert_eq!(windows.take(&key, at(0)), Ok(()));
+        }
+        for key in KEYS_MAX..KEYS_MAX + 10 {
+            assert_eq!(windows.take(&key, at(1)), Ok(()));
+        }
+        assert_eq!(windows.lock().of.len(), KEYS_MAX);
+        assert_eq!(windows.lock().by_newest.len(), KEYS_MAX);
+        assert!(windows.take(&(KEYS_MAX + 9), at(1)).is_err());
+        assert!(windows.take(&10, at(1)).is_err(), "it is not the oldest yet");
+        assert_eq!(windows.take(&9, at(1)), Ok(()), "the oldest was forgotten");
+        assert_eq!(windows.take(&usize::MAX, at(900)), Ok(()));
+        assert!(windows.lock().of.len() <= 12, "what is over is forgotten");
+    }
+
+    #[test]
+    fn a_try_that_was_given_back_does_not_count() {
+        let windows = Windows::new(2, Duration::from_secs(900));
+        assert_eq!(windows.take(&"a", at(0)), Ok(()));
+        assert_eq!(windows.take(&"a", at(5)), Ok(()));
+        windows.give_back(&"a", at(5));
+        assert_eq!(windows.take(&"a", at(6)), Ok(()));
+        assert_eq!(windows.take(&"a", at(6)), Err(Duration::from_secs(894)));
+        windows.give_back(&"a", at(0));
+        windows.give_back(&"a", at(6));
+        assert!(windows.lock().of.is_empty() && windows.lock().by_newest.is_empty());
     }
 }

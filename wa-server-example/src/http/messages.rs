@@ -1,8 +1,11 @@
 //! Messages to one person, and what became of any message.
 
+use std::collections::HashMap;
+
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -110,7 +113,6 @@ async fn draft(caller: &Caller, headers: &HeaderMap, body: SendBody) -> Result<D
         (None, Some(url)) => Some(attached(caller, MediaBody::of_url(url)).await?),
         (None, None) => None,
     };
-    let header = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     Ok(DirectDraft {
         device_id: body.device_id,
         phone: body.phone,
@@ -118,13 +120,19 @@ async fn draft(caller: &Caller, headers: &HeaderMap, body: SendBody) -> Result<D
         message: body.message,
         text_as: if body.render { TextAs::Template } else { TextAs::Literal },
         media,
-        idempotency_key: body.idempotency_key.or_else(|| header.map(str::to_owned)),
+        idempotency_key: key_of(headers, body.idempotency_key),
         on_suppressed: if body.override_suppression {
             OnSuppressed::SendAnyway
         } else {
             OnSuppressed::Refuse
         },
     })
+}
+
+/// The key that names a request's message: the field, else the header.
+fn key_of(headers: &HeaderMap, field: Option<String>) -> Option<String> {
+    let header = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
+    field.or_else(|| header.map(str::to_owned))
 }
 
 /// Reads a message from JSON or from a form, whose file is the picture.
@@ -278,6 +286,9 @@ pub struct SendManyBody {
     media: Option<MediaBody>,
     /// The address of a picture to attach.
     image_url: Option<String>,
+    /// Names these messages, one for each number: the same key and number again send nothing, whatever the other numbers are. A
+    /// number that stands here twice has two messages. Also as the header `Idempotency-Key`.
+    idempotency_key: Option<String>,
 }
 
 /// What became of one number.
@@ -287,21 +298,55 @@ pub struct SentManyView {
     pub phone: String,
     /// The message, when it was queued.
     pub message_id: Option<String>,
+    /// `queued`, or `duplicate` when a message with the same key to the number was there already; nothing when it was refused.
+    pub status: Option<String>,
     /// Why it was not.
     pub error: Option<String>,
 }
 
-/// Send to several numbers from a device.
+/// Longest idempotency key of several messages, in characters: as that of one.
+const KEY_CHARS_MAX: usize = 200;
+
+/// The keys of messages that go by one key to several numbers, each of its number and of how often that stands before it.
+fn keys_of_many(key: &str, phones: &[String]) -> Vec<String> {
+    let mut before: HashMap<&str, u64> = HashMap::new();
+    let keys = phones.iter().map(|phone| {
+        let phone = phone.trim();
+        let nth = before.entry(phone).or_default();
+        let mut hash = Sha256::new();
+        for part in [key, phone] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(nth.to_be_bytes());
+        *nth += 1;
+        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("send-many {digest}")
+    });
+    keys.collect()
+}
+
+/// Send to several numbers from a device. With an `Idempotency-Key`, a request that is repeated sends nothing again and tells
+/// the same messages.
 #[utoipa::path(post, path = "/api/devices/{id}/send-many", tag = "messages", request_body = SendManyBody,
     responses((status = 200, description = "What became of each", body = Envelope<Listed<SentManyView>>)))]
 async fn device_send_many(
     caller: Caller,
     Ids(id): Ids<DeviceId>,
+    headers: HeaderMap,
     Body(body): Body<SendManyBody>,
 ) -> ApiResult<Listed<SentManyView>> {
     caller.store.device(&caller.scope, id).await?;
     if body.phones.is_empty() {
         return Err(ApiError::field("phones", "required", "is required"));
+    }
+    let key = key_of(&headers, body.idempotency_key).map(|key| key.trim().to_owned());
+    let key = key.filter(|key| !key.is_empty());
+    if let Some(key) = &key
+        && (key.chars().count() > KEY_CHARS_MAX || key.chars().any(char::is_control))
+    {
+        let expected = format!("must be one line of at most {KEY_CHARS_MAX} characters");
+        return Err(ApiError::field("idempotency_key", "invalid", expected));
     }
     let one = SendBody {
         device_id: Some(id),
@@ -312,7 +357,7 @@ async fn device_send_many(
         ..SendBody::default()
     };
     let one = draft(&caller, &HeaderMap::new(), one).await?;
-    let drafts: Vec<_> = body
+    let mut drafts: Vec<_> = body
         .phones
         .iter()
         .map(|phone| DirectDraft {
@@ -320,8 +365,17 @@ async fn device_send_many(
             ..one.clone()
         })
         .collect();
+    if let Some(key) = key {
+        for (draft, key) in drafts.iter_mut().zip(keys_of_many(&key, &body.phones)) {
+            draft.idempotency_key = Some(key);
+        }
+    }
     let sent = caller.handle.send_direct_many(&caller.scope, &drafts).await?;
-    let unsure = |sent: &Result<_, _>| matches!(sent, Ok(_) | Err(HandleError::Store(_)));
+    // A message that was there before has its own picture.
+    let unsure = |sent: &Result<DirectSent, _>| match sent {
+        Ok(sent) => !sent.duplicate,
+        Err(error) => matches!(error, HandleError::Store(_)),
+    };
     if !sent.iter().any(unsure) {
         caller.fresh.forget(&caller.media).await;
     }
@@ -329,10 +383,18 @@ async fn device_send_many(
         .phones
         .into_iter()
         .zip(sent)
-        .map(|(phone, sent)| SentManyView {
-            phone,
-            message_id: sent.as_ref().ok().map(|sent| sent.message_id.to_string()),
-            error: sent.err().map(|error| error.to_string()),
+        .map(|(phone, sent)| {
+            let (sent, error) = match sent {
+                Ok(sent) => (Some(SentView::of(sent)), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            let (message_id, status) = sent.map(|sent| (sent.message_id, sent.status)).unzip();
+            SentManyView {
+                phone,
+                message_id,
+                status,
+                error,
+            }
         })
         .collect();
     Ok(Reply::ok("queued", Listed { items, next: None }))

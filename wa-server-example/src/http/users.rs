@@ -166,8 +166,8 @@ pub struct PasswordBody {
     responses((status = 200, description = "Changed", body = Envelope<Nothing>)))]
 async fn change_password(caller: Caller, Body(body): Body<PasswordBody>) -> ApiResult<Nothing> {
     password::check_length(&body.new).map_err(|expected| ApiError::field("new", "invalid", expected))?;
-    let tries = &caller.limits.login_account;
-    let taken = tries.take(&caller.user.login, caller.clock.monotonic());
+    let tries = &caller.limits.login;
+    let taken = tries.take_account(&caller.user.login, caller.clock.monotonic());
     taken.map_err(ApiError::too_many)?;
     let hash = Some(caller.user.password_hash.clone());
     if !caller.passwords.verify(SecretString::from(body.current), hash).await {
@@ -176,6 +176,7 @@ async fn change_password(caller: Caller, Body(body): Body<PasswordBody>) -> ApiR
     let now = caller.clock.wall();
     let new = SecretString::from(body.new);
     access::set_password(&*caller.store, &caller.passwords, caller.user.clone(), new, now).await?;
+    caller.live.login_changed(caller.user.id);
     Ok(Reply::done("the password was changed: log in again"))
 }
 
@@ -279,6 +280,7 @@ async fn reset_password(Admin(caller): Admin, Ids(id): Ids<UserId>) -> ApiResult
     let made = password::generate();
     let view = with_password(&user, &made);
     access::set_password(&*caller.store, &caller.passwords, user, made, caller.clock.wall()).await?;
+    caller.live.login_changed(id);
     Ok(Reply::ok("the password is shown only now", view))
 }
 

@@ -91,6 +91,8 @@ pub const TABLE: &[Entry] = &[
     entry("API_PER_MINUTE", "6000", "Most requests per address in a minute, over everything; 0 for no limit."),
     entry("IMPORT_BYTES_MAX", "104857600", "Largest CSV file of an import, in bytes."),
     entry("IMPORT_ROW_BYTES_MAX", "65536", "Largest row of a CSV file, in bytes, from 1024; what an open quotation mark swallows beyond it is given back."),
+    entry("CONNECTIONS_MAX", "512", "Most connections of clients at a time, WebSockets among them; more wait until one ends. Each takes a file descriptor, of which a process has 1024 on many systems (ulimit -n)."),
+    entry("HEADER_TIMEOUT", "75s", "How long a connection may be without the whole header of its next request, at least 1s, before it is closed; longer than a proxy before this server keeps idle connections."),
     entry("LIVE_CONNECTIONS_MAX", "20", "Most live connections (WebSocket) of a user to one node; 0 for none."),
     entry("MEDIA_BYTES_MAX", "10485760", "Largest picture, uploaded or fetched, in bytes."),
     entry("IMAGE_COMPRESSION", "true", "Whether pictures are made smaller: at most 1200 px and 350 KB."),

@@ -15,6 +15,10 @@ fn every_default_can_be_used() {
     );
     assert!(!settings.registration && !settings.is_hurried() && !settings.is_https());
     assert_eq!(settings.engine.reconcile_after, Duration::from_secs(90));
+    assert_eq!(
+        (settings.connections_max, settings.header_timeout),
+        (512, Duration::from_secs(75))
+    );
 }
 
 #[test]
@@ -26,7 +30,10 @@ fn all_problems_are_named_at_once_and_no_secret_is_shown() {
         .with("PACING", "fast")
         .with("REDIS_URL", "http://:hunter2@x")
         .with("DATABASE_URL", "mysql://root:hunter2@x/y")
-        .with("APP_BASIC_AUTH", "ann:short");
+        .with("APP_BASIC_AUTH", "ann:short")
+        .with("CONNECTIONS_MAX", "0")
+        .with("HEADER_TIMEOUT", "0s")
+        .with("DASHBOARD_USERNAME", "the boss");
     let problems = problems(&source);
     for name in [
         "PORT",
@@ -36,6 +43,9 @@ fn all_problems_are_named_at_once_and_no_secret_is_shown() {
         "DATABASE_URL",
         "REDIS_URL",
         "APP_BASIC_AUTH",
+        "CONNECTIONS_MAX",
+        "HEADER_TIMEOUT",
+        "DASHBOARD_USERNAME",
     ] {
         assert!(
             problems.iter().any(|problem| problem.starts_with(name)),

@@ -98,6 +98,40 @@ async fn basic_auth_works_with_the_own_password_alone() {
 }
 
 #[tokio::test]
+async fn many_requests_that_come_together_with_the_right_password_are_one_try_and_all_are_let_in() {
+    let running = Running::start().await;
+    let ann = running.basic("ann");
+    let answers = futures::future::join_all((0..12).map(|_| ann.get("/user/info"))).await;
+    for answer in answers {
+        assert_eq!(answer.ok()["login"], "ann");
+    }
+    let anybody = running.anybody();
+    let wrong = || {
+        anybody
+            .request(Method::GET, "/user/info")
+            .basic_auth("ben", Some("wrong horse"))
+    };
+    let answers = futures::future::join_all((0..12).map(|_| Client::send(wrong()))).await;
+    for answer in answers {
+        assert_eq!(
+            answer.status,
+            StatusCode::UNAUTHORIZED,
+            "those that came together are one try"
+        );
+    }
+}
+
+#[tokio::test]
+async fn clients_behind_one_address_that_know_their_passwords_do_not_use_up_its_tries() {
+    let logins: Vec<_> = (0..52).map(|n| format!("client{n}:{PASSWORD}")).collect();
+    let running = Running::with(settings().with("APP_BASIC_AUTH", logins.join(","))).await;
+    for n in 0..52 {
+        let answer = running.basic(&format!("client{n}")).get("/user/info").await;
+        assert_eq!(answer.status, StatusCode::OK, "client {n}");
+    }
+}
+
+#[tokio::test]
 async fn a_page_of_another_site_cannot_act_with_the_cookie_of_its_visitor() {
     let running = Running::start().await;
     let ann = running.login("ann").await;
@@ -125,6 +159,43 @@ async fn a_page_of_another_site_cannot_act_with_the_cookie_of_its_visitor() {
     }
     let own = post().header("origin", format!("http://{host}")).json(&json!({}));
     assert_eq!(Client::send(own).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_cannot_log_its_visitor_in_or_register_one() {
+    let running = Running::with(settings().with("REGISTRATION", "true")).await;
+    let anybody = running.anybody();
+    let body = json!({"login": "ann", "password": PASSWORD}).to_string();
+    let host = running.server.address().to_string();
+    for path in ["/api/login", "/api/auth/login", "/api/register"] {
+        let post = || anybody.request(Method::POST, path).body(body.clone());
+        let refused = [
+            post().header("content-type", "text/plain"),
+            post().header("content-type", "application/x-www-form-urlencoded"),
+            post()
+                .header("origin", "https://evil.example")
+                .header("content-type", "application/json"),
+            post()
+                .header("sec-fetch-site", "cross-site")
+                .header("content-type", "text/plain"),
+        ];
+        for (at, request) in refused.into_iter().enumerate() {
+            let answer = Client::send(request).await;
+            assert_eq!(answer.code(), "FORBIDDEN", "{path}, case {at}: {}", answer.text);
+            assert!(!answer.headers.contains_key("set-cookie"));
+        }
+    }
+    let body = json!({"login": "ann", "password": PASSWORD});
+    for request in [
+        anybody.request(Method::POST, "/api/login").json(&body),
+        anybody
+            .request(Method::POST, "/api/login")
+            .header("origin", format!("http://{host}"))
+            .json(&body),
+        anybody.request(Method::POST, "/api/login").body(body.to_string()),
+    ] {
+        assert_eq!(Client::send(request).await.status, StatusCode::OK);
+    }
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::support::{Client, Running, settings};
+use crate::support::{Client, PASSWORD, Running, settings};
 
 /// How long something that must come may take.
 const COME_MAX: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ const COME_MAX: Duration = Duration::from_secs(30);
 pub struct Screen(WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 /// How a connection ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
     code: u16,
     reason: String,
@@ -211,6 +211,38 @@ async fn a_connection_ends_with_the_login_the_user_or_the_server() {
     );
     running.server.stop().await;
     assert_eq!(of_boss.next().await, ended("the server stops", 1001));
+}
+
+#[tokio::test]
+async fn a_connection_ends_at_once_with_the_password_it_was_opened_by() {
+    let running = Running::start().await;
+    let (ann, ben, boss) = (
+        running.login("ann").await,
+        running.login("ben").await,
+        running.login("boss").await,
+    );
+    let ended = Err(Closed {
+        code: 1008,
+        reason: "the login has ended".to_owned(),
+    });
+    let (mut of_ann, _) = Screen::open(&ann, "").await;
+    let (mut by_password, _) = Screen::open(&running.basic("ann"), "").await;
+    let (mut of_ben, _) = Screen::open(&ben, "").await;
+    let (mut of_boss, _) = Screen::open(&boss, "").await;
+    let change = json!({"current": PASSWORD, "new": "another password"});
+    ann.post("/api/password", change).await.ok();
+    assert_eq!(
+        [of_ann.next().await, by_password.next().await],
+        [ended.clone(), ended.clone()]
+    );
+    let users = boss.get("/api/users").await.ok();
+    let mut of = users["items"].as_array().unwrap().iter();
+    let of = of.find(|user| user["login"] == "ben").unwrap();
+    let path = format!("/api/users/{}/reset-password", of["id"].as_str().unwrap());
+    boss.post(&path, json!({})).await.ok();
+    assert_eq!(of_ben.next().await, ended);
+    opt_out(&boss, 1).await;
+    assert_eq!(of_boss.next().await.unwrap()["code"], "OPTED_OUT", "others stay");
 }
 
 also_on_postgres! {

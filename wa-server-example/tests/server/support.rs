@@ -8,6 +8,7 @@ use std::sync::Arc;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use wa_core::domain::content::MediaKind;
+use wa_core::store::AppStore;
 use wa_core::transport::{Capabilities, MediaLimit, StubTransport};
 use wa_server_example::assemble::{Ports, Server, open_for_server, transports};
 use wa_server_example::password;
@@ -58,6 +59,7 @@ pub struct Running {
     _schema: Option<Schema>,
     pub clock: Arc<MovedClock>,
     pub transport: Arc<StubTransport>,
+    pub store: Arc<dyn AppStore>,
 }
 
 pub fn settings() -> Source {
@@ -112,7 +114,7 @@ impl Running {
         let mut transports = transports(&settings).unwrap();
         transports.push(transport.clone());
         let ports = Ports {
-            store,
+            store: Arc::clone(&store),
             shared,
             clock: clock.clone(),
             transports,
@@ -124,6 +126,7 @@ impl Running {
             _schema: schema,
             clock,
             transport,
+            store,
         }
     }
 

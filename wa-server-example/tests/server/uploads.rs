@@ -1,7 +1,13 @@
 //! CSV files in and out: recipients with their own texts, leads from one user to another, files that are broken.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use wa_core::domain::access::RequestScope;
+use wa_core::id::{IdSource, ImportId};
+use wa_core::time::Clock as _;
+use wa_server_example::import;
 
 use crate::support::{Answer, Client, Running, settings};
 use crate::work::{device, id, imported};
@@ -281,7 +287,48 @@ async fn a_request_that_is_refused_keeps_no_picture() {
     assert_eq!(ann.get(&format!("/api/media/{media}")).await.status, StatusCode::OK);
 }
 
+#[tokio::test]
+async fn an_import_that_nothing_runs_any_more_fails_by_itself_and_what_cancel_says_of_it_is_true() {
+    let running = Running::start().await;
+    let ann = running.basic("ann");
+    let user = ann.get("/user/info").await.ok()["id"]
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let now = running.clock.wall();
+    let id = ImportId::new(&IdSource::from_entropy(), now);
+    let record = import::record(id, &RequestScope::user(user), "leads.csv", 10, now);
+    running.store.put_import(&record, &[]).await.unwrap();
+    let path = format!("/api/imports/{id}");
+    let cancel = async || {
+        let answer = ann.post(&format!("{path}/cancel"), json!({})).await;
+        assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text);
+        answer.message().to_owned()
+    };
+    running.clock.advance(import::STANDS_STILL - Duration::from_secs(30));
+    assert_eq!(
+        ann.get(&path).await.ok()["state"],
+        "running",
+        "it may run on another node"
+    );
+    let said = cancel().await;
+    assert!(
+        said.starts_with("the import does not run ") && said.contains("2 minutes"),
+        "{said}"
+    );
+    running.clock.advance(Duration::from_secs(60));
+    assert_eq!(ann.get("/api/imports").await.ok()["items"][0]["state"], "failed");
+    let failed = ann.get(&path).await.ok();
+    assert_eq!(
+        (&failed["state"], &failed["message"]),
+        (&json!("failed"), &json!(import::BROKEN_OFF))
+    );
+    assert_eq!(cancel().await, "the import has ended");
+}
+
 also_on_postgres! {
+    an_import_that_nothing_runs_any_more_fails_by_itself_and_what_cancel_says_of_it_is_true,
     a_campaign_takes_numbers_with_their_own_texts_from_a_file,
     exported_leads_imported_by_another_user_are_equal,
 }

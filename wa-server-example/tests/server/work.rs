@@ -839,6 +839,47 @@ async fn an_admin_adds_and_resets_users_and_a_user_does_not() {
 }
 
 #[tokio::test]
+async fn a_repeated_request_to_several_numbers_sends_nothing_again_under_its_key() {
+    let running = Running::start().await;
+    let ann = running.basic("ann");
+    let path = format!("/api/devices/{}/send-many", device(&ann, "A").await);
+    let body = json!({"phones": ["0123456789", "0123456780", "0123456789", "no number"], "message": "Hi"});
+    let send = async |key: &str, body: &Value| {
+        let request = ann
+            .request(Method::POST, &path)
+            .header("idempotency-key", key)
+            .json(body);
+        let items = Client::send(request).await.ok()["items"].clone();
+        let field = |name: &str| -> Vec<_> {
+            let items = items.as_array().unwrap().iter();
+            items.map(|item| item[name].as_str().map(str::to_owned)).collect()
+        };
+        (field("message_id"), field("status"))
+    };
+    let status = |status: &str| {
+        vec![Some(status.to_owned()); 3]
+            .into_iter()
+            .chain([None])
+            .collect::<Vec<_>>()
+    };
+    let (first, queued) = send("k1", &body).await;
+    assert_eq!(queued, status("queued"));
+    assert_ne!(first[0], first[2], "a number that stands there twice has two messages");
+    let (again, duplicate) = send("k1", &body).await;
+    assert_eq!((again, duplicate), (first.clone(), status("duplicate")));
+    let fewer = json!({"phones": ["0123456780"], "message": "Hi", "idempotency_key": "k1"});
+    let fewer = ann.post(&path, fewer).await.ok();
+    assert_eq!(fewer["items"][0]["message_id"].as_str(), first[1].as_deref());
+    let (other, queued) = send("k2", &body).await;
+    assert_eq!(queued, status("queued"));
+    assert!(!other[..3].iter().any(|id| first.contains(id)));
+    let listed = ann.get("/api/messages").await.ok();
+    assert_eq!(listed["items"].as_array().unwrap().len(), 6);
+    let long = json!({"phones": ["0123456780"], "message": "Hi", "idempotency_key": "k".repeat(201)});
+    assert_eq!(ann.post(&path, long).await.fields(), ["idempotency_key"]);
+}
+
+#[tokio::test]
 async fn a_callback_is_answered_with_an_empty_200_whatever_it_is() {
     let running = Running::start().await;
     let anybody = running.anybody();

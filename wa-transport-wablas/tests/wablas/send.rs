@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use wa_core::conformance::transport::GatewayAnswer;
 use wa_core::domain::content::MediaKind;
 use wa_core::transport::{MaybeSentCause, NotSentKind, OutgoingMedia, OutgoingMessage, SendError, Transport};
@@ -117,6 +118,39 @@ async fn answers_without_the_documented_flag_are_in_doubt() {
             Err(SendError::MaybeSent(doubt)) => assert_eq!(doubt.cause, cause, "{status} {body}"),
             other => panic!("{status} {body}: {other:?}"),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_message_whose_text_reads_like_a_refusal_is_rejected_and_nothing_else() {
+    let text = "Your device expired? Renew now";
+    for item in [
+        json!({"id": PROVIDER_ID, "phone": "60123456789", "message": text, "status": "reject"}),
+        json!({"id": PROVIDER_ID, "message": "device expired", "status": "reject"}),
+        json!({"phone": "60123456789", "message": "device expired", "status": "reject"}),
+        json!({"message": text, "status": "reject"}),
+        json!({"message": "Your device expired?", "status": false}),
+        json!({"message": format!("{text} -- sent by a trial"), "status": false}),
+    ] {
+        let body = json!({"status": true, "message": "pending", "data": {"messages": [item]}}).to_string();
+        let rig = Rig::answering(GatewayAnswer::json(200, body)).await;
+        let message = OutgoingMessage {
+            text: text.to_owned(),
+            ..message(&rig.transport)
+        };
+        match rig.transport.send(&rig.context(), &message).await {
+            Err(SendError::NotSent(refusal)) => assert_eq!(refusal.kind, NotSentKind::Rejected, "{item}"),
+            other => panic!("{item}: {other:?}"),
+        }
+    }
+    let body = json!({"status": true, "data": {"messages": [{"message": "device expired", "status": false}]}});
+    match Rig::answering(GatewayAnswer::json(200, body.to_string()))
+        .await
+        .send()
+        .await
+    {
+        Err(SendError::NotSent(refusal)) => assert_eq!(refusal.kind, NotSentKind::Unauthenticated),
+        other => panic!("{other:?}"),
     }
 }
 
