@@ -343,7 +343,7 @@ impl PostgresStore {
     {
         let running = self.inner.writer.begin(class).await?;
         let inner = self.inner.clone();
-        let task = tokio::spawn(async move { inner.writer.run(class, running, &work).await });
+        let task = tokio::spawn(async move { inner.writer.run(running, &work).await });
         task.await.unwrap_or(Err(Fail::Lost))
     }
 }

@@ -51,8 +51,8 @@ impl PostgresOptions {
     pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
     /// How long one statement waits for a lock, by default: 5 s.
     pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How long a transaction may stand still, by default: 5 s.
-    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long a transaction may stand still, by default: 4 s, less than others wait for its locks.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
     /// How often a transaction is run again that others stood in the way of, by default.
     pub const RETRIES: u32 = 20;
 
@@ -105,7 +105,8 @@ impl PostgresOptions {
 
     /// How long a transaction of this store may stand still before the server ends it; whole milliseconds, zero for no end. A
     /// process that is stopped, or a machine that is gone, in the middle of a transaction holds its locks no longer, so
-    /// that other nodes can take over its devices: keep it well below the lease.
+    /// that other nodes can take over its devices: keep it well below the lease, and below the lock timeout, so that who waits
+    /// for these locks gets them before it gives up.
     pub const fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
@@ -191,6 +192,11 @@ mod tests {
         for name in ["", "Wa", "7up", "a b", "a,public", "pg_temp", "a\"b", &"x".repeat(51)] {
             assert!(!PostgresOptions::is_schema(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_stands_still_ends_before_others_give_up_waiting_for_it() {
+        assert!(PostgresOptions::IDLE_TIMEOUT < PostgresOptions::LOCK_TIMEOUT);
     }
 
     #[test]

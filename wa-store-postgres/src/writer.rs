@@ -26,7 +26,7 @@ pub(crate) struct Writer {
 /// A transaction that runs, with its share of the pool.
 pub(crate) struct Running {
     tx: Transaction<'static, Postgres>,
-    _share: Option<OwnedSemaphorePermit>,
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Writer {
@@ -57,28 +57,30 @@ impl Writer {
             WriteClass::Settle | WriteClass::Begin | WriteClass::Api => None,
         };
         let tx = self.begin_tx().await?;
-        Ok(Running { tx, _share: share })
+        Ok(Running { tx, share })
     }
 
     /// Runs work in a transaction until it is neither refused nor in anybody's way.
-    pub(crate) async fn run<T, W>(&self, class: WriteClass, mut running: Running, work: &W) -> Done<T>
+    pub(crate) async fn run<T, W>(&self, running: Running, work: &W) -> Done<T>
     where
         W: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Done<T>>,
     {
         let mut retries = self.retries;
+        let Running { mut tx, share: _share } = running;
         loop {
-            let fail = match work(&mut running.tx).await {
-                Ok(value) => return running.tx.commit().await.map(|()| value).map_err(Fail::Sql),
+            let fail = match work(&mut tx).await {
+                Ok(value) => return tx.commit().await.map(|()| value).map_err(Fail::Sql),
                 Err(fail) => fail,
             };
             // Where even this fails, the connection is not used again.
-            let _ = running.tx.rollback().await;
+            let _ = tx.rollback().await;
             if !fail.passes() || retries == 0 {
                 return Err(fail);
             }
             retries -= 1;
             tracing::debug!(fail = ?fail, "a transaction is run again");
-            running = self.begin(class).await?;
+            // It keeps its share: another one would be waited for while this one is held.
+            tx = self.begin_tx().await?;
         }
     }
 }

@@ -4,6 +4,8 @@
 
 #[path = "postgres/contest.rs"]
 mod contest;
+#[path = "postgres/faults.rs"]
+mod faults;
 #[path = "postgres/large.rs"]
 mod large;
 #[path = "postgres/migrations.rs"]

@@ -73,7 +73,10 @@ async fn main() {
         (_, true) => SHORT,
         _ => FULL,
     };
-    let only: Vec<_> = words.iter().filter(|word| !["quick", "short"].contains(&word.as_str())).collect();
+    let only: Vec<_> = words
+        .iter()
+        .filter(|word| !["quick", "short"].contains(&word.as_str()))
+        .collect();
     let wanted = |name: &str| only.is_empty() || only.iter().any(|word| *word == name);
     println!(
         "{} messages over {} devices, {} interleaved runs; medians (lowest to highest)",
