@@ -12,6 +12,7 @@ use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{DeviceStore, Page, PageRequest, StoreError};
 
 use crate::PostgresStore;
+use crate::connections::Line;
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, query};
 use crate::message_row::read_opt_phone;
@@ -203,7 +204,7 @@ fn bind<'q>(statement: Bound<'q>, device: &Device) -> Bound<'q> {
 }
 
 /// Devices by id, deleted ones too, in the order asked.
-pub(crate) async fn owned_devices(connection: &mut PgConnection, ids: &[DeviceId]) -> Done<Vec<OwnedDevice>> {
+pub(crate) async fn owned_devices(connection: &mut impl Line, ids: &[DeviceId]) -> Done<Vec<OwnedDevice>> {
     let rows = query(OWNED).bind(keys(ids)).fetch_all(connection).await?;
     read_all(&rows, read_owned)
 }

@@ -14,6 +14,8 @@ mod migrations;
 mod own;
 #[path = "postgres/places.rs"]
 mod places;
+#[path = "postgres/proxy.rs"]
+mod proxy;
 #[path = "postgres/scale.rs"]
 mod scale;
 #[path = "postgres/server.rs"]
