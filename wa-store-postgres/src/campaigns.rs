@@ -25,6 +25,7 @@ use wa_core::store::{
 use wa_core::time::Timestamp;
 
 use crate::commands::insert_events;
+use crate::connections::Line;
 use crate::devices::{device_of, folded};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, insert, query, run_over};
@@ -535,7 +536,7 @@ fn bind_saved<'q>(statement: Bound<'q>, saved: &SavedText) -> Bound<'q> {
         .bind(&saved.user_id)
 }
 
-async fn saved_text_of(connection: &mut PgConnection, user: UserId, id: TemplateId) -> Done<SavedText> {
+async fn saved_text_of(connection: &mut impl Line, user: UserId, id: TemplateId) -> Done<SavedText> {
     let row = query(SAVED)
         .bind(&id)
         .bind(&user)

@@ -13,6 +13,7 @@ use wa_core::store::{CommandStore, EventStore, Fence, PAGE_MAX, StoreError, Writ
 use wa_core::time::Timestamp;
 
 use crate::commit::check_fence;
+use crate::connections::Line;
 use crate::devices::live_device;
 use crate::error::{Done, Fail};
 use crate::insert::{insert, query, run_over};
@@ -147,7 +148,7 @@ pub(crate) async fn insert_events(connection: &mut PgConnection, events: &[Event
 }
 
 /// Whether a scope of some devices sees an event.
-async fn sees(connection: &mut PgConnection, scope: &RequestScope, devices: &[Uuid], event: &Event) -> Done<bool> {
+async fn sees(connection: &mut impl Line, scope: &RequestScope, devices: &[Uuid], event: &Event) -> Done<bool> {
     let (sql, id) = match &event.kind {
         EventKind::CampaignStatus { campaign_id, .. } | EventKind::CampaignProgress { campaign_id } => {
             (SEES_CAMPAIGN, uuid(campaign_id))

@@ -13,6 +13,7 @@ use wa_core::store::{DeviceStore, Page, PageRequest, StoreError};
 use wa_core::time::Timestamp;
 
 use crate::PostgresStore;
+use crate::connections::Line;
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, query};
 use crate::leases::disown;
@@ -206,7 +207,7 @@ fn bind<'q>(statement: Bound<'q>, device: &Device) -> Bound<'q> {
 }
 
 /// Devices by id, deleted ones too, in the order asked.
-pub(crate) async fn owned_devices(connection: &mut PgConnection, ids: &[DeviceId]) -> Done<Vec<OwnedDevice>> {
+pub(crate) async fn owned_devices(connection: &mut impl Line, ids: &[DeviceId]) -> Done<Vec<OwnedDevice>> {
     let rows = query(OWNED).bind(keys(ids)).fetch_all(connection).await?;
     read_all(&rows, read_owned)
 }

@@ -21,6 +21,7 @@ use wa_core::time::Timestamp;
 
 use crate::commit::Commit;
 use crate::commit_messages::{KNOWN as KNOWN_KEYS, check_devices, check_leads, insert_messages};
+use crate::connections::Line;
 use crate::error::{Done, Fail};
 use crate::insert::{Gathered, insert, query, run_over};
 use crate::message_row::{message, read_message, read_opt_phone};
@@ -715,7 +716,7 @@ pub(crate) async fn end_of_sequence(commit: &mut Commit<'_>, sequence: SequenceI
 }
 
 /// One enrolment within a request's scope.
-pub(crate) async fn visible(connection: &mut PgConnection, scope: &RequestScope, id: EnrolmentId) -> Done<Enrolment> {
+pub(crate) async fn visible(connection: &mut impl Line, scope: &RequestScope, id: EnrolmentId) -> Done<Enrolment> {
     let row = query(VISIBLE)
         .bind(&id)
         .bind(&scope.user_id)
@@ -727,7 +728,7 @@ pub(crate) async fn visible(connection: &mut PgConnection, scope: &RequestScope,
 }
 
 /// Marked enrolments with the messages that settled their steps.
-pub(crate) async fn to_advance(connection: &mut PgConnection, limit: u32) -> Done<Vec<ToAdvance>> {
+pub(crate) async fn to_advance(connection: &mut impl Line, limit: u32) -> Done<Vec<ToAdvance>> {
     let rows = query(MARKED).bind(limit).fetch_all(connection).await?;
     let marked = read_all(&rows, read_enrolment)?;
     let ids = keys(marked.iter().map(|enrolment| &enrolment.id));
@@ -792,11 +793,7 @@ fn read_count(c: &mut Columns<'_>) -> Done<EnrolmentCount> {
 }
 
 /// The counts of a sequence from the tallies.
-pub(crate) async fn tallied(
-    connection: &mut PgConnection,
-    scope: &RequestScope,
-    id: SequenceId,
-) -> Done<SequenceCounts> {
+pub(crate) async fn tallied(connection: &mut impl Line, scope: &RequestScope, id: SequenceId) -> Done<SequenceCounts> {
     check_sequence(connection, scope.user_id, id).await?;
     let list = |sql: &'static str| query(sql).bind(&id).bind(device_list(scope));
     let steps = list(STEP_NUMBERS).fetch_all(connection).await?;
@@ -815,7 +812,7 @@ pub(crate) async fn tallied(
 
 /// The counts of a sequence in a span, from its rows.
 pub(crate) async fn counted(
-    connection: &mut PgConnection,
+    connection: &mut impl Line,
     scope: &RequestScope,
     id: SequenceId,
     span: &Span,

@@ -15,6 +15,8 @@ pub(crate) enum Fail {
     NeedsAlone,
     /// The task that held the transaction ended without an answer.
     Lost,
+    /// The database kept silent for as long as it may.
+    Silent,
 }
 
 /// What statements and transactions inside the crate return.
@@ -60,6 +62,23 @@ impl Fail {
         }
     }
 
+    /// Whether the connection is of no more use: it may be closed, an answer may still be on its way, or it is in a transaction that
+    /// nobody knows of.
+    pub(crate) fn breaks(&self) -> bool {
+        match self {
+            Self::Silent => true,
+            Self::Sql(sqlx::Error::Database(database)) => {
+                let code = database.code().unwrap_or_default();
+                code::OF_A_STRANGE_TRANSACTION.contains(&code.as_ref())
+            }
+            Self::Sql(error) => matches!(
+                error,
+                sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed
+            ),
+            _ => false,
+        }
+    }
+
     /// The node has no authority.
     pub(crate) const fn fenced() -> Self {
         Self::Refused(StoreErrorKind::Fenced, "node")
@@ -75,6 +94,8 @@ impl Fail {
                 .caused_by("another transaction was in the way"),
             Self::Lost => StoreError::new(StoreErrorKind::Unavailable, operation, entity)
                 .caused_by("the task of the transaction ended without an answer"),
+            Self::Silent => StoreError::new(StoreErrorKind::Unavailable, operation, entity)
+                .caused_by("nothing was heard from the database for as long as it may keep silent"),
             Self::Sql(error) => StoreError::new(kind_of(&error), operation, entity).caused_by(Quiet(error)),
         }
     }
@@ -84,6 +105,7 @@ impl Fail {
 mod code {
     pub(super) const READ_ONLY_TRANSACTION: &str = "25006";
     pub(super) const NO_ACTIVE_TRANSACTION: &str = "25P01";
+    pub(super) const FAILED_TRANSACTION: &str = "25P02";
     pub(super) const IDLE_IN_TRANSACTION: &str = "25P03";
     pub(super) const FOREIGN_KEY_VIOLATION: &str = "23503";
     pub(super) const UNIQUE_VIOLATION: &str = "23505";
@@ -93,6 +115,10 @@ mod code {
     pub(super) const LOCK_NOT_AVAILABLE: &str = "55P03";
     pub(super) const DATA_CORRUPTED: &str = "XX001";
     pub(super) const INDEX_CORRUPTED: &str = "XX002";
+
+    /// What only a transaction answers that the store did not begin as it is, or that the server has ended.
+    pub(super) const OF_A_STRANGE_TRANSACTION: [&str; 3] =
+        [READ_ONLY_TRANSACTION, FAILED_TRANSACTION, IDLE_IN_TRANSACTION];
 
     /// Connection failures, missing resources, and what an operator or a crash does to a session.
     pub(super) const PASSING_CLASSES: [&str; 4] = ["08", "53", "57", "58"];
@@ -108,6 +134,7 @@ fn kind_of(error: &sqlx::Error) -> StoreErrorKind {
                 code::DATA_CORRUPTED | code::INDEX_CORRUPTED => StoreErrorKind::Corrupt,
                 code::NO_ACTIVE_TRANSACTION => StoreErrorKind::Unsupported,
                 code::READ_ONLY_TRANSACTION
+                | code::FAILED_TRANSACTION
                 | code::IDLE_IN_TRANSACTION
                 | code::SERIALIZATION_FAILURE
                 | code::DEADLOCK_DETECTED
@@ -125,6 +152,7 @@ fn kind_of(error: &sqlx::Error) -> StoreErrorKind {
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
+        | sqlx::Error::BeginFailed
         | sqlx::Error::WorkerCrashed => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Backend,
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::PgPool;
+use wa_core::store::WriteClass;
 
+use crate::connections::Connections;
 use crate::error::Done;
 use crate::insert::query;
 use crate::row::read_all;
@@ -34,14 +35,14 @@ pub(crate) struct Growth {
 
 impl Growth {
     /// Notes rows that were written, and looks, in a task of its own, where there were enough of them.
-    pub(crate) fn note(self: &Arc<Self>, pool: &PgPool, schema: &str, rows: u64) {
+    pub(crate) fn note(self: &Arc<Self>, connections: &Connections, schema: &str, rows: u64) {
         let before = self.rows.fetch_add(rows, Ordering::Relaxed);
         if before / LOOK_EVERY == (before + rows) / LOOK_EVERY || self.looking.swap(true, Ordering::Acquire) {
             return;
         }
-        let (growth, pool, schema) = (self.clone(), pool.clone(), schema.to_owned());
+        let (growth, connections, schema) = (self.clone(), connections.clone(), schema.to_owned());
         tokio::spawn(async move {
-            if let Err(fail) = analyse_grown(&pool, &schema).await {
+            if let Err(fail) = analyse_grown(&connections, &schema).await {
                 tracing::debug!(?fail, "statistics stay as they are");
             }
             growth.looking.store(false, Ordering::Release);
@@ -49,9 +50,10 @@ impl Growth {
     }
 }
 
-/// Analyses the tables that doubled, and names them. It stands in nobody's way: no statement waits for it but another of its kind.
-async fn analyse_grown(pool: &PgPool, schema: &str) -> Done<Vec<String>> {
-    let mut connection = pool.acquire().await?;
+/// Analyses the tables that doubled, and names them. It stands in nobody's way: no statement waits for it but another of its kind, and
+/// its connection is one of those for work in bulk.
+async fn analyse_grown(connections: &Connections, schema: &str) -> Done<Vec<String>> {
+    let mut connection = connections.writer(WriteClass::Bulk).await?;
     let rows = query(GROWN).bind(schema.to_owned()).fetch_all(&mut connection).await?;
     let tables = read_all(&rows, |c| c.text())?;
     for table in &tables {
@@ -65,7 +67,7 @@ async fn analyse_grown(pool: &PgPool, schema: &str) -> Done<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use wa_core::conformance::fixtures::Fixtures;
-    use wa_core::store::{Change, ChangeSet, OnDuplicate, Store, WriteClass};
+    use wa_core::store::{Change, ChangeSet, OnDuplicate, Store};
 
     use super::*;
     use crate::PostgresStore;
@@ -91,12 +93,12 @@ mod tests {
         let store = PostgresStore::open(schema.options()).await.unwrap();
         let mut analysed = Vec::new();
         while analysed.is_empty() {
-            analysed = analyse_grown(&store.inner.pool, schema.name()).await.unwrap();
+            analysed = analyse_grown(&store.inner.connections, schema.name()).await.unwrap();
         }
         assert!(analysed.contains(&"leads".to_owned()), "{analysed:?}");
         assert!(!analysed.contains(&"devices".to_owned()), "{analysed:?}");
         assert_eq!(
-            analyse_grown(&store.inner.pool, schema.name()).await.unwrap(),
+            analyse_grown(&store.inner.connections, schema.name()).await.unwrap(),
             Vec::<String>::new()
         );
     }

@@ -5,7 +5,9 @@ use sqlx::query::Query;
 use sqlx::{Postgres, SqlSafeStr};
 use uuid::Uuid;
 
+use crate::connections::Line;
 use crate::error::Done;
+use crate::limit::within;
 use crate::row::{Columns, Key, uuid};
 
 /// One parameter. Whole numbers of all widths are sent as `bigint`, which Postgres assigns to narrower columns.
@@ -129,32 +131,41 @@ impl<'q> Bound<'q> {
         })
     }
 
-    pub(crate) async fn execute(self, connection: &mut PgConnection) -> Done<PgQueryResult> {
-        Ok(self.0.execute(connection).await?)
+    pub(crate) async fn execute(self, line: &mut impl Line) -> Done<PgQueryResult> {
+        let (connection, limit) = line.parts();
+        noted(within(limit, self.0.execute(connection)).await, line)
     }
 
-    pub(crate) async fn fetch_all(self, connection: &mut PgConnection) -> Done<Vec<PgRow>> {
-        Ok(self.0.fetch_all(connection).await?)
+    pub(crate) async fn fetch_all(self, line: &mut impl Line) -> Done<Vec<PgRow>> {
+        let (connection, limit) = line.parts();
+        noted(within(limit, self.0.fetch_all(connection)).await, line)
     }
 
-    pub(crate) async fn fetch_optional(self, connection: &mut PgConnection) -> Done<Option<PgRow>> {
-        Ok(self.0.fetch_optional(connection).await?)
+    pub(crate) async fn fetch_optional(self, line: &mut impl Line) -> Done<Option<PgRow>> {
+        let (connection, limit) = line.parts();
+        noted(within(limit, self.0.fetch_optional(connection)).await, line)
     }
 
-    pub(crate) async fn fetch_one(self, connection: &mut PgConnection) -> Done<PgRow> {
-        Ok(self.0.fetch_one(connection).await?)
+    pub(crate) async fn fetch_one(self, line: &mut impl Line) -> Done<PgRow> {
+        let (connection, limit) = line.parts();
+        noted(within(limit, self.0.fetch_one(connection)).await, line)
     }
 
     /// The number, or flag, in the only row, if there is one.
-    pub(crate) async fn number(self, connection: &mut PgConnection) -> Done<Option<i64>> {
-        let row = self.fetch_optional(connection).await?;
+    pub(crate) async fn number(self, line: &mut impl Line) -> Done<Option<i64>> {
+        let row = self.fetch_optional(line).await?;
         Ok(row.map(|row| Columns::of(&row).opt_int()).transpose()?.flatten())
     }
 
     /// Whether there is a row.
-    pub(crate) async fn exists(self, connection: &mut PgConnection) -> Done<bool> {
-        Ok(self.fetch_optional(connection).await?.is_some())
+    pub(crate) async fn exists(self, line: &mut impl Line) -> Done<bool> {
+        Ok(self.fetch_optional(line).await?.is_some())
     }
+}
+
+/// What a statement returned, of which its connection takes note.
+fn noted<T>(done: Done<T>, line: &mut impl Line) -> Done<T> {
+    done.inspect_err(|fail| line.note(fail))
 }
 
 /// One column of many rows.

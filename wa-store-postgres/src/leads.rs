@@ -19,6 +19,7 @@ use wa_core::store::{
 use wa_core::time::Timestamp;
 
 use crate::PostgresStore;
+use crate::connections::Line;
 use crate::devices::{folded, live_device};
 use crate::error::{Done, Fail};
 use crate::insert::{Binds, Bound, Gathered, gather, insert, query, run_over};
@@ -202,7 +203,7 @@ fn tokens(lead: &Lead) -> HashSet<(u8, &str, Option<String>)> {
 }
 
 /// The leads with these identities, by their place in the list.
-async fn by_identity(connection: &mut PgConnection, identities: &[LeadIdentity]) -> Done<Vec<(usize, Lead)>> {
+async fn by_identity(connection: &mut impl Line, identities: &[LeadIdentity]) -> Done<Vec<(usize, Lead)>> {
     if identities.is_empty() {
         return Ok(Vec::new());
     }
@@ -551,12 +552,12 @@ impl Wanted<'_> {
         sql
     }
 
-    pub(crate) async fn read(&self, connection: &mut PgConnection, limit: u64) -> Done<Vec<Lead>> {
+    pub(crate) async fn read(&self, connection: &mut impl Line, limit: u64) -> Done<Vec<Lead>> {
         let rows = Bound::of(self.rows(limit).build()).fetch_all(connection).await?;
         read_all(&rows, read_lead)
     }
 
-    pub(crate) async fn read_members(&self, connection: &mut PgConnection, limit: u64) -> Done<Vec<AudienceLead>> {
+    pub(crate) async fn read_members(&self, connection: &mut impl Line, limit: u64) -> Done<Vec<AudienceLead>> {
         let rows = Bound::of(self.members(limit).build()).fetch_all(connection).await?;
         read_all(&rows, |c| {
             Ok(AudienceLead {
@@ -568,7 +569,7 @@ impl Wanted<'_> {
         })
     }
 
-    pub(crate) async fn read_count(&self, connection: &mut PgConnection) -> Done<u64> {
+    pub(crate) async fn read_count(&self, connection: &mut impl Line) -> Done<u64> {
         let count = Bound::of(self.count().build()).number(connection).await?;
         Ok(u64::try_from(count.unwrap_or(0)).unwrap_or(0))
     }

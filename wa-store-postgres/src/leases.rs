@@ -233,7 +233,7 @@ impl LeaseStore for PostgresStore {
 
     async fn beat(&self, incarnation: Incarnation, now: Timestamp) -> Result<(), StoreError> {
         self.inner.name.look_after();
-        self.write(op("beat"), move |connection| {
+        self.write_beat(op("beat"), move |connection| {
             Box::pin(async move {
                 let beat = query(BEAT).bind(now.as_millis()).bind(&incarnation);
                 if beat.execute(connection).await?.rows_affected() == 1 {

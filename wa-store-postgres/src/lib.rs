@@ -41,6 +41,7 @@ mod chats;
 mod commands;
 mod commit;
 mod commit_messages;
+mod connections;
 mod devices;
 mod enrolments;
 mod error;
@@ -49,6 +50,7 @@ mod growth;
 mod insert;
 mod leads;
 mod leases;
+mod limit;
 mod live;
 mod lock;
 mod message_row;
@@ -76,20 +78,20 @@ mod writer;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use sqlx::migrate::Migrator;
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres, Transaction};
 use wa_core::store::{ChangeSet, Committed, Store, StoreError, StoreErrorKind, WriteClass};
 use wa_core::time::Timestamp;
 
+use self::connections::{Connections, Loan};
 use self::error::{Done, Fail};
 use self::growth::Growth;
 use self::insert::query;
+use self::limit::within;
 use self::lock::{Mode, Space};
 use self::name::NameLock;
 pub use self::options::PostgresOptions;
@@ -99,9 +101,6 @@ use self::writer::Writer;
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
-/// After this long without use a connection is asked whether it still answers before it is used.
-const IDLE_UNTESTED: Duration = Duration::from_secs(1);
-
 /// A store on Postgres; a handle that is cheap to clone.
 #[derive(Clone)]
 pub struct PostgresStore {
@@ -109,7 +108,7 @@ pub struct PostgresStore {
 }
 
 struct Inner {
-    pool: PgPool,
+    connections: Connections,
     writer: Writer,
     space: Space,
     schema: String,
@@ -146,30 +145,19 @@ impl PostgresStore {
     async fn open_inner(options: &PostgresOptions) -> Done<Self> {
         let space = Space::of(&options.schema);
         let connect = options.connect_options()?;
-        migrate(options.plain_options()?, options.schema.clone(), space).await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(options.connections)
-            .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > IDLE_UNTESTED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(connect.clone())
-            .await?;
-        let notifier = options.notify.then(|| Notifier::new(pool.clone(), &options.schema));
+        migrate(options, space).await?;
+        let connections = Connections::open(options, connect.clone()).await?;
+        let notifier = options
+            .notify
+            .then(|| Notifier::new(connections.clone(), &options.schema));
         Ok(Self {
             inner: Arc::new(Inner {
-                writer: Writer::new(pool.clone(), options.connections, options.retries),
-                pool,
+                writer: Writer::new(options.connections, options.retries),
+                connections,
                 space,
                 schema: options.schema.clone(),
                 notifier,
-                name: NameLock::new(connect.clone(), space),
+                name: NameLock::new(connect.clone(), options.beat_limit(), space),
                 growth: Arc::default(),
                 connect,
             }),
@@ -182,7 +170,19 @@ impl PostgresStore {
     /// # Errors
     /// `Unavailable` when the database does not answer.
     pub async fn begin_tx(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let begun = self.inner.writer.begin_tx().await;
+        let pool = self.inner.connections.pool().clone();
+        // In a task, because a caller that is dropped in the middle of BEGIN would leave a connection in a transaction.
+        let task = tokio::spawn(async move {
+            let mut broken = 0;
+            loop {
+                match pool.begin().await {
+                    // One that broke while it was idle is left for another.
+                    Err(sqlx::Error::Io(_)) if broken < pool.size() => broken += 1,
+                    begun => return Ok(begun?),
+                }
+            }
+        });
+        let begun = task.await.unwrap_or(Err(Fail::Lost));
         begun.map_err(|fail| fail.of("begin_tx", "transaction"))
     }
 
@@ -210,13 +210,17 @@ impl PostgresStore {
     /// # Errors
     /// As [`Store::commit`]; nothing of the set is left in the transaction then, and what else it holds stays. Where it is
     /// `Unavailable`, the transaction is to be given up.
+    ///
+    /// # Cancellation
+    /// Where the future is dropped before it is done, how much of the set is in the transaction is not known: it is to be given up too,
+    /// and its connection is best closed.
     pub async fn commit_in(
         &self,
         tx: &mut Transaction<'_, Postgres>,
         set: ChangeSet,
         now: Timestamp,
     ) -> Result<Committed, StoreError> {
-        let result = self.in_savepoint(tx, set, now).await;
+        let result = within(self.inner.connections.limit(), self.in_savepoint(tx, set, now)).await;
         result.map_err(|fail| fail.of("commit_in", "change set"))
     }
 
@@ -271,21 +275,17 @@ impl PostgresStore {
 
     /// Closes the store: waits for what is being written and read.
     pub async fn close(self) {
-        self.inner.pool.close().await;
+        self.inner.connections.close().await;
     }
 
     /// A connection to read on.
-    async fn reader(&self) -> Done<PoolConnection<Postgres>> {
-        Ok(self.inner.pool.acquire().await?)
+    async fn reader(&self) -> Done<Loan> {
+        self.inner.connections.reader().await
     }
 
-    /// A transaction of which all statements read the same moment, for what is read with several and compared or added up.
-    async fn snapshot(&self) -> Done<sqlx::Transaction<'static, Postgres>> {
-        Ok(self
-            .inner
-            .pool
-            .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await?)
+    /// A connection on which all statements read the same moment, for what is read with several and compared or added up.
+    async fn snapshot(&self) -> Done<Loan> {
+        self.inner.connections.snapshot().await
     }
 
     /// The keys of the locks.
@@ -302,7 +302,8 @@ impl PostgresStore {
 
     /// Notes rows that were written, so that the statistics keep up with them.
     fn wrote(&self, rows: u64) {
-        self.inner.growth.note(&self.inner.pool, &self.inner.schema, rows);
+        let inner = &self.inner;
+        inner.growth.note(&inner.connections, &inner.schema, rows);
     }
 
     /// Runs a write transaction in a task of its own, so that a caller that is dropped leaves all of it or nothing; again, where
@@ -341,9 +342,28 @@ impl PostgresStore {
         T: Send + 'static,
         W: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Done<T>> + Send + Sync + 'static,
     {
-        let running = self.inner.writer.begin(class).await?;
+        let loan = self.inner.connections.writer(class).await?;
+        self.run(loan, work).await
+    }
+
+    /// As [`write`](Self::write), on the connection of beats.
+    async fn write_beat<T, W>(&self, op: Op, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Done<T>> + Send + Sync + 'static,
+    {
+        let Op(_, operation, entity) = op;
+        let done = async { self.run(self.inner.connections.beat().await?, work).await };
+        done.await.map_err(|fail| fail.of(operation, entity))
+    }
+
+    async fn run<T, W>(&self, loan: Loan, work: W) -> Done<T>
+    where
+        T: Send + 'static,
+        W: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Done<T>> + Send + Sync + 'static,
+    {
         let inner = self.inner.clone();
-        let task = tokio::spawn(async move { inner.writer.run(class, running, &work).await });
+        let task = tokio::spawn(async move { inner.writer.run(loan, &work).await });
         task.await.unwrap_or(Err(Fail::Lost))
     }
 }
@@ -354,10 +374,11 @@ const ENTER: &str = "SELECT current_setting('search_path')";
 const SEARCH: &str = "SELECT set_config('search_path', $1, true)";
 
 /// Boxed, because only then the compiler sees that the future of `open` may move between threads.
-fn migrate(options: PgConnectOptions, schema: String, space: Space) -> BoxFuture<'static, Done<()>> {
+fn migrate(options: &PostgresOptions, space: Space) -> BoxFuture<'_, Done<()>> {
     Box::pin(async move {
-        let mut connection = options.connect().await?;
-        let migrated = migrate_on(&mut connection, &schema, space).await;
+        let plain = options.plain_options()?;
+        let mut connection = within(Some(options.acquire_timeout), plain.connect()).await?;
+        let migrated = migrate_on(&mut connection, &options.schema, space).await;
         // The lock of the session ends with it.
         let _ = connection.close().await;
         migrated
@@ -448,9 +469,7 @@ mod tests {
         let schema = Schema::new();
         let name = schema.name();
         let options = schema.options().plain_options().unwrap();
-        migrate(options.clone(), name.to_owned(), Space::of(name))
-            .await
-            .unwrap();
+        migrate(&schema.options(), Space::of(name)).await.unwrap();
         let mut connection = options.connect().await.unwrap();
         let full = tables(&mut connection, name).await;
         let mut versions: Vec<i64> = MIGRATIONS
@@ -473,7 +492,7 @@ mod tests {
             MIGRATIONS.undo(&mut connection, pair[0]).await.unwrap();
         }
         assert_eq!(tables(&mut connection, name).await, Vec::<String>::new());
-        migrate(options, name.to_owned(), Space::of(name)).await.unwrap();
+        migrate(&schema.options(), Space::of(name)).await.unwrap();
         assert_eq!(tables(&mut connection, name).await, full);
     }
 }

@@ -6,6 +6,7 @@
 //! what it was sending is in doubt; the old session is opened again at the next beat to keep this from happening.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
@@ -13,6 +14,7 @@ use tokio::sync::Mutex;
 
 use crate::error::Done;
 use crate::insert::query;
+use crate::limit::within;
 use crate::lock::Space;
 
 /// A session whose process was killed ends within moments; nobody waits longer for one that lives. It is never too idle.
@@ -41,14 +43,17 @@ struct Named {
 #[derive(Debug)]
 pub(crate) struct NameLock {
     connect: PgConnectOptions,
+    /// How long the database may keep silent.
+    limit: Duration,
     space: Space,
     named: Mutex<Option<Named>>,
 }
 
 impl NameLock {
-    pub(crate) fn new(connect: PgConnectOptions, space: Space) -> Arc<Self> {
+    pub(crate) fn new(connect: PgConnectOptions, limit: Duration, space: Space) -> Arc<Self> {
         Arc::new(Self {
             connect,
+            limit,
             space,
             named: Mutex::default(),
         })
@@ -67,7 +72,7 @@ impl NameLock {
     /// Whether this process has the lock of a name just now.
     pub(crate) async fn holds(&self, name: &str) -> bool {
         match &mut *self.named.lock().await {
-            Some(named) if named.name == name => named.answers().await,
+            Some(named) if named.name == name => named.answers(self.limit).await,
             _ => false,
         }
     }
@@ -85,10 +90,10 @@ impl NameLock {
     }
 
     async fn hold(&self, named: &mut Named, patience: Patience) -> bool {
-        if named.answers().await {
+        if named.answers(self.limit).await {
             return true;
         }
-        match self.open(&named.name, patience).await {
+        match within(Some(self.limit), self.open(&named.name, patience)).await {
             Ok(session) => named.session = session,
             Err(fail) => tracing::debug!(?fail, "the lock of the node's name could not be asked for"),
         }
@@ -113,9 +118,9 @@ impl NameLock {
 }
 
 impl Named {
-    async fn answers(&mut self) -> bool {
+    async fn answers(&mut self, limit: Duration) -> bool {
         let Some(session) = &mut self.session else { return false };
-        let answers = session.ping().await.is_ok();
+        let answers = within(Some(limit), session.ping()).await.is_ok();
         if !answers {
             self.session = None;
         }

@@ -20,6 +20,7 @@ pub struct PostgresOptions {
     pub(crate) connections: u32,
     pub(crate) acquire_timeout: Duration,
     statement_timeout: Duration,
+    pub(crate) answer_margin: Duration,
     lock_timeout: Duration,
     idle_timeout: Duration,
     pub(crate) retries: u32,
@@ -32,6 +33,7 @@ impl fmt::Debug for PostgresOptions {
             .field("schema", &self.schema)
             .field("connections", &self.connections)
             .field("statement_timeout", &self.statement_timeout)
+            .field("answer_margin", &self.answer_margin)
             .field("lock_timeout", &self.lock_timeout)
             .field("retries", &self.retries)
             .finish_non_exhaustive()
@@ -49,10 +51,14 @@ impl PostgresOptions {
     pub const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
     /// How long one statement may run, by default: 30 s.
     pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+    /// How much longer than a statement may run the store waits for its answer, by default: 5 s.
+    pub const ANSWER_MARGIN: Duration = Duration::from_secs(5);
+    /// How long the statements of a beat may run, where those of the others may run longer: 5 s.
+    pub const BEAT_TIMEOUT: Duration = Duration::from_secs(5);
     /// How long one statement waits for a lock, by default: 5 s.
     pub const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-    /// How long a transaction may stand still, by default: 5 s.
-    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// How long a transaction may stand still, by default: 4 s, less than others wait for its locks.
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
     /// How often a transaction is run again that others stood in the way of, by default.
     pub const RETRIES: u32 = 20;
 
@@ -65,6 +71,7 @@ impl PostgresOptions {
             connections: Self::CONNECTIONS,
             acquire_timeout: Self::ACQUIRE_TIMEOUT,
             statement_timeout: Self::STATEMENT_TIMEOUT,
+            answer_margin: Self::ANSWER_MARGIN,
             lock_timeout: Self::LOCK_TIMEOUT,
             idle_timeout: Self::IDLE_TIMEOUT,
             retries: Self::RETRIES,
@@ -79,7 +86,9 @@ impl PostgresOptions {
         self
     }
 
-    /// Connections of the pool, 2 to [`Self::CONNECTIONS_MAX`] (clamped). Work in bulk gets at most a quarter of them.
+    /// Connections of the pool, 2 to [`Self::CONNECTIONS_MAX`] (clamped). Work in bulk gets at most a quarter of them, and reads get
+    /// what is left but one; of two, each may have one. A store has up to three more beside the pool: for beats, for the lock of the
+    /// node's name, and for [`wakes`](crate::PostgresStore::wakes).
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections.clamp(2, Self::CONNECTIONS_MAX);
         self
@@ -91,9 +100,19 @@ impl PostgresOptions {
         self
     }
 
-    /// How long one statement may run before it fails with `Unavailable`; whole milliseconds, zero for no end.
+    /// How long one statement may run before it fails with `Unavailable`; whole milliseconds, zero for no end, also for the
+    /// [margin](Self::answer_margin).
     pub const fn statement_timeout(mut self, timeout: Duration) -> Self {
         self.statement_timeout = timeout;
+        self
+    }
+
+    /// How much longer than a statement may run the store waits for the answer of the server, which ends what runs too long by itself.
+    /// When that is over the server, or the way to it, is taken for gone: the connection is closed, and the operation fails with
+    /// `Unavailable`. What was about to be committed may have been committed then. An idle connection is given the margin alone to
+    /// say that it is still there. Migrations have no limit.
+    pub const fn answer_margin(mut self, margin: Duration) -> Self {
+        self.answer_margin = margin;
         self
     }
 
@@ -105,7 +124,8 @@ impl PostgresOptions {
 
     /// How long a transaction of this store may stand still before the server ends it; whole milliseconds, zero for no end. A
     /// process that is stopped, or a machine that is gone, in the middle of a transaction holds its locks no longer, so
-    /// that other nodes can take over its devices: keep it well below the lease.
+    /// that other nodes can take over its devices: keep it well below the lease, and below the lock timeout, so that who waits
+    /// for these locks gets them before it gives up.
     pub const fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
@@ -157,6 +177,26 @@ impl PostgresOptions {
         ]))
     }
 
+    /// How the connection of beats is opened, by how the others are.
+    pub(crate) fn beat_options(&self, options: PgConnectOptions) -> PgConnectOptions {
+        options.options([("statement_timeout", self.beat_timeout().as_millis().to_string())])
+    }
+
+    /// How long the database may keep silent.
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        (!self.statement_timeout.is_zero()).then(|| self.statement_timeout + self.answer_margin)
+    }
+
+    /// How long the database may keep silent about a beat.
+    pub(crate) fn beat_limit(&self) -> Duration {
+        self.beat_timeout() + self.answer_margin
+    }
+
+    fn beat_timeout(&self) -> Duration {
+        let timeout = Some(self.statement_timeout).filter(|timeout| !timeout.is_zero());
+        timeout.map_or(Self::BEAT_TIMEOUT, |timeout| timeout.min(Self::BEAT_TIMEOUT))
+    }
+
     /// How the connection is opened that migrates: without limits in time.
     pub(crate) fn plain_options(&self) -> Done<PgConnectOptions> {
         if !Self::is_schema(&self.schema) {
@@ -191,6 +231,11 @@ mod tests {
         for name in ["", "Wa", "7up", "a b", "a,public", "pg_temp", "a\"b", &"x".repeat(51)] {
             assert!(!PostgresOptions::is_schema(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_stands_still_ends_before_others_give_up_waiting_for_it() {
+        assert!(PostgresOptions::IDLE_TIMEOUT < PostgresOptions::LOCK_TIMEOUT);
     }
 
     #[test]

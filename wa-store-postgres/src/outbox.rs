@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sqlx::postgres::PgConnection;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 use wa_core::domain::access::RequestScope;
@@ -23,6 +22,7 @@ use wa_core::store::{
 use wa_core::time::Timestamp;
 
 use crate::archive::Source;
+use crate::connections::Line;
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, gather, query};
 use crate::lock::Mode;
@@ -301,7 +301,7 @@ fn read_due(c: &mut Columns<'_>) -> Done<(usize, DueMessage)> {
     Ok((at, message))
 }
 
-async fn due(connection: &mut PgConnection, due: &Due) -> Done<Vec<LaneDue>> {
+async fn due(connection: &mut impl Line, due: &Due) -> Done<Vec<LaneDue>> {
     if due.lanes.is_empty() {
         return Ok(Vec::new());
     }

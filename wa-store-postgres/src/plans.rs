@@ -206,7 +206,7 @@ async fn large(schema: &Schema) -> PostgresStore {
     // Filling them may take longer than any statement of the store, on a busy machine.
     let unlimited = "SET statement_timeout = 0";
     for sql in [unlimited, FILL, FILL_ARCHIVE, "RESET statement_timeout"] {
-        sqlx::raw_sql(sql).execute(&mut *reader).await.unwrap();
+        sqlx::raw_sql(sql).execute(reader.connection()).await.unwrap();
     }
     store
 }
@@ -223,7 +223,7 @@ async fn no_statement_walks_a_whole_table() {
         ("begin", "ATTEMPTS", crate::begin::ATTEMPTS.as_str()),
     ];
     for (file, name, sql) in STATEMENTS.iter().chain(&inserts) {
-        let mut walks = walks_of(&mut reader, sql).await;
+        let mut walks = walks_of(reader.connection(), sql).await;
         if *name == "BACKLOG" {
             walks.retain(|step| {
                 !BACKLOG
@@ -243,11 +243,14 @@ async fn a_look_at_lanes_walks_no_table_that_was_empty_when_it_was_planned() {
     let mut reader = store.reader().await.unwrap();
     for table in ["attempts", "queue", "leads"] {
         for sql in [format!("DELETE FROM {table}"), format!("VACUUM ANALYZE {table}")] {
-            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *reader).await.unwrap();
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .execute(reader.connection())
+                .await
+                .unwrap();
         }
     }
     for sql in [crate::outbox::HEADS, crate::outbox::CHOSEN] {
-        assert_eq!(walks_of(&mut reader, sql).await, Vec::<String>::new(), "{sql}");
+        assert_eq!(walks_of(reader.connection(), sql).await, Vec::<String>::new(), "{sql}");
     }
 }
 
@@ -258,7 +261,7 @@ async fn no_list_walks_a_whole_table_whatever_is_asked_of_it() {
     let mut reader = store.reader().await.unwrap();
     let mut bad = Vec::new();
     for sql in lists().into_iter().collect::<BTreeSet<_>>() {
-        let walks = walks_of(&mut reader, &sql).await;
+        let walks = walks_of(reader.connection(), &sql).await;
         bad.extend(walks.into_iter().map(|step| format!("{step}: {sql}")));
     }
     assert!(bad.is_empty(), "{bad:#?}");
@@ -269,8 +272,8 @@ async fn the_check_sees_a_walk() {
     let schema = Schema::new();
     let store = large(&schema).await;
     let mut reader = store.reader().await.unwrap();
-    reader.ping().await.unwrap();
-    let walks = walks_of(&mut reader, "SELECT id FROM messages m WHERE m.name = $1").await;
+    reader.connection().ping().await.unwrap();
+    let walks = walks_of(reader.connection(), "SELECT id FROM messages m WHERE m.name = $1").await;
     assert_eq!(walks.len(), 1, "{walks:?}");
 }
 

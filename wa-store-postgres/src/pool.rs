@@ -10,6 +10,7 @@ use wa_core::store::{LeftOver, PlannedRow, Taken};
 use wa_core::time::Timestamp;
 
 use crate::commit::Commit;
+use crate::connections::Line;
 use crate::enrolments::follow_lead;
 use crate::error::Done;
 use crate::insert::{gather, query};
@@ -83,7 +84,7 @@ pub(crate) const GIVE: &str = "
     )";
 
 pub(crate) async fn planned(
-    connection: &mut PgConnection,
+    connection: &mut impl Line,
     campaign: CampaignId,
     persons: &[PersonKey],
 ) -> Done<Vec<PlannedRow>> {
@@ -100,12 +101,12 @@ pub(crate) async fn planned(
     })
 }
 
-pub(crate) async fn left_over(connection: &mut PgConnection, campaign: CampaignId) -> Done<u64> {
+pub(crate) async fn left_over(connection: &mut impl Line, campaign: CampaignId) -> Done<u64> {
     let left = query(LEFT_OVER).bind(&campaign).number(connection).await?;
     Ok(u64::try_from(left.unwrap_or(0)).unwrap_or(0))
 }
 
-pub(crate) async fn taken(connection: &mut PgConnection, campaigns: &[CampaignId]) -> Done<Vec<Taken>> {
+pub(crate) async fn taken(connection: &mut impl Line, campaigns: &[CampaignId]) -> Done<Vec<Taken>> {
     let rows = query(TAKEN).bind(keys(campaigns)).fetch_all(connection).await?;
     read_all(&rows, |c| {
         Ok(Taken {

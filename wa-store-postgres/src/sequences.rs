@@ -26,6 +26,7 @@ use wa_core::store::{
 use wa_core::time::Timestamp;
 
 use crate::PostgresStore;
+use crate::connections::Line;
 use crate::devices::{device_of, folded};
 use crate::enrolments;
 use crate::error::{Done, Fail};
@@ -248,7 +249,7 @@ pub(crate) async fn sequences_among<'a>(
     Ok(found.into_iter().map(|sequence| (sequence.id, sequence)).collect())
 }
 
-async fn newest_steps(connection: &mut PgConnection, id: SequenceId) -> Done<Option<SequenceSteps>> {
+async fn newest_steps(connection: &mut impl Line, id: SequenceId) -> Done<Option<SequenceSteps>> {
     let row = query(NEWEST_STEPS).bind(&id).fetch_optional(connection).await?;
     row.map(|row| read_steps(&mut Columns::of(&row))).transpose()
 }
@@ -483,7 +484,7 @@ pub(crate) fn page_statement(
 }
 
 /// A sequence of a user, deleted ones too: its numbers stay.
-pub(crate) async fn check_sequence(connection: &mut PgConnection, user: UserId, id: SequenceId) -> Done<()> {
+pub(crate) async fn check_sequence(connection: &mut impl Line, user: UserId, id: SequenceId) -> Done<()> {
     if query(OF_USER).bind(&id).bind(&user).exists(connection).await? {
         Ok(())
     } else {

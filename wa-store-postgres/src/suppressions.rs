@@ -10,6 +10,7 @@ use wa_core::id::UserId;
 use wa_core::store::{Page, PageRequest, StoreError, SuppressionStore};
 
 use crate::PostgresStore;
+use crate::connections::Line;
 use crate::error::{Done, Fail};
 use crate::insert::query;
 use crate::message_row::read_opt_phone;
@@ -64,7 +65,7 @@ pub(crate) async fn remove_suppression(connection: &mut PgConnection, user: User
 
 /// Which of these persons are on the list.
 pub(crate) async fn suppressed_among<'a>(
-    connection: &mut PgConnection,
+    connection: &mut impl Line,
     user: UserId,
     persons: impl IntoIterator<Item = &'a PersonKey>,
 ) -> Done<Vec<Suppression>> {

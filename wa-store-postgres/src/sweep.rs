@@ -13,6 +13,7 @@ use wa_core::store::{Assignment, Expired, Swept};
 use wa_core::time::Timestamp;
 
 use crate::commit::Commit;
+use crate::connections::Line;
 use crate::enrolments::{end_of_sequence, stick};
 use crate::error::Done;
 use crate::insert::{gather, query, run_over};
@@ -249,7 +250,7 @@ pub(crate) const EXPIRED: &str = live!(
     WHERE q.expires_at <= $1 AND m.user_id = ANY ($3) ORDER BY q.expires_at, q.message_id LIMIT $2"
 );
 
-pub(crate) async fn next_expiry(connection: &mut PgConnection) -> Done<Option<Timestamp>> {
+pub(crate) async fn next_expiry(connection: &mut impl Line) -> Done<Option<Timestamp>> {
     let next = query(NEXT_EXPIRY).number(connection).await?;
     Ok(next.map(Timestamp::from_millis))
 }

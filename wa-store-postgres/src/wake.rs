@@ -7,10 +7,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::postgres::{PgConnection, PgListener, PgPool};
+use sqlx::postgres::{PgListener, PgPool};
 use wa_core::id::DeviceId;
-use wa_core::store::StoreError;
+use wa_core::store::{StoreError, WriteClass};
 
+use crate::connections::{Connections, Line};
 use crate::error::{Done, Fail};
 use crate::insert::query;
 use crate::row::keys;
@@ -38,7 +39,7 @@ fn devices_of(payload: &str) -> Vec<DeviceId> {
 }
 
 /// Notifies within a transaction.
-pub(crate) async fn notify(connection: &mut PgConnection, channel: &str, devices: &[DeviceId]) -> Done<()> {
+pub(crate) async fn notify(connection: &mut impl Line, channel: &str, devices: &[DeviceId]) -> Done<()> {
     for devices in devices.chunks(DEVICES_MAX) {
         let statement = query(NOTIFY).bind(channel.to_owned()).bind(payload(devices));
         statement.execute(connection).await?;
@@ -56,15 +57,15 @@ struct Pending {
 /// Gathers devices and notifies of them.
 #[derive(Debug)]
 pub(crate) struct Notifier {
-    pool: PgPool,
+    connections: Connections,
     channel: String,
     pending: Mutex<Pending>,
 }
 
 impl Notifier {
-    pub(crate) fn new(pool: PgPool, schema: &str) -> Arc<Self> {
+    pub(crate) fn new(connections: Connections, schema: &str) -> Arc<Self> {
         Arc::new(Self {
-            pool,
+            connections,
             channel: channel(schema),
             pending: Mutex::default(),
         })
@@ -96,7 +97,7 @@ impl Notifier {
                 return;
             }
             let sent = async {
-                let mut connection = self.pool.acquire().await?;
+                let mut connection = self.connections.writer(WriteClass::Api).await?;
                 notify(&mut connection, &self.channel, &devices).await
             };
             if let Err(fail) = sent.await {

@@ -4,6 +4,8 @@
 
 #[path = "postgres/contest.rs"]
 mod contest;
+#[path = "postgres/faults.rs"]
+mod faults;
 #[path = "postgres/large.rs"]
 mod large;
 #[path = "postgres/migrations.rs"]
@@ -12,6 +14,8 @@ mod migrations;
 mod own;
 #[path = "postgres/places.rs"]
 mod places;
+#[path = "postgres/proxy.rs"]
+mod proxy;
 #[path = "postgres/scale.rs"]
 mod scale;
 #[path = "postgres/server.rs"]

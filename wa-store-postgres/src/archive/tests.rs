@@ -170,7 +170,7 @@ impl Stage {
     async fn count(&self, table: &str) -> i64 {
         let mut reader = self.store.reader().await.unwrap();
         let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-        sqlx::query_scalar(sql).fetch_one(&mut *reader).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(reader.connection()).await.unwrap()
     }
 }
 
@@ -308,7 +308,7 @@ async fn the_archive_keeps_every_column() {
                 WHERE a.table_schema = c.table_schema AND a.table_name = 'archived_' || c.table_name
                     AND a.column_name = c.column_name
             )";
-    let missing: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *reader).await.unwrap();
+    let missing: Vec<String> = sqlx::query_scalar(sql).fetch_all(reader.connection()).await.unwrap();
     assert_eq!(missing, Vec::<String>::new());
     for (columns, table) in [
         (message_columns!(), "archived_messages"),
@@ -317,7 +317,7 @@ async fn the_archive_keeps_every_column() {
         let sql = AssertSqlSafe(format!(
             "SELECT count(*) FROM information_schema.columns WHERE table_schema = current_schema() AND table_name = '{table}'"
         ));
-        let count: i64 = sqlx::query_scalar(sql).fetch_one(&mut *reader).await.unwrap();
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(reader.connection()).await.unwrap();
         assert_eq!(columns.split(',').count(), usize::try_from(count).unwrap(), "{table}");
     }
 }

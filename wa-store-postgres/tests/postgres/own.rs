@@ -19,16 +19,16 @@ use wa_store_postgres::{PostgresOptions, PostgresStore};
 use crate::server::{Schema, Server};
 
 /// A store with one device of one user.
-struct Stage {
-    store: PostgresStore,
-    rows: Fixtures,
-    user: UserId,
-    device: DeviceId,
-    schema: Schema,
+pub(crate) struct Stage {
+    pub(crate) store: PostgresStore,
+    pub(crate) rows: Fixtures,
+    pub(crate) user: UserId,
+    pub(crate) device: DeviceId,
+    pub(crate) schema: Schema,
 }
 
 impl Stage {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let schema = Schema::new();
         let store = PostgresStore::open(schema.options()).await.unwrap();
         let rows = Fixtures::new(1);
@@ -45,31 +45,31 @@ impl Stage {
         }
     }
 
-    fn message(&self) -> ChangeSet {
+    pub(crate) fn message(&self) -> ChangeSet {
         let phone = self.rows.fresh_phone();
         let message = self.rows.direct_message(self.user, Some(self.device), phone);
         ChangeSet::one(Change::InsertMessages(vec![message]))
     }
 
-    fn lead(&self) -> Change {
+    pub(crate) fn lead(&self) -> Change {
         Change::InsertLead {
             lead: Box::new(self.rows.lead(self.user, Some(self.device))),
             on_duplicate: OnDuplicate::Refuse,
         }
     }
 
-    async fn queued(&self) -> u64 {
+    pub(crate) async fn queued(&self) -> u64 {
         self.store.backlog().await.unwrap().queued
     }
 
-    async fn leads(&self) -> u64 {
+    pub(crate) async fn leads(&self) -> u64 {
         let scope = RequestScope::user(self.user);
         self.store.lead_count(&scope, &LeadFilter::default()).await.unwrap()
     }
 }
 
 /// A pool of an embedder, whose search path is not the store's.
-async fn embedder() -> PgPool {
+pub(crate) async fn embedder() -> PgPool {
     let pool = PgPoolOptions::new().max_connections(2);
     pool.connect(&Server::shared().url()).await.unwrap()
 }

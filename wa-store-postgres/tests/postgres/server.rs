@@ -270,8 +270,13 @@ impl Server {
         keeper.expect("the shell starts");
     }
 
+    /// The folder of its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("socket")
+    }
+
     pub fn url(&self) -> String {
-        let socket = self.folder.join("socket").display().to_string().replace('/', "%2F");
+        let socket = self.socket().display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{socket}/postgres")
     }
 
