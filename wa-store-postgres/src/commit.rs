@@ -26,7 +26,7 @@ use crate::settle::doubt_account;
 use crate::suppressions::remove_suppression;
 use crate::tallies::Tallies;
 
-/// `SetDeviceLink`, `AnswerCommand`: owner and epoch of a device, by the primary key.
+/// `Owned`, `SetDeviceLink`, `AnswerCommand`: owner and epoch of a device, by the primary key.
 pub(crate) const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = $1";
 
 /// What a commit gathers.
@@ -74,7 +74,7 @@ async fn lock(connection: &mut PgConnection, space: Space, set: &ChangeSet) -> D
                 continue;
             }
             other => {
-                if let Change::SetDeviceLink { fence: Some(fence), .. } = other {
+                if let Change::Owned { fence, .. } | Change::SetDeviceLink { fence: Some(fence), .. } = other {
                     locks = locks.node(fence.incarnation, Mode::Shared);
                 }
                 one = user_of(other);
@@ -113,6 +113,7 @@ fn user_of(change: &Change) -> Option<UserId> {
         Change::Suppress(suppression) => Some(suppression.user_id),
         Change::AddToChat(addition) => Some(addition.user_id),
         Change::DeleteDevice { user_id, .. }
+        | Change::Owned { user_id, .. }
         | Change::SetDeviceLink { user_id, .. }
         | Change::SetDeviceHold { user_id, .. }
         | Change::HoldDevice { user_id, .. }
@@ -247,6 +248,14 @@ impl Commit<'_> {
                 .await?;
                 leave_chats(self.connection, device_id).await?;
                 mark_device(self.connection, device_id).await
+            }
+            Change::Owned {
+                user_id,
+                device_id,
+                fence,
+            } => {
+                live_device(self.connection, user_id, device_id).await?;
+                check_fence(self.connection, device_id, fence).await
             }
             Change::SetDeviceLink {
                 user_id,

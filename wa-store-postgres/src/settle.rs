@@ -18,7 +18,7 @@ use crate::leases::check_node;
 use crate::live::{Batch, Live, live};
 use crate::lock::{Mode, Space};
 use crate::row::{Columns, keys};
-use crate::sweep::DOUBTS_OF_DEVICE;
+use crate::sweep::PARKED_OF_DEVICE;
 use crate::tallies::Tallies;
 
 /// `settle`: the messages by the unique index of ids, with the device of the newest attempt.
@@ -366,7 +366,10 @@ fn was_recorded(live: &Live, verdict: &Verdict) -> bool {
 /// transaction has its user alone.
 pub(crate) async fn doubt_account(connection: &mut PgConnection, device: DeviceId, now: Timestamp) -> Done<()> {
     interrupt(connection, &[device], now).await?;
-    let statement = query(DOUBTS_OF_DEVICE).bind(&device).bind(i64::MAX);
+    let statement = query(PARKED_OF_DEVICE)
+        .bind(&device)
+        .bind(MessageState::InDoubt as u8)
+        .bind(i64::MAX);
     let mut batch = Batch::default();
     for live in Live::read_all(&statement.fetch_all(&mut *connection).await?)? {
         batch.change(live, |live| {

@@ -24,7 +24,7 @@ use crate::settle::doubt_account;
 use crate::suppressions::remove_suppression;
 use crate::tallies::Tallies;
 
-/// `SetDeviceLink`, `AnswerCommand`: owner and epoch of a device, by the primary key.
+/// `Owned`, `SetDeviceLink`, `AnswerCommand`: owner and epoch of a device, by the primary key.
 pub(crate) const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = ?";
 
 /// What a commit gathers.
@@ -135,6 +135,14 @@ impl Commit<'_> {
                 .await?;
                 leave_chats(self.connection, device_id).await?;
                 mark_device(self.connection, device_id).await
+            }
+            Change::Owned {
+                user_id,
+                device_id,
+                fence,
+            } => {
+                live_device(self.connection, user_id, device_id).await?;
+                check_fence(self.connection, device_id, fence).await
             }
             Change::SetDeviceLink {
                 user_id,

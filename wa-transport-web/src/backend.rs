@@ -2,7 +2,8 @@
 //!
 //! Keys are `namespace NUL part NUL part`; JIDs and addresses hold no NUL, and parts of any bytes come last. What two calls
 //! must not do between each other's read and write takes turns: a session has one owner, so one lock in this process is
-//! enough. Every write names the owner, so that a node that lost the device writes nothing more ([`Backend::is_lost`]).
+//! enough. Every write names the owner, so that a node that lost the device writes nothing more ([`Backend::is_lost`]). A key that
+//! would be too long is a digest in a namespace of its own, whose name ends with `#`; no scan finds it.
 //!
 //! | namespace | what |
 //! |---|---|
@@ -19,11 +20,13 @@
 mod app_sync;
 mod device;
 mod numbers;
+mod pending;
 mod protocol;
 mod secrets;
 mod signal;
 mod uploads;
 
+use self::pending::Owed;
 use self::secrets::Waiting;
 use std::fmt;
 use std::sync::Arc;
@@ -32,11 +35,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex, Notify, RwLock};
 use wa_core::id::DeviceId;
 use wa_core::store::{
-    PAGE_MAX, PageRequest, SESSION_KEYS_MAX, SessionKey, SessionOwner, SessionRow, SessionStore, SessionWrite,
-    StoreErrorKind,
+    PAGE_MAX, PageRequest, SESSION_KEY_BYTES_MAX, SESSION_KEYS_MAX, SessionKey, SessionOwner, SessionRow, SessionStore,
+    SessionWrite, StoreErrorKind,
 };
 use wa_core::time::{Clock, Timestamp};
 use whatsapp_rust::wacore::store::error::{Result, StoreError};
@@ -62,6 +66,8 @@ struct Inner {
     turn: Mutex<()>,
     /// Secrets of messages that go with the next write.
     secrets: Mutex<Waiting>,
+    /// Received messages whose copies are not written yet; nothing else is written before them.
+    owed: Mutex<Owed>,
     /// How often the session was wiped. A client of the session before must not write into the one after.
     wiped: RwLock<u64>,
     lost: AtomicBool,
@@ -76,12 +82,21 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// A key of a namespace.
+/// A key of a namespace. Parts come from other people too, ids of messages for instance: where they make it too long, a digest of them
+/// stands in its place.
 fn key(namespace: &str, parts: &[&[u8]]) -> Result<SessionKey> {
     let mut bytes = namespace.as_bytes().to_vec();
     for part in parts {
         bytes.push(0);
         bytes.extend_from_slice(part);
+    }
+    if bytes.len() > SESSION_KEY_BYTES_MAX {
+        let mut digest = Sha256::new();
+        for part in parts {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        bytes = [namespace.as_bytes(), b"#\0", &digest.finalize()].concat();
     }
     SessionKey::new(bytes).ok_or_else(|| StoreError::Validation(format!("a key of {namespace} is too long")))
 }
@@ -127,6 +142,7 @@ impl Backend {
             owner,
             turn: Mutex::new(()),
             secrets: Mutex::default(),
+            owed: Mutex::default(),
             wiped: RwLock::new(0),
             lost: AtomicBool::new(false),
             lost_now: Notify::new(),
@@ -164,6 +180,7 @@ impl Backend {
         *count += 1;
         self.1 = *count;
         *secrets = Waiting::default();
+        *inner.owed.lock().await = Owed::default();
         let wiped = inner.store.wipe_session(&inner.owner).await;
         self.noted(wiped)
     }
@@ -245,10 +262,24 @@ impl Backend {
         Ok(SessionWrite::Put(SessionRow { key, value, expires_at }))
     }
 
-    /// Writes in batches of what a store takes; each is durable on return. The first takes along what waits for a write.
+    /// Writes in batches of what a store takes; each is durable on return. The first takes along what waits for a write. Nothing is
+    /// written unless copies of the messages that came before are.
     async fn write(&self, writes: &[SessionWrite]) -> Result<()> {
         let wiped = self.0.wiped.read().await;
         self.check_wiped(*wiped)?;
+        {
+            let mut owed = self.0.owed.lock().await;
+            if !owed.is_empty() {
+                self.write_owed(&mut owed).await?;
+            }
+        }
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.write_together(writes).await
+    }
+
+    async fn write_together(&self, writes: &[SessionWrite]) -> Result<()> {
         let waiting = self.0.secrets.try_lock().ok();
         let waiting = waiting.filter(|waiting| !waiting.is_empty() && waiting.len() + writes.len() <= SESSION_KEYS_MAX);
         if let Some(mut waiting) = waiting {

@@ -91,7 +91,12 @@ pub(crate) fn read(history: &LazyHistorySync) -> Vec<PastChat> {
 
 /// The same by numbers; nothing where WhatsApp does not tell the number of a person.
 pub(crate) async fn by_number(client: &Client, past: PastChat) -> Option<ChatHistory> {
-    let peer = jid::phone_of(client, &past.chat, past.other.as_ref()).await?;
+    let peer = jid::phone_of(client, &past.chat, past.other.as_ref()).await;
+    let peer = peer
+        .inspect_err(
+            |error| tracing::warn!(%error, "whose chat a part of the past is could not be read; it is left aside"),
+        )
+        .ok()??;
     let messages = past.messages.into_iter().filter_map(|message| {
         Some(InboundMessage {
             provider_id: known_as(&message.id, &peer, message.from_me)?,

@@ -1,13 +1,16 @@
 //! What people write to a device, and what its own phone writes.
 //!
 //! WhatsApp is told that a message arrived only after [`TransportSink::accept`] has committed it; what was not committed is
-//! delivered again at the next connection.
+//! delivered again at the next connection. That may be days away, therefore the sink is asked again: for a few seconds by whoever
+//! brings the message, then by the session ([`Missed`]).
 
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 use wa_core::domain::chat::ChatKind;
 use wa_core::domain::phone::Phone;
 use wa_core::id::{DeviceId, UserId};
@@ -15,6 +18,7 @@ use wa_core::time::{Clock, Timestamp};
 use wa_core::transport::{InboundMessage, TransportEvent, TransportMessageId, TransportSink};
 use whatsapp_rust::anyhow;
 use whatsapp_rust::prelude::{MessageExt, wa};
+use whatsapp_rust::types::events::InboundMessage as Delivered;
 use whatsapp_rust::types::message::MessageCategory;
 use whatsapp_rust::waproto::whatsapp::message::buttons_response_message::Response;
 use whatsapp_rust::{Client, InboundDurabilityHook};
@@ -23,6 +27,18 @@ use crate::jid;
 
 /// Longest text that is taken, in characters.
 pub(crate) const TEXT_CHARS_MAX: usize = 65_536;
+
+/// How long after the sink took no messages it is asked again, by whoever brings them; meanwhile those after them in their chat wait.
+const AGAIN_AFTER: [Duration; 5] = [
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
+
+/// Most messages of a device that are kept until the sink takes them; WhatsApp is asked for those beyond.
+const MISSED_MAX: usize = 1_000;
 
 /// Where events go; set once the engine's handle is there.
 pub(crate) type Sink = Arc<OnceLock<Arc<dyn TransportSink>>>;
@@ -33,6 +49,71 @@ pub(crate) struct Inbox {
     pub(crate) device_id: DeviceId,
     pub(crate) sink: Sink,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) missed: Arc<Missed>,
+}
+
+/// What the sink did not take of a device's messages.
+#[derive(Default)]
+pub(crate) struct Missed {
+    held: Mutex<Held>,
+    /// Rings when there is more.
+    bell: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    messages: VecDeque<TransportEvent>,
+    /// Whether there are others, which only WhatsApp has.
+    others: bool,
+}
+
+impl Missed {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, messages: Vec<TransportEvent>) {
+        {
+            let mut held = self.held();
+            let room = MISSED_MAX.saturating_sub(held.messages.len());
+            held.others |= messages.len() > room;
+            held.messages.extend(messages.into_iter().take(room));
+        }
+        self.bell.notify_one();
+    }
+
+    /// Some message could not even be read.
+    fn add_unread(&self) {
+        self.held().others = true;
+        self.bell.notify_one();
+    }
+
+    /// Waits until there is more.
+    pub(crate) async fn rang(&self) {
+        self.bell.notified().await;
+    }
+
+    /// All that are kept, the oldest first.
+    pub(crate) fn messages(&self) -> Vec<TransportEvent> {
+        self.held().messages.iter().cloned().collect()
+    }
+
+    /// The sink has taken a message.
+    pub(crate) fn taken(&self, message: &TransportEvent) {
+        let mut held = self.held();
+        if let Some(at) = held.messages.iter().position(|one| one == message) {
+            held.messages.remove(at);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held().messages.is_empty()
+    }
+
+    /// Whether there are others, which WhatsApp has to deliver again; asked once.
+    pub(crate) fn take_others(&self) -> bool {
+        std::mem::take(&mut self.held().others)
+    }
 }
 
 /// When a message was written of which WhatsApp tells the second: at its end, if that has come. So it stands after what was sent
@@ -126,45 +207,50 @@ pub(crate) fn cut(mut text: String) -> String {
     text
 }
 
-/// Ids of WhatsApp are unique within a chat alone.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Ids of WhatsApp are unique within a chat alone. The sender chooses them: a digest stands for one that cannot be kept.
 fn id_of(id: &str, peer: &Phone) -> Option<TransportMessageId> {
-    let digest = Sha256::digest(peer.digits().as_bytes());
-    let chat: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    TransportMessageId::new(format!("{id}.{chat}"))
+    let chat = hexadecimal(&Sha256::digest(peer.digits().as_bytes())[..4]);
+    let short = TransportMessageId::new(format!("{id}.{chat}"));
+    short.or_else(|| TransportMessageId::new(format!("#{}.{chat}", hexadecimal(&Sha256::digest(id.as_bytes())))))
 }
 
 /// The id by which a message is told: what the own phone wrote in the form of our own ids, so that what another device of the account
 /// sent for us is recognised.
 pub(crate) fn known_as(id: &str, peer: &Phone, from_me: bool) -> Option<TransportMessageId> {
     if from_me {
-        TransportMessageId::new(id)
+        TransportMessageId::new(id).or_else(|| id_of(id, peer))
     } else {
         id_of(id, peer)
     }
 }
 
-async fn read(
-    client: &Client,
-    message: &whatsapp_rust::types::events::InboundMessage,
-    now: Timestamp,
-) -> Option<InboundMessage> {
+async fn read(client: &Client, message: &Delivered, now: Timestamp) -> anyhow::Result<Option<InboundMessage>> {
     let (info, source) = (&message.info, &message.info.source);
     if source.is_group || info.category == MessageCategory::Peer || !jid::is_person(&source.chat) {
-        return None;
+        return Ok(None);
     }
-    let (kind, text) = said(&message.message)?;
+    let Some((kind, text)) = said(&message.message) else {
+        return Ok(None);
+    };
     let peer = if source.is_from_me {
         let other = source.recipient_alt.as_ref().or(info.peer_recipient_pn.as_ref());
-        jid::phone_of(client, &source.chat, other).await
+        jid::phone_of(client, &source.chat, other).await?
     } else {
-        jid::phone_of(client, &source.sender, source.sender_alt.as_ref()).await
+        jid::phone_of(client, &source.sender, source.sender_alt.as_ref()).await?
     };
     let Some(peer) = peer else {
         tracing::warn!("a message of somebody whose number WhatsApp does not tell was left aside");
-        return None;
+        return Ok(None);
     };
-    Some(InboundMessage {
-        provider_id: known_as(&info.id, &peer, source.is_from_me)?,
+    let Some(provider_id) = known_as(&info.id, &peer, source.is_from_me) else {
+        return Ok(None);
+    };
+    Ok(Some(InboundMessage {
+        provider_id,
         peer,
         peer_name: (!source.is_from_me && !info.push_name.is_empty()).then(|| info.push_name.clone()),
         kind,
@@ -172,32 +258,57 @@ async fn read(
         media_url: None,
         from_me: source.is_from_me,
         at: Some(written_at(Timestamp::from_chrono(info.timestamp), now)),
-    })
+    }))
 }
 
-#[async_trait]
-impl InboundDurabilityHook for Inbox {
-    async fn on_messages(
-        &self,
-        client: Arc<Client>,
-        batch: &[whatsapp_rust::types::events::InboundMessage],
-    ) -> anyhow::Result<()> {
+impl Inbox {
+    async fn read(&self, client: &Client, batch: &[Delivered]) -> anyhow::Result<Vec<TransportEvent>> {
         let mut events = Vec::new();
         for message in batch {
-            let read = read(&client, message, self.clock.wall()).await;
+            let read = read(client, message, self.clock.wall()).await?;
             events.extend(read.map(TransportEvent::Inbound));
         }
-        if events.is_empty() {
-            return Ok(());
-        }
+        Ok(events)
+    }
+
+    async fn pass_on(&self, events: Vec<TransportEvent>) -> anyhow::Result<()> {
         let sink = self
             .sink
             .get()
             .ok_or_else(|| anyhow::anyhow!("nobody takes events yet"))?;
-        sink.accept(self.user_id, self.device_id, events).await.map_err(|error| {
-            tracing::warn!(device = %self.device_id, %error, "messages could not be stored; they are delivered again");
-            anyhow::anyhow!("not committed")
-        })
+        Ok(sink.accept(self.user_id, self.device_id, events).await?)
+    }
+}
+
+#[async_trait]
+impl InboundDurabilityHook for Inbox {
+    async fn on_messages(&self, client: Arc<Client>, batch: &[Delivered]) -> anyhow::Result<()> {
+        let mut again_after = AGAIN_AFTER.into_iter();
+        let mut read: Option<Vec<TransportEvent>> = None;
+        loop {
+            let tried = match &read {
+                Some(events) => Ok(events.clone()),
+                None => self.read(&client, batch).await,
+            };
+            let tried = match tried {
+                Ok(events) if events.is_empty() => return Ok(()),
+                Ok(events) => {
+                    read = Some(events.clone());
+                    self.pass_on(events).await
+                }
+                Err(error) => Err(error),
+            };
+            let Err(error) = tried else { return Ok(()) };
+            let Some(wait) = again_after.next() else {
+                tracing::warn!(device = %self.device_id, %error, "messages could not be stored; it is tried again from time to time");
+                match read {
+                    Some(events) => self.missed.add(events),
+                    None => self.missed.add_unread(),
+                }
+                return Err(anyhow::anyhow!("not committed"));
+            };
+            tokio::time::sleep(wait).await;
+        }
     }
 }
 
@@ -321,5 +432,11 @@ mod tests {
         let [one, other] = ["+60123456789", "+60123456780"].map(|text| Phone::from_e164(text).unwrap());
         assert_ne!(id_of("3EB0", &one), id_of("3EB0", &other));
         assert!(!id_of("3EB0", &one).unwrap().as_str().contains("6012"));
+        let long = "A".repeat(600);
+        assert_ne!(id_of(&long, &one), id_of(&"A".repeat(601), &one));
+        assert_ne!(id_of(&long, &one), id_of(&long, &other));
+        for from_me in [false, true] {
+            assert!(known_as(&long, &one, from_me).is_some());
+        }
     }
 }

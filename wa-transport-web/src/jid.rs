@@ -2,7 +2,7 @@
 
 use wa_core::domain::phone::Phone;
 use whatsapp_rust::wacore_binary::JidExt;
-use whatsapp_rust::{Client, Jid};
+use whatsapp_rust::{Client, Jid, anyhow};
 
 /// The address of a phone number.
 pub(crate) fn of(phone: &Phone) -> Jid {
@@ -23,12 +23,15 @@ pub(crate) fn is_person(jid: &Jid) -> bool {
 }
 
 /// The phone number of a person whom WhatsApp names by one or two addresses; LIDs are looked up among what is known.
-pub(crate) async fn phone_of(client: &Client, jid: &Jid, other: Option<&Jid>) -> Option<Phone> {
+///
+/// # Errors
+/// What is known could not be read: whose message it is may be told later.
+pub(crate) async fn phone_of(client: &Client, jid: &Jid, other: Option<&Jid>) -> anyhow::Result<Option<Phone>> {
     if let Some(phone) = phone(jid).or_else(|| other.and_then(phone)) {
-        return Some(phone);
+        return Ok(Some(phone));
     }
-    let known = client.get_lid_pn_entry(&jid.to_non_ad()).await.ok().flatten()?;
-    Phone::from_e164(&format!("+{}", known.phone_number)).ok()
+    let known = client.get_lid_pn_entry(&jid.to_non_ad()).await?;
+    Ok(known.and_then(|known| Phone::from_e164(&format!("+{}", known.phone_number)).ok()))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use wa_core::domain::device::{LinkState, RestrictionCause};
 use wa_core::domain::phone::Phone;
 use wa_core::id::DeviceId;
+use wa_core::store::StoreErrorKind;
 use wa_core::time::Timestamp;
 use wa_core::transport::{
     LinkStep, MessageRef, NotSentKind, RestrictionScope, SendError, TransportDevice, TransportEvent, TransportMessageId,
@@ -27,7 +28,7 @@ use crate::acks::Acks;
 use crate::backend::Backend;
 use crate::error;
 use crate::history;
-use crate::inbound::Inbox;
+use crate::inbound::{Inbox, Missed};
 use crate::limits::{ANSWER_KEPT_FOR, ASK_AGAIN, Limits};
 use crate::live::Live;
 use crate::news::{Ear, End, NEWS_MAX, News};
@@ -42,6 +43,9 @@ const BATCH_MAX: usize = 256;
 
 /// How long a store that did not take events is left alone.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
+
+/// How long the sink is left alone after it did not take a message again, at most.
+const MISSED_AGAIN_MAX: Duration = Duration::from_secs(60);
 
 /// How long after a failed start it is tried again, where nobody is to blame.
 const START_AGAIN: Duration = Duration::from_secs(30);
@@ -162,6 +166,11 @@ pub(crate) struct Session {
     ask_at: Option<Instant>,
     /// Rings when a message was refused because of a restriction.
     restricted: Arc<Notify>,
+    /// Messages of people that the sink did not take.
+    missed: Arc<Missed>,
+    /// When it is asked again to take them, and how long after that.
+    missed_at: Option<Instant>,
+    missed_wait: Duration,
 }
 
 impl Drop for Session {
@@ -235,6 +244,9 @@ impl Session {
             ask_anew: false,
             ask_at: None,
             restricted: Arc::new(Notify::new()),
+            missed: Arc::default(),
+            missed_at: None,
+            missed_wait: STORE_AGAIN,
         }
     }
 
@@ -250,6 +262,7 @@ impl Session {
         }
         self.begin().await;
         let (backend, restricted) = (self.backend.clone(), Arc::clone(&self.restricted));
+        let missed = Arc::clone(&self.missed);
         loop {
             let wake_at = self.wake_at();
             tokio::select! {
@@ -279,6 +292,7 @@ impl Session {
                 },
                 answer = answered(&mut self.asked) => self.weigh(answer),
                 () = restricted.notified() => self.ask_limits(ANSWER_KEPT_FOR),
+                () = missed.rang() => drop(self.missed_at.get_or_insert(Instant::now() + self.missed_wait)),
                 () = sleep_until(wake_at) => self.look().await,
             }
             if self.store_at.is_none_or(|at| at <= Instant::now()) {
@@ -378,6 +392,7 @@ impl Session {
             device_id: self.device.id,
             sink: Arc::clone(&self.shared.sink),
             clock: Arc::clone(&self.shared.clock),
+            missed: Arc::clone(&self.missed),
         };
         let props = whatsapp_rust::wacore::store::DevicePropsOverride::new()
             .with_os(options.system.clone())
@@ -576,6 +591,36 @@ impl Session {
         }
     }
 
+    /// Asks the sink again to take messages that it did not take.
+    async fn store_missed(&mut self) {
+        let Some(sink) = self.shared.sink.get() else {
+            self.missed_at = Some(Instant::now() + self.missed_wait);
+            return;
+        };
+        for message in self.missed.messages() {
+            let accepted = sink.accept(self.device.user_id, self.device.id, vec![message.clone()]);
+            match accepted.await {
+                Ok(()) => self.missed.taken(&message),
+                Err(error) if error.kind == StoreErrorKind::Unavailable => break,
+                // It may be about this one alone.
+                Err(_) => {}
+            }
+        }
+        if !self.missed.is_empty() {
+            self.missed_wait = (self.missed_wait * 2).min(MISSED_AGAIN_MAX);
+            self.missed_at = Some(Instant::now() + self.missed_wait);
+            return;
+        }
+        if !self.missed.take_others() {
+            self.missed_wait = STORE_AGAIN;
+        } else if let Some(run) = &self.run {
+            // What was not acknowledged is delivered again to the next connection.
+            self.missed_wait = (self.missed_wait * 2).min(MISSED_AGAIN_MAX);
+            run.acks.connection_lost();
+            run.client.reconnect_immediately().await;
+        }
+    }
+
     fn wake_at(&self) -> Option<Instant> {
         let offline_after = self.shared.options.offline_after;
         let away = self
@@ -584,7 +629,7 @@ impl Session {
             .and_then(|run| run.away_since)
             .map(|since| since + offline_after);
         let store_at = (!self.unstored.is_empty()).then_some(self.store_at).flatten();
-        let wakes = [self.try_at, self.turn_at, away, store_at, self.ask_at];
+        let wakes = [self.try_at, self.turn_at, away, store_at, self.ask_at, self.missed_at];
         wakes.into_iter().flatten().min()
     }
 
@@ -606,6 +651,10 @@ impl Session {
                     }
                 }
             }
+        }
+        if self.missed_at.is_some_and(|at| at <= now) {
+            self.missed_at = None;
+            self.store_missed().await;
         }
         if self.ask_at.is_some_and(|at| at <= now) {
             self.ask_at = None;

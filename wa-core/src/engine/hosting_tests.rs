@@ -1,21 +1,22 @@
 //! What a transport that keeps connections is told of the devices that its node owns.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::config::EngineConfig;
 use super::tests::HandClock;
 use super::{Engine, EngineBuilder};
-use crate::domain::device::{Device, LinkState};
+use crate::domain::device::{Device, LinkState, RestrictionCause};
 use crate::domain::phone::Phone;
 use crate::domain::platform::Platform;
 use crate::id::{DeviceId, IdSource, Incarnation, UserId};
-use crate::store::{Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, Store, WriteClass};
+use crate::store::{Change, ChangeSet, DeviceStore, LeaseStore, MemoryStore, SessionOwner, Store, WriteClass};
 use crate::time::Clock;
 use crate::transport::{
-    Capabilities, HostedDevice, InvalidDevice, LinkStep, Linkable, OutgoingMessage, SendContext, SendError,
-    SendReceipt, Transport, TransportDevice, TransportEvent, TransportSink,
+    Capabilities, HostedDevice, InvalidDevice, LinkStep, Linkable, OutgoingMessage, RestrictionScope, SendContext,
+    SendError, SendReceipt, Transport, TransportDevice, TransportEvent, TransportSink,
 };
 
 /// Notes what it is told.
@@ -195,6 +196,44 @@ async fn a_transport_hears_at_once_that_its_node_is_fenced() {
         world.keeper.closed.lock().unwrap().is_empty(),
         "there is nothing more to say on them"
     );
+}
+
+#[tokio::test]
+async fn a_node_that_lost_a_device_does_not_put_its_state_over_that_of_the_next() {
+    let world = World::new();
+    let (user, device) = world.device().await;
+    let engine = world.engine().await;
+    let sink = world.keeper.sink.lock().unwrap().clone().unwrap();
+    let link = |state| TransportEvent::Link {
+        state,
+        reason: None,
+        phone: None,
+        jid: None,
+    };
+    let told = || {
+        let restriction = TransportEvent::Restriction {
+            scope: RestrictionScope::All,
+            until: Some(world.clock.wall() + Duration::from_secs(60)),
+            cause: RestrictionCause::Banned,
+        };
+        vec![restriction, TransportEvent::NewChats(None)]
+    };
+    let owned = world.store.owned(&[device]).await.unwrap().remove(0);
+    let mut owner = SessionOwner {
+        incarnation: engine.incarnation(),
+        user_id: user,
+        device_id: device,
+        epoch: owned.epoch,
+    };
+    sink.accept_owned(&owner, vec![link(LinkState::Ready)]).await.unwrap();
+    // It was away, and the device was another's since.
+    owner.epoch.0 -= 1;
+    for late in [vec![link(LinkState::Disconnected)], told()] {
+        let refused = sink.accept_owned(&owner, late).await.unwrap_err();
+        assert!(refused.is_fenced(), "{refused}");
+    }
+    let known = world.store.owned(&[device]).await.unwrap().remove(0).device;
+    assert_eq!((known.link_state, known.restriction), (LinkState::Ready, None));
 }
 
 #[tokio::test]

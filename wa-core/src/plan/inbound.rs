@@ -7,7 +7,7 @@ use crate::domain::suppression::{OptOutWords, Suppression, SuppressionReason};
 use crate::event::{Event, EventKind};
 use crate::id::{ChatId, ChatMessageId, DeviceId, EventId, IdSource, LeadId, UserId};
 use crate::seed::Seed;
-use crate::store::{Change, ChangeSet, ChatAddition, NewChatMessage};
+use crate::store::{Change, ChangeSet, ChatAddition, Fence, NewChatMessage};
 use crate::time::Timestamp;
 use crate::transport::{ChatHistory, InboundMessage, TransportEvent};
 
@@ -20,6 +20,8 @@ pub(crate) struct InboundContext<'a> {
     pub(crate) device_id: DeviceId,
     /// The device as it stands; `None` once it was deleted.
     pub(crate) device: Option<&'a Device>,
+    /// The right of who reports to speak for the device; `None` for a gateway's callback.
+    pub(crate) fence: Option<Fence>,
     /// The words that opt a person out.
     pub(crate) words: &'a OptOutWords,
     /// The leads of those who wrote, as far as there are any.
@@ -52,10 +54,11 @@ pub(crate) fn opting_out(events: &[TransportEvent], words: &OptOutWords) -> Vec<
 ///
 /// Each reply, and each message of the own phone, is a set of its own that begins with [`Change::Replied`] or
 /// [`Change::TakenOver`]: one that was seen before makes the whole set a no-op, so that an opt-out delivered again does not undo
-/// an opt-in made since.
+/// an opt-in made since. What an owner says of the device itself is a set that begins with [`Change::Owned`].
 pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>) -> Vec<ChangeSet> {
     let mut replies = Vec::new();
     let mut reports = ChangeSet::default();
+    let mut states = ChangeSet::default();
     let mut past = Past::default();
     let mut link = context.device.map(|device| device.link_state);
     let mut restriction = context.device.and_then(|device| device.restriction);
@@ -87,13 +90,13 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
                     continue;
                 }
                 if link != Some(state) {
-                    reports.events.push(link_event(state, context));
+                    states.events.push(link_event(state, context));
                 }
                 link = Some(state);
-                reports.changes.push(Change::SetDeviceLink {
+                states.changes.push(Change::SetDeviceLink {
                     user_id: context.user_id,
                     device_id: context.device_id,
-                    fence: None,
+                    fence: context.fence,
                     state,
                     reason: reason.map(|reason| reason.chars().take(REASON_MAX).collect()),
                     phone,
@@ -109,12 +112,12 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
                     continue;
                 };
                 restriction = Some(told);
-                reports.changes.push(Change::SetDeviceRestriction {
+                states.changes.push(Change::SetDeviceRestriction {
                     user_id: context.user_id,
                     device_id: context.device_id,
                     restriction,
                 });
-                reports
+                states
                     .events
                     .push(event(EventKind::restriction(context.device_id, &told), context));
             }
@@ -128,10 +131,10 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
                         device_id: context.device_id,
                         warning: told.map(|chats| chats.warning),
                     };
-                    reports.events.push(event(kind, context));
+                    states.events.push(event(kind, context));
                 }
                 new_chats = told;
-                reports.changes.push(Change::SetDeviceNewChats {
+                states.changes.push(Change::SetDeviceNewChats {
                     user_id: context.user_id,
                     device_id: context.device_id,
                     new_chats,
@@ -141,6 +144,15 @@ pub(crate) fn inbound(events: Vec<TransportEvent>, context: &InboundContext<'_>)
     }
     if !reports.is_empty() {
         replies.push(reports);
+    }
+    if !states.is_empty() {
+        let owned = context.fence.map(|fence| Change::Owned {
+            user_id: context.user_id,
+            device_id: context.device_id,
+            fence,
+        });
+        states.changes.splice(..0, owned);
+        replies.push(states);
     }
     replies.extend(past.into_sets());
     replies
@@ -349,6 +361,7 @@ mod tests {
             user_id: UserId::MIN,
             device_id: DeviceId::MIN,
             device,
+            fence: None,
             words: &OptOutWords::default(),
             leads: &[(phone(), LeadId::MIN)],
             seed: &Seed::from_number(1),

@@ -70,6 +70,16 @@ pub enum Change {
         /// The device.
         device_id: DeviceId,
     },
+    /// Changes nothing, and lets what follows in the set be done only while a node owns the device at that epoch, see [`Fence`]: by it an
+    /// owner's word on a device has no effect once the device is another's.
+    Owned {
+        /// The device's owner.
+        user_id: UserId,
+        /// The device.
+        device_id: DeviceId,
+        /// The right to speak for it.
+        fence: Fence,
+    },
     /// Records how a device is linked; with a fence when its owner says so. `link_at` moves when the state does; number and identity stay while
     /// no others are learned. Another number of a device that is linked ([`Device::is_other_number`]) changes what is in doubt on it as another
     /// account does.

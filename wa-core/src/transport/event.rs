@@ -11,7 +11,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::device::{LinkState, NewChats, RestrictionCause};
 use crate::domain::phone::Phone;
 use crate::id::{DeviceId, UserId};
-use crate::store::StoreError;
+use crate::store::{SessionOwner, StoreError};
 use crate::time::Timestamp;
 
 /// How an event names the message that it is about, most certain first.
@@ -137,4 +137,16 @@ pub trait TransportSink: Send + Sync {
     /// # Errors
     /// A [`StoreError`] means that nothing was taken: deliver the same events again.
     async fn accept(&self, user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError>;
+
+    /// The same from the node that owns the device. What it says of link, restriction and new chats counts only while it does: a node
+    /// that was away for longer than its lease must not put its state over that of the node after it. What became known of messages
+    /// counts whoever says it.
+    ///
+    /// A sink that knows of no owners takes them as [`accept`](Self::accept) does, which is what it does by default.
+    ///
+    /// # Errors
+    /// `Fenced`: the device is another's; all but its state was taken. Close its connection. Otherwise as for `accept`.
+    async fn accept_owned(&self, owner: &SessionOwner, events: Vec<TransportEvent>) -> Result<(), StoreError> {
+        self.accept(owner.user_id, owner.device_id, events).await
+    }
 }

@@ -9,7 +9,9 @@ use whatsapp_rust::wacore::store::traits::{
     DeviceListRecord, LidPnMappingEntry, PendingInboundKey, PendingInboundRow, ProtocolStore, TcTokenEntry,
 };
 
+use super::pending::shortened;
 use super::{Backend, PENDING_KEPT_FOR, SENT_MESSAGES_KEPT_FOR, from_json, key, prefix, text_after, to_json};
+use crate::vault::VALUE_BYTES_MAX;
 
 fn token_key(jid: &str) -> Result<SessionKey> {
     key("tc", &[jid.as_bytes()])
@@ -266,23 +268,19 @@ impl ProtocolStore for Backend {
         Ok(0)
     }
 
+    /// Tried once: by it the client finds out whether there is such a storage.
     async fn store_pending_inbound(&self, chat: &str, sender: &str, id: &str, message: &[u8]) -> Result<()> {
-        let row = PendingInboundRow {
-            chat,
-            sender,
-            id,
-            message,
-        };
-        self.store_pending_inbound_batch(&[row]).await
+        let end = self.0.clock.wall() + PENDING_KEPT_FOR;
+        self.write_one(self.put_until(pending_key(chat, sender, id)?, message, Some(end))?)
+            .await
     }
 
     async fn get_pending_inbound(&self, chat: &str, sender: &str, id: &str) -> Result<Option<Vec<u8>>> {
-        self.get(pending_key(chat, sender, id)?).await
+        self.pending(pending_key(chat, sender, id)?).await
     }
 
     async fn delete_pending_inbound(&self, chat: &str, sender: &str, id: &str) -> Result<()> {
-        self.write_one(SessionWrite::Delete(pending_key(chat, sender, id)?))
-            .await
+        self.delete_pending(vec![pending_key(chat, sender, id)?]).await
     }
 
     /// One sweep of the store takes what has ended of all devices.
@@ -292,16 +290,24 @@ impl ProtocolStore for Backend {
 
     async fn store_pending_inbound_batch(&self, rows: &[PendingInboundRow<'_>]) -> Result<()> {
         let end = self.0.clock.wall() + PENDING_KEPT_FOR;
-        let put = |row: &PendingInboundRow<'_>| {
-            self.put_until(pending_key(row.chat, row.sender, row.id)?, row.message, Some(end))
-        };
-        let writes: Vec<SessionWrite> = rows.iter().map(put).collect::<Result<_>>()?;
-        self.write(&writes).await
+        let mut writes = Vec::with_capacity(rows.len());
+        for row in rows {
+            let key = pending_key(row.chat, row.sender, row.id)?;
+            if row.message.len() <= VALUE_BYTES_MAX {
+                writes.push(self.put_until(key, row.message, Some(end))?);
+            } else if let Some(short) = shortened(row.message) {
+                writes.push(self.put_until(key, &short, Some(end))?);
+            } else {
+                // It is passed on all the same; only a process that ends before that has lost it.
+                let (device, bytes) = (self.device(), row.message.len());
+                tracing::warn!(%device, bytes, "no copy is kept of a message that says nothing to a person and is too long to be stored");
+            }
+        }
+        self.write_pending(writes).await
     }
 
     async fn delete_pending_inbound_batch(&self, keys: &[PendingInboundKey<'_>]) -> Result<()> {
-        let delete = |one: &PendingInboundKey<'_>| pending_key(one.chat, one.sender, one.id).map(SessionWrite::Delete);
-        let writes: Vec<SessionWrite> = keys.iter().map(delete).collect::<Result<_>>()?;
-        self.write(&writes).await
+        let key = |one: &PendingInboundKey<'_>| pending_key(one.chat, one.sender, one.id);
+        self.delete_pending(keys.iter().map(key).collect::<Result<_>>()?).await
     }
 }

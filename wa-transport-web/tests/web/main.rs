@@ -8,6 +8,7 @@ mod chats;
 mod clock;
 mod conversations;
 mod faults;
+mod inbound;
 mod linking;
 mod restrictions;
 mod rig;

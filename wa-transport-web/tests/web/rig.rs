@@ -1,6 +1,6 @@
 //! A transport whose devices live at a loopback server, and what it tells.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,10 +18,12 @@ use wa_core::transport::{
     HostedDevice, LinkStep, Linkable, OutgoingMedia, OutgoingMessage, SendContext, SendError, SendReceipt, Transport,
     TransportDevice, TransportEvent, TransportSink,
 };
-use wa_loopback::{Loopback, Options};
+use wa_loopback::{InProcess, Loopback, Options};
 use wa_transport_web::backend::Backend;
 use wa_transport_web::vault::Vault;
 use wa_transport_web::{WebOptions, WhatsAppWeb};
+use whatsapp_rust::transport::TransportFactory;
+use whatsapp_rust::{anyhow, async_channel};
 
 use crate::clock::MovedClock;
 use crate::stage::{Counted, NOW, add_device, stage};
@@ -40,6 +42,8 @@ pub struct Heard {
     /// Whether messages, the past and receipts are refused.
     pub refusing: AtomicBool,
     pub refused: AtomicBool,
+    /// How often something was refused.
+    pub refusals: AtomicU64,
 }
 
 #[async_trait]
@@ -54,6 +58,7 @@ impl TransportSink for Heard {
             })
         {
             self.refused.store(true, Ordering::SeqCst);
+            self.refusals.fetch_add(1, Ordering::SeqCst);
             self.bell.send_modify(|rings| *rings += 1);
             return Err(StoreError::new(StoreErrorKind::Unavailable, "accept", "message"));
         }
@@ -70,6 +75,16 @@ impl Heard {
     /// How many events there are.
     pub fn len(&self) -> usize {
         self.events.lock().unwrap().len()
+    }
+
+    /// All events.
+    pub fn events(&self) -> Vec<TransportEvent> {
+        self.events
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, event)| event.clone())
+            .collect()
     }
 
     /// Waits until `find` finds something among all events from a place on.
@@ -123,6 +138,42 @@ impl Heard {
     }
 }
 
+/// The way to the loopback server, which may be closed: then every connection that is opened fails.
+pub struct Line {
+    inner: InProcess,
+    pub closed: AtomicBool,
+    /// How many connections were wanted.
+    pub wanted: AtomicU64,
+}
+
+#[async_trait]
+impl TransportFactory for Line {
+    async fn create_transport(
+        &self,
+    ) -> anyhow::Result<(
+        Arc<dyn whatsapp_rust::transport::Transport>,
+        async_channel::Receiver<whatsapp_rust::transport::TransportEvent>,
+    )> {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(anyhow::anyhow!("the line is closed"));
+        }
+        self.inner.create_transport().await
+    }
+}
+
+impl Line {
+    /// Closes the line.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Opens it again.
+    pub fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+}
+
 pub fn options() -> WebOptions {
     let mut options = WebOptions::default();
     options.version = Some((2, 3000, 1_000_000_000));
@@ -138,6 +189,7 @@ pub struct Rig {
     pub transport: Arc<WhatsAppWeb>,
     pub heard: Arc<Heard>,
     pub clock: Arc<MovedClock>,
+    pub line: Arc<Line>,
 }
 
 impl Rig {
@@ -151,7 +203,12 @@ impl Rig {
         let (store, owner) = stage().await;
         let heard = Arc::new(Heard::default());
         let clock = Arc::new(MovedClock::default());
-        let transport = transport(&server, &store, &heard, clock.clone(), options);
+        let line = Arc::new(Line {
+            inner: server.transport(),
+            closed: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
+        });
+        let transport = transport((&server, &line), &store, &heard, clock.clone(), options);
         let rig = Self {
             server,
             store,
@@ -159,6 +216,7 @@ impl Rig {
             transport,
             heard,
             clock,
+            line,
         };
         rig.host(&[rig.owner]);
         rig
@@ -190,7 +248,8 @@ impl Rig {
     /// A new process on the same store.
     pub fn restart(&mut self, options: WebOptions) {
         self.transport.host(self.owner.incarnation, Vec::new());
-        self.transport = transport(&self.server, &self.store, &self.heard, self.clock.clone(), options);
+        let ends = (&self.server, &self.line);
+        self.transport = transport(ends, &self.store, &self.heard, self.clock.clone(), options);
         self.host(&[self.owner]);
     }
 
@@ -276,7 +335,7 @@ impl Rig {
 }
 
 fn transport(
-    server: &Loopback,
+    (server, line): (&Loopback, &Arc<Line>),
     store: &Arc<Counted>,
     heard: &Arc<Heard>,
     clock: Arc<MovedClock>,
@@ -284,7 +343,7 @@ fn transport(
 ) -> Arc<WhatsAppWeb> {
     let transport = WhatsAppWeb::builder(store.clone(), clock)
         .options(options)
-        .connections(Arc::new(server.transport()))
+        .connections(line.clone())
         .http(Arc::new(server.http()))
         .build()
         .unwrap();

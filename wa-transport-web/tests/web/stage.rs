@@ -1,7 +1,7 @@
 //! What the tests share: a store in memory with one device that a node owns, and a count of what is asked of it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use wa_core::domain::device::Device;
@@ -9,21 +9,59 @@ use wa_core::domain::platform::Platform;
 use wa_core::id::{DeviceId, IdSource, Incarnation, UserId};
 use wa_core::store::{
     Change, ChangeSet, LeaseStore, MemoryStore, Page, PageRequest, SessionKey, SessionOwner, SessionRow, SessionStore,
-    SessionWrite, Store, StoreError, WriteClass,
+    SessionWrite, Store, StoreError, StoreErrorKind, WriteClass,
 };
 use wa_core::time::Timestamp;
 
 pub const NOW: Timestamp = Timestamp::from_millis(1_795_000_000_000);
 
-/// A store in memory that counts.
+/// A store in memory that counts, and fails where it is told to.
 #[derive(Debug, Default)]
 pub struct Counted {
     pub inner: MemoryStore,
     pub reads: AtomicU64,
     pub writes: AtomicU64,
+    failing: Mutex<Failing>,
+}
+
+/// Which writes fail: so many more of a namespace.
+#[derive(Debug, Default)]
+struct Failing {
+    namespace: &'static str,
+    left: u64,
+    failed: u64,
 }
 
 impl Counted {
+    /// Lets the next so many writes fail that put a value of a namespace, of any where it is empty.
+    pub fn fail(&self, namespace: &'static str, times: u64) {
+        let failed = self.failed();
+        *self.failing.lock().unwrap() = Failing {
+            namespace,
+            left: times,
+            failed,
+        };
+    }
+
+    /// How many writes have failed.
+    pub fn failed(&self) -> u64 {
+        self.failing.lock().unwrap().failed
+    }
+
+    fn fails(&self, writes: &[SessionWrite]) -> bool {
+        let mut failing = self.failing.lock().unwrap();
+        let of = failing.namespace.as_bytes();
+        let fits = writes
+            .iter()
+            .any(|write| matches!(write, SessionWrite::Put(row) if row.key.as_bytes().starts_with(of)));
+        let fails = fits && failing.left > 0;
+        if fails {
+            failing.left -= 1;
+            failing.failed += 1;
+        }
+        fails
+    }
+
     /// Reads and writes since the last call.
     pub fn since(&self) -> (u64, u64) {
         (
@@ -52,6 +90,9 @@ impl SessionStore for Counted {
 
     async fn write_session(&self, owner: &SessionOwner, writes: &[SessionWrite]) -> Result<(), StoreError> {
         self.writes.fetch_add(1, Ordering::Relaxed);
+        if self.fails(writes) {
+            return Err(StoreError::new(StoreErrorKind::Unavailable, "write_session", "session"));
+        }
         self.inner.write_session(owner, writes).await
     }
 

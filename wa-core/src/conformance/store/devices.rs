@@ -377,6 +377,50 @@ pub(super) async fn a_link_change_of_an_owner_needs_the_epoch_of_the_device(worl
     world.refused(change(right), StoreErrorKind::Fenced).await;
 }
 
+pub(super) async fn what_follows_an_owners_right_is_done_only_while_it_owns_the_device(world: World) {
+    let stage = world.stage().await;
+    let right = Fence {
+        incarnation: stage.node,
+        epoch: stage.epoch,
+    };
+    let restriction = Restriction {
+        until_at: world.at(77),
+        scope: RestrictionScope::Cold,
+        cause: RestrictionCause::Timelock,
+    };
+    let said = |fence| {
+        ChangeSet::one(Change::Owned {
+            user_id: stage.user,
+            device_id: stage.device,
+            fence,
+        })
+        .and(Change::SetDeviceRestriction {
+            user_id: stage.user,
+            device_id: stage.device,
+            restriction: Some(restriction),
+        })
+    };
+    let stranger = world.node().await;
+    for wrong in [
+        Fence {
+            epoch: Epoch(stage.epoch.0 + 1),
+            ..right
+        },
+        Fence {
+            incarnation: stranger,
+            ..right
+        },
+    ] {
+        world.refused(said(wrong), StoreErrorKind::Conflict).await;
+        assert_eq!(world.device_of(stage.user, stage.device).await.restriction, None);
+    }
+    world.commit(said(right)).await;
+    let known = world.device_of(stage.user, stage.device).await.restriction;
+    assert_eq!(known, Some(restriction));
+    stage.take_over().await;
+    world.refused(said(right), StoreErrorKind::Fenced).await;
+}
+
 pub(super) async fn a_deleted_device_is_not_read_but_still_known_to_the_engine(world: World) {
     let user = world.user().await;
     let device = world.device(user).await;

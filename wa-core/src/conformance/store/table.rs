@@ -147,6 +147,7 @@ case_table! { $
         a_limit_of_new_chats_is_kept_and_ends_when_asked,
         a_link_change_keeps_state_reason_instant_number_and_identity,
         a_link_change_of_an_owner_needs_the_epoch_of_the_device,
+        what_follows_an_owners_right_is_done_only_while_it_owns_the_device,
         a_deleted_device_is_not_read_but_still_known_to_the_engine,
         a_callback_token_finds_its_device_and_no_other,
         a_device_without_a_callback_token_is_found_by_none,

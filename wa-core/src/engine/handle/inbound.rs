@@ -10,12 +10,32 @@ use crate::domain::suppression::OptOutWords;
 use crate::engine::core::Core;
 use crate::id::{ChatId, DeviceId, UserId};
 use crate::plan::inbound::{InboundContext, inbound, opting_out};
-use crate::store::{Change, ChangeSet, StoreError, StoreErrorKind, WriteClass};
+use crate::store::{Change, ChangeSet, Fence, SessionOwner, StoreError, StoreErrorKind, WriteClass};
 use crate::transport::{TransportEvent, TransportSink};
 
 #[async_trait]
 impl TransportSink for Handle {
     async fn accept(&self, user: UserId, device: DeviceId, events: Vec<TransportEvent>) -> Result<(), StoreError> {
+        self.take(user, device, None, events).await
+    }
+
+    async fn accept_owned(&self, owner: &SessionOwner, events: Vec<TransportEvent>) -> Result<(), StoreError> {
+        let fence = Fence {
+            incarnation: owner.incarnation,
+            epoch: owner.epoch,
+        };
+        self.take(owner.user_id, owner.device_id, Some(fence), events).await
+    }
+}
+
+impl Handle {
+    async fn take(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        fence: Option<Fence>,
+        events: Vec<TransportEvent>,
+    ) -> Result<(), StoreError> {
         let scope = RequestScope::user(user);
         // Receipts, of which there are more than of anything else, are told apart by the store alone.
         let only_receipts = events
@@ -44,6 +64,7 @@ impl TransportSink for Handle {
             user_id: user,
             device_id: device,
             device: known.as_ref(),
+            fence,
             words: &words,
             leads: &leads,
             seed: &self.core.seed,
@@ -51,6 +72,7 @@ impl TransportSink for Handle {
             chats_since: self.core.now() - self.core.config.chats_kept_for,
             now: self.core.now(),
         };
+        let mut refused = None;
         for set in inbound(events, &context) {
             let first = set.changes.first();
             let reply = matches!(first, Some(Change::Replied { .. } | Change::TakenOver { .. }));
@@ -62,6 +84,7 @@ impl TransportSink for Handle {
                 .filter(|change| is_receipt(change))
                 .cloned()
                 .collect();
+            let by_owner = matches!(first, Some(Change::Owned { .. }));
             let by_person = matches!(first, Some(Change::Replied { .. }));
             let chats = chats_of(&set);
             // The past of many chats at once.
@@ -91,10 +114,13 @@ impl TransportSink for Handle {
                 Err(error) if error.is_not_found() => {
                     tracing::debug!(device = %device, "an event of a device that is gone was dropped");
                 }
+                // The device went to another node or was given back; what else is told of it counts all the same.
+                Err(error) if by_owner && (error.is_fenced() || error.is_conflict()) => refused = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        let not_owner = |error| StoreError::new(StoreErrorKind::Fenced, "accept", "device").caused_by(error);
+        refused.map_or(Ok(()), |error| Err(not_owner(error)))
     }
 }
 
@@ -113,6 +139,12 @@ impl TransportSink for Inlet {
         let gone = StoreError::new(StoreErrorKind::Unavailable, "accept", "engine");
         let core = self.0.upgrade().ok_or(gone)?;
         Handle::new(core).accept(user, device, events).await
+    }
+
+    async fn accept_owned(&self, owner: &SessionOwner, events: Vec<TransportEvent>) -> Result<(), StoreError> {
+        let gone = StoreError::new(StoreErrorKind::Unavailable, "accept", "engine");
+        let core = self.0.upgrade().ok_or(gone)?;
+        Handle::new(core).accept_owned(owner, events).await
     }
 }
 

@@ -53,6 +53,14 @@ impl State {
                 self.leave_chats(device_id);
                 Ok(())
             }
+            Change::Owned {
+                user_id,
+                device_id,
+                fence,
+            } => {
+                self.live_device(user_id, device_id)?;
+                self.check_fence(device_id, fence)
+            }
             Change::SetDeviceLink {
                 user_id,
                 device_id,
