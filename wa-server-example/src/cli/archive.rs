@@ -49,7 +49,7 @@ pub(super) async fn run(args: ArchiveArgs, settings: Settings) -> Result<(), Fai
     if args.older_than.is_some() {
         let concerned = concerned(&offline, ended_before).await?;
         say(&format!(
-            "{concerned} campaigns ended by then and are not in the archive; those that go there can never be changed or sent again"
+            "Campaigns that ended by then and are not in the archive: {concerned}. Those that go there can never be changed or sent again."
         ));
         if !args.yes {
             return Err("nothing was archived: this cannot be undone, so add --yes to do it".into());

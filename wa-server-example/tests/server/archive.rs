@@ -122,7 +122,7 @@ async fn the_command_line_archives_what_is_old_enough() {
             Some("0s"),
             vec!["archive", "--older-than", "29d"],
             false,
-            "1 campaigns ended",
+            "not in the archive: 1.",
         ),
         (Some("0s"), vec!["archive", "--older-than", "29d"], false, "add --yes"),
         (Some("29d"), vec!["archive", "--yes"], false, "--older-than"),
