@@ -165,23 +165,15 @@ impl PostgresStore {
     }
 
     /// Begins a transaction on a connection of the store, whose search path is its schema, for changes of an embedder's own
-    /// tables beside a [`commit_in`](Self::commit_in).
+    /// tables beside a [`commit_in`](Self::commit_in). How long its statements, its commit and its return to the pool wait for an
+    /// answer is for the embedder to limit.
     ///
     /// # Errors
     /// `Unavailable` when the database does not answer.
     pub async fn begin_tx(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let pool = self.inner.connections.pool().clone();
+        let connections = self.inner.connections.clone();
         // In a task, because a caller that is dropped in the middle of BEGIN would leave a connection in a transaction.
-        let task = tokio::spawn(async move {
-            let mut broken = 0;
-            loop {
-                match pool.begin().await {
-                    // One that broke while it was idle is left for another.
-                    Err(sqlx::Error::Io(_)) if broken < pool.size() => broken += 1,
-                    begun => return Ok(begun?),
-                }
-            }
-        });
+        let task = tokio::spawn(async move { connections.transaction().await });
         let begun = task.await.unwrap_or(Err(Fail::Lost));
         begun.map_err(|fail| fail.of("begin_tx", "transaction"))
     }
