@@ -11,7 +11,8 @@
 //! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end.
 //! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints; see
 //!   `migrations/`.
-//! - **Schema**: all tables stand in one schema, with the table of migrations; nodes that start at once migrate once.
+//! - **Schema**: all tables stand in one schema, with the table of migrations; nodes that start at once migrate once, and a node of
+//!   before beats no more (`Unsupported`), so that its devices go to those that know the new schema.
 //!
 //! It needs sessions of its own, for prepared statements, settings and notifications: not a pooler that deals out transactions.
 //!
@@ -404,8 +405,21 @@ async fn migrate_on(connection: &mut PgConnection, schema: &str, space: Space) -
 /// `time`: of the moment, not of the transaction.
 const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// `ready`: the newest migration that was applied.
+/// `ready`, `join`, `beat`: the newest migration that was applied.
 const SCHEMA: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version DESC LIMIT 1";
+
+/// The newest migration that this store knows.
+fn newest() -> Option<i64> {
+    MIGRATIONS.iter().map(|migration| migration.version).max()
+}
+
+/// No node goes on beside one that has migrated further: it would leave out what the newer one keeps beside its rows.
+async fn check_schema(connection: &mut PgConnection) -> Done<()> {
+    if query(SCHEMA).number(connection).await? > newest() {
+        return Err(Fail::Newer);
+    }
+    Ok(())
+}
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -422,10 +436,9 @@ impl Store for PostgresStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
         let check = async {
             let mut reader = self.reader().await?;
-            Ok(query(SCHEMA).number(&mut reader).await? == newest)
+            Ok(query(SCHEMA).number(&mut reader).await? == newest())
         };
         match check.await {
             Ok(true) => Ok(()),
