@@ -8,6 +8,9 @@
 //!   does so as if it were alone. Nodes are locked before users, users before rows, all in ascending order; the table of
 //!   who locks what is in `src/lock.rs`.
 //! - **No caller sees a deadlock**: whatever the locks do not foresee is run again, [`PostgresOptions::RETRIES`] times.
+//! - **No call waits for ever**: a database that falls silent is given up a little later than a statement may run
+//!   ([`PostgresOptions::answer_margin`]); what was about to be committed may have been committed then. Who has how many connections is in
+//!   `src/connections.rs`.
 //! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end.
 //! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints; see
 //!   `migrations/`.

@@ -1,7 +1,6 @@
 //! What happens to the store's connections when others stand in the way, callers are dropped, or the database falls silent.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::task::Poll;
 use std::time::Duration;
 
