@@ -212,14 +212,14 @@ async fn publish(redis: Redis, mut waiting: mpsc::Receiver<String>) {
 
 async fn listen(redis: Redis, local: LocalBus, heard: watch::Sender<bool>, own: Uuid) {
     let mut back_off = BackOff::new();
-    let mut before = false;
+    let mut deaf = false;
     loop {
-        let error = hear(&redis, &local, &heard, own, before).await.err();
+        let error = hear(&redis, &local, &heard, own, deaf).await.err();
         // Whoever was connected begins anew; who was not waits longer.
         if heard.send_replace(false) {
             back_off = BackOff::new();
-            before = true;
         }
+        deaf = true;
         match error {
             Some(error) => note("other nodes are not heard", &error),
             None => tracing::warn!("redis closed the connection: other nodes are not heard; it is tried again"),
@@ -228,18 +228,12 @@ async fn listen(redis: Redis, local: LocalBus, heard: watch::Sender<bool>, own: 
     }
 }
 
-/// Hears until the connection breaks.
-async fn hear(
-    redis: &Redis,
-    local: &LocalBus,
-    heard: &watch::Sender<bool>,
-    own: Uuid,
-    before: bool,
-) -> RedisResult<()> {
+/// Hears until the connection breaks. Who was deaf before, if only because Redis was away at the start, may have missed some.
+async fn hear(redis: &Redis, local: &LocalBus, heard: &watch::Sender<bool>, own: Uuid, deaf: bool) -> RedisResult<()> {
     let (mut sink, mut stream) = redis.answer(redis.client.get_async_pubsub()).await?.split();
     redis.answer(sink.subscribe(&redis.channel)).await?;
     heard.send_replace(true);
-    if before {
+    if deaf {
         local.tell_missed();
     }
     loop {

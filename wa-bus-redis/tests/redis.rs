@@ -78,6 +78,19 @@ async fn while_redis_is_away_a_node_hears_itself_and_afterwards_the_others_again
 }
 
 #[tokio::test]
+async fn a_node_that_starts_before_redis_is_told_that_it_may_have_missed_some() {
+    let mut server = RedisServer::start();
+    server.kill();
+    let node = bus(&server, "test");
+    let mut listener = node.listen();
+    // The first attempts of both, of who publishes and of who listens.
+    server.refuse(2).await;
+    server.restart();
+    let heard = tokio::time::timeout(std::time::Duration::from_secs(20), listener.next()).await;
+    assert_eq!(heard.expect("it hears of it"), Some(Heard::Missed));
+}
+
+#[tokio::test]
 async fn channels_of_one_redis_do_not_hear_each_other() {
     let server = RedisServer::start();
     let nodes = [bus(&server, "one"), bus(&server, "two"), bus(&server, "two")];

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgTransactionManager};
-use sqlx::{Connection, Postgres, SqlSafeStr};
+use sqlx::{Connection, Postgres, SqlSafeStr, Transaction};
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wa_core::store::WriteClass;
@@ -88,9 +88,15 @@ impl Connections {
         self.limit
     }
 
-    /// The pool, for transactions of embedders.
-    pub(crate) const fn pool(&self) -> &PgPool {
-        &self.pool
+    /// A transaction of an embedder. A connection that broke while it was idle is left for another.
+    pub(crate) async fn transaction(&self) -> Done<Transaction<'static, Postgres>> {
+        let mut broken = 0;
+        loop {
+            match self.lend(None).await?.into_transaction().await {
+                Err(fail) if fail.breaks() && broken < self.pool.size() => broken += 1,
+                begun => return begun,
+            }
+        }
     }
 
     /// A connection to read on.
@@ -220,6 +226,13 @@ impl Loan {
     pub(crate) async fn rollback(&mut self) -> Done<()> {
         self.step(|connection| Box::pin(PgTransactionManager::rollback(connection)))
             .await
+    }
+
+    /// Hands the connection over as a transaction of an embedder. It is asked for an answer first: from then on nobody keeps the limit.
+    async fn into_transaction(mut self) -> Done<Transaction<'static, Postgres>> {
+        self.step(|connection| Box::pin(connection.ping())).await?;
+        let connection = self.connection.take().expect("it is there until the loan ends");
+        Ok(Transaction::begin(connection, None).await?)
     }
 
     /// A step of a transaction, after which sqlx and the server agree on whether one is open, or the connection is of no more use.

@@ -17,6 +17,8 @@ pub(crate) enum Fail {
     Lost,
     /// The database kept silent for as long as it may.
     Silent,
+    /// A newer version of this store has changed the schema.
+    Newer,
 }
 
 /// What statements and transactions inside the crate return.
@@ -96,6 +98,8 @@ impl Fail {
                 .caused_by("the task of the transaction ended without an answer"),
             Self::Silent => StoreError::new(StoreErrorKind::Unavailable, operation, entity)
                 .caused_by("nothing was heard from the database for as long as it may keep silent"),
+            Self::Newer => StoreError::new(StoreErrorKind::Unsupported, operation, entity)
+                .caused_by("the schema of the database is newer than this program: bring it up to date, or stop it"),
             Self::Sql(error) => StoreError::new(kind_of(&error), operation, entity).caused_by(Quiet(error)),
         }
     }

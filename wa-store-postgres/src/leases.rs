@@ -8,6 +8,7 @@ use wa_core::seed::Seed;
 use wa_core::store::{LeaseStore, NodeRecord, StoreError, StoreErrorKind, TakenOver, WriteClass};
 use wa_core::time::Timestamp;
 
+use crate::check_schema;
 use crate::devices::{owned_devices, read_owned};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, query};
@@ -222,6 +223,7 @@ impl LeaseStore for PostgresStore {
         self.write(op("join"), move |connection| {
             let name = name.clone();
             Box::pin(async move {
+                check_schema(connection).await?;
                 let statement = query(JOIN).bind(&incarnation).bind(name);
                 let statement = statement.bind(now.as_millis()).bind(named);
                 statement.execute(connection).await?;
@@ -235,6 +237,7 @@ impl LeaseStore for PostgresStore {
         self.inner.name.look_after();
         self.write_beat(op("beat"), move |connection| {
             Box::pin(async move {
+                check_schema(connection).await?;
                 let beat = query(BEAT).bind(now.as_millis()).bind(&incarnation);
                 if beat.execute(connection).await?.rows_affected() == 1 {
                     return Ok(());

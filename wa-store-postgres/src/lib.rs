@@ -8,10 +8,14 @@
 //!   does so as if it were alone. Nodes are locked before users, users before rows, all in ascending order; the table of
 //!   who locks what is in `src/lock.rs`.
 //! - **No caller sees a deadlock**: whatever the locks do not foresee is run again, [`PostgresOptions::RETRIES`] times.
+//! - **No call waits for ever**: a database that falls silent is given up a little later than a statement may run
+//!   ([`PostgresOptions::answer_margin`]); what was about to be committed may have been committed then. Who has how many connections is in
+//!   `src/connections.rs`.
 //! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end.
 //! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints; see
 //!   `migrations/`.
-//! - **Schema**: all tables stand in one schema, with the table of migrations; nodes that start at once migrate once.
+//! - **Schema**: all tables stand in one schema, with the table of migrations; nodes that start at once migrate once, and a node of
+//!   before beats no more (`Unsupported`), so that its devices go to those that know the new schema.
 //!
 //! It needs sessions of its own, for prepared statements, settings and notifications: not a pooler that deals out transactions.
 //!
@@ -165,23 +169,15 @@ impl PostgresStore {
     }
 
     /// Begins a transaction on a connection of the store, whose search path is its schema, for changes of an embedder's own
-    /// tables beside a [`commit_in`](Self::commit_in).
+    /// tables beside a [`commit_in`](Self::commit_in). How long its statements, its commit and its return to the pool wait for an
+    /// answer is for the embedder to limit.
     ///
     /// # Errors
     /// `Unavailable` when the database does not answer.
     pub async fn begin_tx(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
-        let pool = self.inner.connections.pool().clone();
+        let connections = self.inner.connections.clone();
         // In a task, because a caller that is dropped in the middle of BEGIN would leave a connection in a transaction.
-        let task = tokio::spawn(async move {
-            let mut broken = 0;
-            loop {
-                match pool.begin().await {
-                    // One that broke while it was idle is left for another.
-                    Err(sqlx::Error::Io(_)) if broken < pool.size() => broken += 1,
-                    begun => return Ok(begun?),
-                }
-            }
-        });
+        let task = tokio::spawn(async move { connections.transaction().await });
         let begun = task.await.unwrap_or(Err(Fail::Lost));
         begun.map_err(|fail| fail.of("begin_tx", "transaction"))
     }
@@ -412,8 +408,21 @@ async fn migrate_on(connection: &mut PgConnection, schema: &str, space: Space) -
 /// `time`: of the moment, not of the transaction.
 const TIME: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
-/// `ready`: the newest migration that was applied.
+/// `ready`, `join`, `beat`: the newest migration that was applied.
 const SCHEMA: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version DESC LIMIT 1";
+
+/// The newest migration that this store knows.
+fn newest() -> Option<i64> {
+    MIGRATIONS.iter().map(|migration| migration.version).max()
+}
+
+/// No node goes on beside one that has migrated further: it would leave out what the newer one keeps beside its rows.
+async fn check_schema(connection: &mut PgConnection) -> Done<()> {
+    if query(SCHEMA).number(connection).await? > newest() {
+        return Err(Fail::Newer);
+    }
+    Ok(())
+}
 
 #[async_trait]
 impl Store for PostgresStore {
@@ -430,10 +439,9 @@ impl Store for PostgresStore {
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
-        let newest = MIGRATIONS.iter().map(|migration| migration.version).max();
         let check = async {
             let mut reader = self.reader().await?;
-            Ok(query(SCHEMA).number(&mut reader).await? == newest)
+            Ok(query(SCHEMA).number(&mut reader).await? == newest())
         };
         match check.await {
             Ok(true) => Ok(()),

@@ -125,11 +125,13 @@ pub(crate) const LOADS: &str = concat!(
         (SELECT count(*) FROM attempts a
             JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
             WHERE a.device_id = d.id AND a.attempted_at >= $2 AND m.state IN (3, 4, 5, 7)),
-        (SELECT count(*) FROM queue q WHERE q.device_id = d.id)
+        (SELECT count(*) FROM (SELECT true FROM queue q WHERE q.device_id = d.id LIMIT $3) AS w)
         + coalesce((SELECT l.sending FROM lanes l WHERE l.device_id = d.id), 0),
-        (SELECT count(*) FROM queue q WHERE q.device_id = d.id AND q.from_pool AND q.device_id <> ",
+        (SELECT count(*) FROM (
+            SELECT true FROM queue q WHERE q.device_id = d.id AND q.from_pool AND q.device_id <> ",
     pool_device!(),
-    ")
+    " LIMIT $3
+        ) AS w)
     FROM devices d WHERE d.user_id = $1 AND d.deleted_at IS NULL ORDER BY d.id"
 );
 /// `history`: newest attempts that were or may have been sent, by `attempts_device`.
@@ -726,7 +728,10 @@ impl OutboxStore for PostgresStore {
     }
 
     async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError> {
-        let statement = query(LOADS).bind(&user).bind((now - HOUR).as_millis());
+        let statement = query(LOADS)
+            .bind(&user)
+            .bind((now - HOUR).as_millis())
+            .bind(DeviceLoad::QUEUED_MAX);
         let rows = self.read_rows(statement, |c| {
             Ok(DeviceLoad {
                 device_id: c.key("id")?,

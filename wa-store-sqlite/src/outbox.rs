@@ -120,10 +120,14 @@ pub(crate) const LOADS: &str = "
         (SELECT count(*) FROM attempts a INDEXED BY attempts_device
             CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
             WHERE a.device_id = d.id AND a.attempted_at >= ?2 AND m.state IN (3, 4, 5, 7)),
-        (SELECT count(*) FROM messages m INDEXED BY messages_queue WHERE m.device_id = d.id AND m.state = 1)
+        (SELECT count(*) FROM (
+            SELECT 1 FROM messages m INDEXED BY messages_queue WHERE m.device_id = d.id AND m.state = 1 LIMIT ?3
+        ))
         + (SELECT count(*) FROM messages m INDEXED BY messages_sending WHERE m.device_id = d.id AND m.state = 3),
-        (SELECT count(*) FROM messages m INDEXED BY messages_topped_up
-            WHERE m.device_id = d.id AND m.state = 1 AND m.from_pool = 1)
+        (SELECT count(*) FROM (
+            SELECT 1 FROM messages m INDEXED BY messages_topped_up
+            WHERE m.device_id = d.id AND m.state = 1 AND m.from_pool = 1 LIMIT ?3
+        ))
     FROM devices d WHERE d.user_id = ?1 AND d.deleted_at IS NULL ORDER BY d.id";
 /// `history`: newest attempts that were or may have been sent, by `attempts_device`.
 pub(crate) const HISTORY: &str = "
@@ -765,7 +769,8 @@ impl OutboxStore for SqliteStore {
     async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError> {
         let statement = sqlx::query(LOADS)
             .bind(blob(&user).to_vec())
-            .bind((now - HOUR).as_millis());
+            .bind((now - HOUR).as_millis())
+            .bind(DeviceLoad::QUEUED_MAX);
         let rows = self.read_rows(statement, |c| {
             Ok(DeviceLoad {
                 device_id: c.key("id")?,

@@ -63,6 +63,15 @@ impl RedisServer {
         }
     }
 
+    /// In the place of one that was killed, closes so many connections as soon as they are made.
+    pub async fn refuse(&self, times: usize) {
+        let listener = tokio::net::UnixListener::bind(self.socket()).unwrap();
+        for _ in 0..times {
+            drop(listener.accept().await.unwrap());
+        }
+        std::fs::remove_file(self.socket()).unwrap();
+    }
+
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())
     }

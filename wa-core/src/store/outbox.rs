@@ -407,10 +407,16 @@ pub struct DeviceLoad {
     pub device_id: DeviceId,
     /// Attempts of the last hour that were or may have been sent.
     pub sent_this_hour: u32,
-    /// Messages queued or being sent on it.
+    /// Messages queued or being sent on it; of those queued at most [`Self::QUEUED_MAX`] are counted.
     pub in_flight: u32,
-    /// Pool messages queued on it.
+    /// Pool messages queued on it, at most [`Self::QUEUED_MAX`].
     pub topped_up: u32,
+}
+
+impl DeviceLoad {
+    /// How many queued messages of a device are counted: one with more has enough to do for a day, and routing looks too often for
+    /// whole backlogs to be counted each time. Devices that all have more are told apart by what they sent.
+    pub const QUEUED_MAX: u32 = 1_000;
 }
 
 /// Which messages a list shows; all conditions must hold.
@@ -562,6 +568,9 @@ pub trait OutboxStore: Send + Sync {
 
     /// The load of all devices of a user that are not deleted, by id; the hour counts attempts of newest rows since
     /// `now` - 1 h.
+    ///
+    /// To ensure correctness: it is asked for every second while pool messages wait, so that it counts no more of what is queued than
+    /// [`DeviceLoad::QUEUED_MAX`] of each device.
     async fn loads(&self, user: UserId, now: Timestamp) -> Result<Vec<DeviceLoad>, StoreError>;
 
     /// When the devices started attempts since `since`, at most 1,000 devices; one answer per device, in the order asked.

@@ -120,6 +120,26 @@ async fn a_store_behind_its_schema_is_not_ready() {
 }
 
 #[tokio::test]
+async fn a_node_whose_schema_was_brought_further_by_a_newer_one_beats_no_more() {
+    let stage = Stage::new().await;
+    let (node, now) = (stage.rows.incarnation(), stage.rows.start());
+    stage.store.join(node, "old", now).await.unwrap();
+    stage.store.beat(node, now).await.unwrap();
+    let mut tx = stage.store.begin_tx().await.unwrap();
+    sqlx::query("INSERT INTO _sqlx_migrations SELECT 9999, 'newer', now(), true, '', 0")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let refused = stage.store.beat(node, now).await.unwrap_err();
+    assert_eq!(refused.kind, StoreErrorKind::Unsupported);
+    let told = format!("{refused:?}");
+    assert!(told.contains("newer"), "{told}");
+    let refused = stage.store.join(stage.rows.incarnation(), "old", now).await;
+    assert_eq!(refused.unwrap_err().kind, StoreErrorKind::Unsupported);
+}
+
+#[tokio::test]
 async fn an_embedded_change_set_lives_and_dies_with_its_transaction() {
     let stage = Stage::new().await;
     let now = stage.rows.start();

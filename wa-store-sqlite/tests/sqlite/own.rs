@@ -310,6 +310,43 @@ async fn a_caller_that_is_dropped_leaves_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn a_caller_that_is_dropped_anywhere_leaves_no_transaction_open_on_a_connection() {
+    use std::task::Poll;
+
+    use wa_core::store::SequenceStore;
+    // Polls a future as often as it is woken, but not more than so many times, and drops it.
+    async fn polled<F: Future>(times: usize, future: F) {
+        let mut future = std::pin::pin!(future);
+        let mut left = times;
+        std::future::poll_fn(move |context| {
+            left -= 1;
+            match future.as_mut().poll(context) {
+                Poll::Pending if left > 0 => Poll::Pending,
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+    let stage = Stage::file().await;
+    let now = stage.rows.start();
+    let scope = RequestScope::user(stage.user);
+    let (sequence, _) = stage.rows.sequence(stage.user, &[]);
+    for round in 0..40 {
+        let polls = 1 + round / 4;
+        match round % 4 {
+            0 | 1 => polled(polls, stage.store.recount_sequence(&scope, sequence.id)).await,
+            2 => polled(polls, stage.store.begin_tx(WriteClass::Api)).await,
+            _ => polled(polls, stage.store.commit(stage.message(), WriteClass::Api, now)).await,
+        }
+        stage.store.commit(stage.message(), WriteClass::Api, now).await.unwrap();
+        // More than there are connections, so that each of them is read on.
+        let mut counts = futures::future::join_all((0..8).map(|_| stage.queued())).await;
+        counts.dedup();
+        assert_eq!(counts.len(), 1, "{counts:?} after {polls} polls");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_refuses_writes_until_there_is_room_again() {
     let stage = Stage::file().await;
     let limit = async |pages: &'static str| {

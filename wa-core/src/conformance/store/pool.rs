@@ -4,7 +4,7 @@ use super::stage::{Stage, requeue, sent};
 use super::world::World;
 use crate::domain::message::MessageState;
 use crate::id::{DeviceId, MessageId};
-use crate::store::{Assignment, DeviceLoad};
+use crate::store::{Assignment, Change, DeviceLoad};
 
 async fn pooled(stage: &Stage, seconds: u64) -> MessageId {
     let rows = &stage.world.rows;
@@ -199,7 +199,7 @@ pub(super) async fn loads_tell_what_each_device_did_and_has_to_do(world: World) 
     let idle = world.device(stage.user).await;
     let gone = world.device(stage.user).await;
     world
-        .commit(crate::store::Change::DeleteDevice {
+        .commit(Change::DeleteDevice {
             user_id: stage.user,
             device_id: gone,
         })
@@ -232,4 +232,30 @@ pub(super) async fn loads_tell_what_each_device_did_and_has_to_do(world: World) 
     stage.settle(sending, attempt, sent()).await;
     assert_eq!(read(3_599).await, [load(stage.device, 3, 2, 1), load(idle, 0, 0, 0)]);
     assert_eq!(read(3_601).await, [load(stage.device, 0, 2, 1), load(idle, 0, 0, 0)]);
+}
+
+pub(super) async fn loads_count_no_backlog_to_its_end(world: World) {
+    let stage = world.stage().await;
+    let other = world.device(stage.user).await;
+    let queue = async |device, count: u32| {
+        let messages = (0..count).map(|_| {
+            let phone = world.rows.fresh_phone();
+            world.rows.direct_message(stage.user, Some(device), phone)
+        });
+        world.commit(Change::InsertMessages(messages.collect())).await;
+    };
+    queue(stage.device, DeviceLoad::QUEUED_MAX - 1).await;
+    queue(other, 5).await;
+    let in_flight = async || {
+        let loads = world.store.loads(stage.user, world.now()).await.unwrap();
+        let of = |device| loads.iter().find(|load| load.device_id == device).unwrap().in_flight;
+        (of(stage.device), of(other))
+    };
+    assert_eq!(in_flight().await, (DeviceLoad::QUEUED_MAX - 1, 5));
+    queue(stage.device, 3).await;
+    assert_eq!(
+        in_flight().await,
+        (DeviceLoad::QUEUED_MAX, 5),
+        "who has least to do still has"
+    );
 }

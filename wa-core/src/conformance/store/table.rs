@@ -382,6 +382,7 @@ case_table! { $
         queued_pool_messages_go_back_and_no_others,
         a_message_is_assigned_once_however_many_try,
         loads_tell_what_each_device_did_and_has_to_do,
+        loads_count_no_backlog_to_its_end,
     }
     leads_pool {
         the_audience_of_the_pool_are_leads_without_a_device,

@@ -195,7 +195,9 @@ impl State {
     pub(super) fn loads(&self, user: UserId, now: Timestamp) -> Vec<DeviceLoad> {
         self.live_devices_of(user)
             .map(|device_id| {
+                let counted = DeviceLoad::QUEUED_MAX;
                 let queued = self.messages.in_state_on(device_id, MessageState::Queued);
+                let queued = queued.min(u64::from(counted));
                 let sending = self.messages.in_state_on(device_id, MessageState::Sending);
                 DeviceLoad {
                     device_id,
@@ -204,7 +206,7 @@ impl State {
                             + self.attempted_before(device_id, now - HOUR).len(),
                     ),
                     in_flight: u32::try_from(queued + sending).unwrap_or(u32::MAX),
-                    topped_up: narrow(self.topped_up(device_id).count()),
+                    topped_up: narrow(self.topped_up(device_id).take(counted as usize).count()),
                 }
             })
             .collect()
