@@ -156,6 +156,17 @@ impl Backend {
         self.0.lost.load(Ordering::Acquire)
     }
 
+    /// Who writes.
+    pub(crate) fn owner(&self) -> &SessionOwner {
+        &self.0.owner
+    }
+
+    /// The store has said elsewhere that this node does not own the device any more.
+    pub(crate) fn lose(&self) {
+        self.0.lost.store(true, Ordering::Release);
+        self.0.lost_now.notify_waiters();
+    }
+
     /// Waits until the store refuses a write because this node does not own the device any more.
     pub async fn lost(&self) {
         loop {
@@ -194,8 +205,7 @@ impl Backend {
         result: std::result::Result<T, wa_core::store::StoreError>,
     ) -> std::result::Result<T, wa_core::store::StoreError> {
         if result.as_ref().is_err_and(wa_core::store::StoreError::is_fenced) {
-            self.0.lost.store(true, Ordering::Release);
-            self.0.lost_now.notify_waiters();
+            self.lose();
         }
         result
     }

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use whatsapp_rust::anyhow;
 use whatsapp_rust::async_channel::Receiver;
 use whatsapp_rust::transport::{Transport, TransportEvent, TransportFactory};
 
-use crate::news::News;
+use crate::news::{News, States};
 use crate::receipts::{Held, Receipts};
 
 /// How long a connection waits at the gate and takes to open; the client gives up a connection after 20 s.
@@ -83,7 +83,7 @@ pub(crate) struct Gated {
     pub(crate) turn_within: Duration,
     pub(crate) receipts: Arc<Receipts>,
     /// Who hears that it is not near its turn.
-    pub(crate) news: mpsc::Sender<News>,
+    pub(crate) states: Arc<States>,
 }
 
 #[async_trait]
@@ -92,8 +92,7 @@ impl TransportFactory for Gated {
         let open = async {
             let is_free = self.first_is_free.swap(false, Ordering::Relaxed);
             if !is_free && !self.gate.turn_within(self.turn_within).await {
-                // A connection whose news nobody takes ends before long.
-                let _ = self.news.try_send(News::Crowded);
+                self.states.tell(News::Crowded);
                 return Err(crowded());
             }
             let _one = self.gate.at_once.acquire().await?;

@@ -4,14 +4,14 @@
 //! be held back, and tells of it once: what is read waits in the session's line until the store takes it, and is lost with a process
 //! that dies before.
 
-use wa_core::domain::chat::ChatKind;
+use wa_core::domain::chat::{CHAT_TEXT_CHARS_MAX, ChatKind};
 use wa_core::time::Timestamp;
 use wa_core::transport::{ChatHistory, InboundMessage};
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::types::events::LazyHistorySync;
 use whatsapp_rust::{Client, Jid};
 
-use crate::inbound::{cut, known_as, said};
+use crate::inbound::{cut_to, known_as, said};
 use crate::jid;
 
 /// Most chats that are taken of one part of the past; phones tell the newest first.
@@ -46,7 +46,7 @@ fn message(info: &wa::WebMessageInfo) -> Option<PastMessage> {
         from_me: key.from_me.unwrap_or(false),
         at: Timestamp::from_millis(seconds.checked_mul(1_000)?),
         kind,
-        text: cut(text),
+        text: cut_to(text, CHAT_TEXT_CHARS_MAX),
     })
 }
 

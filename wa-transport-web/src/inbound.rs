@@ -200,8 +200,13 @@ fn card(contact: &wa::message::ContactMessage) -> String {
 }
 
 /// A text, cut to [`TEXT_CHARS_MAX`].
-pub(crate) fn cut(mut text: String) -> String {
-    if let Some((at, _)) = text.char_indices().nth(TEXT_CHARS_MAX) {
+pub(crate) fn cut(text: String) -> String {
+    cut_to(text, TEXT_CHARS_MAX)
+}
+
+/// A text, cut to so many characters.
+pub(crate) fn cut_to(mut text: String, chars_max: usize) -> String {
+    if let Some((at, _)) = text.char_indices().nth(chars_max) {
         text.truncate(at);
     }
     text

@@ -461,8 +461,11 @@ impl Live {
         let to = jid::of(&message.to);
         if let Some(typing_for) = self.options.typing_for {
             // A courtesy: what becomes of it makes no difference to the message.
-            let _ = self.client.chatstate().send_composing(&to).await;
-            tokio::time::sleep(typing_for.min(timeout / 4)).await;
+            let typing = async {
+                let _ = self.client.chatstate().send_composing(&to).await;
+                tokio::time::sleep(typing_for).await;
+            };
+            let _ = tokio::time::timeout(timeout / 4, typing).await;
             self.check(&message.to)?;
         }
         let id = message.transport_message_id.as_str();

@@ -1,10 +1,12 @@
 //! What a connection tells, made small and put in order.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::mem::discriminant;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use wa_core::domain::delivery::Delivery;
 use wa_core::time::Timestamp;
 use whatsapp_rust::Jid;
@@ -16,8 +18,11 @@ use whatsapp_rust::types::presence::ReceiptType;
 use crate::acks::{Acks, Answer};
 use crate::receipts::Receipts;
 
-/// Most news of one connection that wait to be worked off; receipts beyond are dropped and counted.
-pub(crate) const NEWS_MAX: usize = 4_096;
+/// Most receipts of one connection that wait to be worked off; those beyond are dropped and counted.
+pub(crate) const RECEIPTS_MAX: usize = 4_096;
+
+/// Most parts of the past that wait to be read; those beyond are dropped and counted. A phone tells some dozens.
+pub(crate) const PAST_MAX: usize = 64;
 
 /// Why a link ended or does not come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,9 +75,53 @@ pub(crate) enum News {
     RestrictionChanged,
 }
 
+/// How a connection stands, as far as nobody has learned it: the newest of each kind, in their order, so that none is dropped however
+/// many there are.
+#[derive(Debug, Default)]
+pub(crate) struct States {
+    news: Mutex<VecDeque<News>>,
+    bell: Notify,
+}
+
+impl States {
+    fn news(&self) -> std::sync::MutexGuard<'_, VecDeque<News>> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds news in place of older ones of their kind. The first end counts: what follows from it is no news.
+    pub(crate) fn tell(&self, news: News) {
+        {
+            let mut waiting = self.news();
+            let same = |other: &News| discriminant(other) == discriminant(&news);
+            if !(matches!(news, News::Ended(_)) && waiting.iter().any(same)) {
+                waiting.retain(|other| !same(other));
+                waiting.push_back(news);
+            }
+        }
+        self.bell.notify_one();
+    }
+
+    /// The oldest, if there are any.
+    pub(crate) fn take(&self) -> Option<News> {
+        self.news().pop_front()
+    }
+
+    /// The oldest, as soon as there is one.
+    pub(crate) async fn next(&self) -> News {
+        loop {
+            if let Some(news) = self.take() {
+                return news;
+            }
+            self.bell.notified().await;
+        }
+    }
+}
+
 /// Listens to one connection. Its work is done in line with that of the connection, so it only passes on.
 pub(crate) struct Ear {
+    pub(crate) states: Arc<States>,
     pub(crate) news: mpsc::Sender<News>,
+    pub(crate) past: mpsc::Sender<News>,
     pub(crate) acks: Arc<Acks>,
     pub(crate) dropped: Arc<AtomicU64>,
     pub(crate) receipts: Arc<Receipts>,
@@ -145,7 +194,11 @@ impl EventHandler for Ear {
         }
         let taken = match news {
             News::Receipt { .. } => self.receipts.tell(&self.news, news),
-            _ => self.news.try_send(news).is_ok(),
+            News::History(_) => self.past.try_send(news).is_ok(),
+            _ => {
+                self.states.tell(news);
+                true
+            }
         };
         if !taken {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -179,6 +232,46 @@ impl EventHandler for Ear {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_a_connection_stands_is_learned_however_many_receipts_wait() {
+        use whatsapp_rust::types::events::{Connected, Disconnected, StreamReplaced};
+        let (news, mut receipts) = mpsc::channel(1);
+        let (past, _parts) = mpsc::channel(1);
+        let ear = Ear {
+            states: Arc::default(),
+            news,
+            past,
+            acks: Arc::default(),
+            dropped: Arc::default(),
+            receipts: Arc::default(),
+        };
+        let receipt = || News::Receipt {
+            from: Jid::pn("60120000001"),
+            ids: vec!["3EB0".to_owned()],
+            delivery: Delivery::Read,
+            at: Timestamp::from_millis(0),
+        };
+        assert!(ear.receipts.tell(&ear.news, receipt()) && !ear.receipts.tell(&ear.news, receipt()));
+        for _ in 0..10_000 {
+            let lost = whatsapp_rust::wacore::net::DisconnectReason::StreamEnded;
+            ear.handle_event(Arc::new(Event::Disconnected(
+                Disconnected::builder().reason(lost).build(),
+            )));
+            ear.handle_event(Arc::new(Event::Connected(Connected::builder().build())));
+        }
+        ear.handle_event(Arc::new(Event::StreamReplaced(StreamReplaced::builder().build())));
+        let told: Vec<News> = std::iter::from_fn(|| ear.states.take()).collect();
+        assert!(
+            matches!(
+                told[..],
+                [News::Disconnected, News::Connected, News::Ended(End::Replaced)]
+            ),
+            "{told:?}"
+        );
+        receipts.try_recv().unwrap();
+        assert_eq!(ear.dropped.load(Ordering::Relaxed), 0);
+    }
 
     #[test]
     fn receipts_between_devices_say_nothing_of_delivery() {

@@ -31,7 +31,7 @@ use crate::history;
 use crate::inbound::{Inbox, Missed};
 use crate::limits::{ANSWER_KEPT_FOR, ASK_AGAIN, Limits};
 use crate::live::Live;
-use crate::news::{Ear, End, NEWS_MAX, News};
+use crate::news::{Ear, End, News, PAST_MAX, RECEIPTS_MAX, States};
 use crate::receipts::Receipts;
 use crate::transport::Shared;
 
@@ -40,6 +40,21 @@ const UNSTORED_MAX: usize = 10_000;
 
 /// Most events that are stored together.
 const BATCH_MAX: usize = 256;
+
+/// Most messages of the past that are stored together, unless one chat has more.
+const PAST_BATCH_MAX: usize = 1_000;
+
+/// No part of the past is read while more of its messages than this wait to be stored.
+const PAST_WAITING_MAX: usize = 20_000;
+
+/// Most people who wait for the same step of a device.
+const WAITING_MAX: usize = 64;
+
+/// How long a client that has no connection is left alone when a person asks for one: so long it tries every few seconds by itself.
+const CLIENT_NEW_FOR: Duration = Duration::from_secs(5);
+
+/// How often at most it is looked whether the connection stands as it was told.
+const WATCH_EVERY_MIN: Duration = Duration::from_millis(100);
 
 /// How long a store that did not take events is left alone.
 const STORE_AGAIN: Duration = Duration::from_secs(2);
@@ -55,6 +70,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long an orderly link, refresh or logout may take before the person is told that it takes longer.
 const ORDER_WITHIN: Duration = Duration::from_secs(25);
+
+/// Shortest wait after a ban, whose end WhatsApp may leave out.
+const BAN_MIN: Duration = Duration::from_secs(60);
 
 /// Longest wait after a ban whose end WhatsApp puts far away.
 const BAN_MAX: Duration = Duration::from_secs(60 * 24 * 60 * 60);
@@ -111,7 +129,11 @@ struct Run {
     handle: BotHandle,
     client: Arc<Client>,
     live: Arc<Live>,
+    states: Arc<States>,
+    /// Receipts.
     news: mpsc::Receiver<News>,
+    /// Parts of the past.
+    past: mpsc::Receiver<News>,
     acks: Arc<Acks>,
     dropped: Arc<AtomicU64>,
     receipts: Arc<Receipts>,
@@ -126,6 +148,18 @@ struct Run {
     want_online: Vec<oneshot::Sender<Step>>,
     /// Since when the connection is away.
     away_since: Option<Instant>,
+    opened_at: Instant,
+    /// When it is looked whether the connection stands as it was told.
+    watch_at: Instant,
+}
+
+impl Run {
+    /// What has come and was not learned, how the connection stands first.
+    fn came(&mut self) -> Option<News> {
+        let state = self.states.take();
+        let told = state.or_else(|| self.news.try_recv().ok());
+        told.or_else(|| self.past.try_recv().ok())
+    }
 }
 
 impl Drop for Run {
@@ -154,6 +188,8 @@ pub(crate) struct Session {
     /// Its client was told that its turn is far away.
     crowded: bool,
     unstored: VecDeque<TransportEvent>,
+    /// How many messages of the past there are among them.
+    past_waiting: usize,
     store_at: Option<Instant>,
     told: Option<(LinkState, Option<String>)>,
     /// What WhatsApp holds against the account, as it was told last.
@@ -237,6 +273,7 @@ impl Session {
             want_turn: Vec::new(),
             crowded: false,
             unstored: VecDeque::new(),
+            past_waiting: 0,
             store_at: None,
             told: None,
             limits: None,
@@ -280,7 +317,7 @@ impl Session {
                     }
                     self.obey(order).await;
                 }
-                news = hear(&mut self.run) => match news {
+                news = hear(&mut self.run, self.past_waiting <= PAST_WAITING_MAX) => match news {
                     Some(news) => {
                         self.learn(news).await;
                         self.learn_more().await;
@@ -383,7 +420,9 @@ impl Session {
         self.stop();
         let unavailable = |why: &str| SendError::not_sent(NotSentKind::Unavailable, why);
         let version = self.shared.versions.current().await.map_err(unavailable)?;
-        let (tell, news) = mpsc::channel(NEWS_MAX);
+        let (tell, news) = mpsc::channel(RECEIPTS_MAX);
+        let (tell_past, past) = mpsc::channel(PAST_MAX);
+        let states = Arc::new(States::default());
         let (acks, dropped) = (Arc::new(Acks::default()), Arc::new(AtomicU64::new(0)));
         let receipts = Arc::new(Receipts::default());
         let options = &self.shared.options;
@@ -403,7 +442,7 @@ impl Session {
         };
         let bot = Bot::builder()
             .with_backend_arc(Arc::new(self.backend.clone()))
-            .with_transport_factory(self.shared.factory(Arc::clone(&receipts), tell.clone()))
+            .with_transport_factory(self.shared.factory(Arc::clone(&receipts), Arc::clone(&states)))
             .with_http_client(crate::http::SharedHttp(Arc::clone(&self.shared.http)))
             .with_runtime(TokioRuntime)
             .with_version(version)
@@ -412,7 +451,9 @@ impl Session {
             .with_cache_config(caches)
             .with_inbound_durability_hook(inbox)
             .with_event_handler(Ear {
+                states: Arc::clone(&states),
                 news: tell,
+                past: tell_past,
                 acks: Arc::clone(&acks),
                 dropped: Arc::clone(&dropped),
                 receipts: Arc::clone(&receipts),
@@ -434,7 +475,9 @@ impl Session {
             handle: bot.spawn(),
             client,
             live,
+            states,
             news,
+            past,
             acks,
             dropped,
             receipts,
@@ -445,6 +488,8 @@ impl Session {
             want_qr: Vec::new(),
             want_online: Vec::new(),
             away_since: None,
+            opened_at: Instant::now(),
+            watch_at: Instant::now() + self.watch_every(),
         });
         Ok(())
     }
@@ -485,12 +530,10 @@ impl Session {
         self.stop();
     }
 
-    /// Stores the receipts, and what is told of the past, that have come by now.
+    /// Learns and stores all that has come by now.
     async fn store_told(&mut self) {
-        while let Some(news) = self.run.as_mut().and_then(|run| run.news.try_recv().ok()) {
-            if matches!(news, News::Receipt { .. } | News::History(_)) {
-                self.learn(news).await;
-            }
+        while let Some(news) = self.run.as_mut().and_then(Run::came) {
+            self.learn(news).await;
         }
         self.store().await;
     }
@@ -574,10 +617,23 @@ impl Session {
                 self.store_at = Some(Instant::now() + STORE_AGAIN);
                 return;
             };
-            let batch: Vec<TransportEvent> = self.unstored.iter().take(BATCH_MAX).cloned().collect();
+            let mut past = 0;
+            let fits = |event: &&TransportEvent| {
+                let fits = past == 0 || past + past_of(event) <= PAST_BATCH_MAX;
+                past += past_of(event);
+                fits
+            };
+            let batch: Vec<TransportEvent> = self.unstored.iter().take(BATCH_MAX).take_while(fits).cloned().collect();
             let count = batch.len();
-            match sink.accept(self.device.user_id, self.device.id, batch).await {
-                Ok(()) => drop(self.unstored.drain(..count)),
+            match sink.accept_owned(self.backend.owner(), batch).await {
+                Ok(()) => {
+                    let stored = self.unstored.drain(..count);
+                    self.past_waiting -= stored.map(|event| past_of(&event)).sum::<usize>();
+                }
+                Err(error) if error.is_fenced() => {
+                    self.backend.lose();
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(device = %self.id(), %error, "events could not be stored; they are tried again");
                     self.store_at = Some(Instant::now() + STORE_AGAIN);
@@ -629,7 +685,16 @@ impl Session {
             .and_then(|run| run.away_since)
             .map(|since| since + offline_after);
         let store_at = (!self.unstored.is_empty()).then_some(self.store_at).flatten();
-        let wakes = [self.try_at, self.turn_at, away, store_at, self.ask_at, self.missed_at];
+        let watch_at = self.run.as_ref().map(|run| run.watch_at);
+        let wakes = [
+            watch_at,
+            self.try_at,
+            self.turn_at,
+            away,
+            store_at,
+            self.ask_at,
+            self.missed_at,
+        ];
         wakes.into_iter().flatten().min()
     }
 
@@ -660,13 +725,16 @@ impl Session {
             self.ask_at = None;
             self.ask_limits(Duration::ZERO);
         }
+        if self.run.as_ref().is_some_and(|run| run.watch_at <= now) {
+            self.watch().await;
+        }
         let offline_after = self.shared.options.offline_after;
         let away = self.run.as_mut().is_some_and(|run| {
             let away = run.away_since.is_some_and(|since| since + offline_after <= now);
             if away {
                 run.away_since = None;
             }
-            away
+            away && !run.live.is_ready()
         });
         if away {
             self.tell(
@@ -675,6 +743,83 @@ impl Session {
                 None,
             );
         }
+    }
+
+    fn watch_every(&self) -> Duration {
+        self.shared.options.offline_after.max(WATCH_EVERY_MIN)
+    }
+
+    /// Looks whether the connection stands as it was told: a client that loses it by silence, or opens another that fails, does not
+    /// say so.
+    async fn watch(&mut self) {
+        let again_at = Instant::now() + self.watch_every();
+        let told = self.told.as_ref().map(|(state, _)| *state);
+        let Some(run) = &mut self.run else { return };
+        run.watch_at = again_at;
+        if run.linking {
+            return;
+        }
+        if run.client.persistence_manager().is_saver_halted() {
+            self.open_anew().await;
+            return;
+        }
+        match told {
+            Some(LinkState::Ready) if !run.live.is_ready() => {
+                run.away_since.get_or_insert(Instant::now());
+            }
+            Some(LinkState::Disconnected) if run.client.wait_for_connected(Duration::ZERO).await.is_ok() => {
+                run.away_since = None;
+                let phone = run.live.phone();
+                self.tell(LinkState::Ready, None, phone);
+            }
+            _ => {}
+        }
+    }
+
+    /// Replaces a client that keeps what changes of its device to itself, because the store failed too often in a row; once the store
+    /// takes it, so that nothing of it is lost.
+    async fn open_anew(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        if let Err(error) = run.client.persistence_manager().flush().await {
+            tracing::warn!(device = %self.device.id, %error, "the store does not take what changes of a device; the connection is opened anew when it does");
+            return;
+        }
+        let waiting = std::mem::take(&mut run.want_online);
+        tracing::warn!(device = %self.device.id, "the connection is opened anew: its client had given up to save its device");
+        self.close().await;
+        // Unless what was still told ended the link.
+        if self.try_at.is_none() && matches!(self.stored().await, Ok(Stored::Linked) | Err(_)) {
+            self.want_turn = waiting;
+            self.connect();
+        }
+    }
+
+    /// Replaces a client that has no connection and may wait for long before it opens another; who waits for it goes on waiting.
+    async fn renew(&mut self) -> Result<(), SendError> {
+        // What is still told may end it.
+        self.store_told().await;
+        let waits = |run: &&mut Run| !run.client.is_connected() && run.opened_at.elapsed() >= CLIENT_NEW_FOR;
+        let Some(run) = self.run.as_mut().filter(waits) else {
+            return Ok(());
+        };
+        let linking = run.linking;
+        let (want_qr, want_online) = (std::mem::take(&mut run.want_qr), std::mem::take(&mut run.want_online));
+        if !linking {
+            self.stop();
+            self.want_turn = want_online;
+            self.connect();
+            return Ok(());
+        }
+        let started = self.start(true).await;
+        match &mut self.run {
+            Some(run) if started.is_ok() => (run.want_qr, run.want_online) = (want_qr, want_online),
+            _ => {
+                for waiting in want_qr.into_iter().chain(want_online) {
+                    let _ = waiting.send(Err(error::offline("the connection could not be opened")));
+                }
+            }
+        }
+        started
     }
 
     /// The client has stopped without saying why.
@@ -695,9 +840,11 @@ impl Session {
     /// Takes what else there is, so that it is stored together.
     async fn learn_more(&mut self) {
         for _ in 0..BATCH_MAX {
-            let Some(news) = self.run.as_mut().and_then(|run| run.news.try_recv().ok()) else {
-                return;
-            };
+            let told = self.run.as_mut().and_then(|run| {
+                let state = run.states.take();
+                state.or_else(|| run.news.try_recv().ok())
+            });
+            let Some(news) = told else { return };
             self.learn(news).await;
         }
     }
@@ -759,11 +906,12 @@ impl Session {
             }
             News::Banned(span, why) => {
                 self.stop();
-                let until = now + span.min(BAN_MAX);
+                let span = span.clamp(BAN_MIN, BAN_MAX);
+                let until = now + span;
                 let reason = format!("WhatsApp has banned the account until {until}: {why}.");
                 self.tell(LinkState::Restricted, Some(reason), None);
                 self.tell_ban(Some(until));
-                self.try_at = Some(Instant::now() + span.min(BAN_MAX));
+                self.try_at = Some(Instant::now() + span);
             }
             News::Ended(end) => self.ended(end).await,
             News::Receipt {
@@ -800,6 +948,7 @@ impl Session {
                 let read = tokio::task::spawn_blocking(move || history::read(&past)).await;
                 for chat in read.unwrap_or_default() {
                     let known = history::by_number(&client, chat).await;
+                    self.past_waiting += known.as_ref().map_or(0, |chat| chat.messages.len());
                     self.unstored.extend(known.map(TransportEvent::History));
                 }
             }
@@ -859,7 +1008,12 @@ impl Session {
             return;
         }
         let linking = self.run.as_ref().is_some_and(|run| run.linking);
-        if !linking {
+        if linking {
+            if let Err(error) = self.renew().await {
+                let _ = answer.send(Err(error));
+                return;
+            }
+        } else {
             match self.has_session().await {
                 Ok(false) => {}
                 // What is linked is connected; only a logout takes its session away.
@@ -894,7 +1048,7 @@ impl Session {
                     let expires_at = *expires_at;
                     let _ = answer.send(Ok(LinkStep::Qr { payload, expires_at }));
                 }
-                _ => run.want_qr.push(answer),
+                _ => wait_among(&mut run.want_qr, answer),
             },
             Some(phone) => {
                 let code = self.pair_code(phone).await;
@@ -945,18 +1099,28 @@ impl Session {
     async fn refresh(&mut self, answer: oneshot::Sender<Step>) {
         if let Some(run) = &mut self.run {
             if run.linking {
-                let _ = answer.send(Ok(LinkStep::State(LinkState::QrReady)));
+                let renewed = self.renew().await;
+                let _ = answer.send(renewed.map(|()| LinkStep::State(LinkState::QrReady)));
             } else if run.live.is_ready() {
                 let _ = answer.send(Ok(LinkStep::State(LinkState::Ready)));
+                // Somebody asks because what is shown may be wrong.
+                let phone = run.live.phone();
+                self.told = None;
+                self.tell(LinkState::Ready, None, phone);
             } else {
-                run.want_online.push(answer);
-                let client = Arc::clone(&run.client);
-                client.reconnect_immediately().await;
+                wait_among(&mut run.want_online, answer);
+                if run.client.is_connected() {
+                    let client = Arc::clone(&run.client);
+                    client.reconnect_immediately().await;
+                } else {
+                    // It may wait a quarter of an hour before it tries again.
+                    let _ = self.renew().await;
+                }
             }
             return;
         }
         if self.turn_at.is_some() {
-            self.want_turn.push(answer);
+            wait_among(&mut self.want_turn, answer);
             return;
         }
         let unstored = |_| SendError::not_sent(NotSentKind::Unavailable, "the session cannot be written");
@@ -971,7 +1135,7 @@ impl Session {
             Err(why) => Err(SendError::not_sent(NotSentKind::Unavailable, why)),
         };
         match (started, &mut self.run) {
-            (Ok(()), Some(run)) => run.want_online.push(answer),
+            (Ok(()), Some(run)) => wait_among(&mut run.want_online, answer),
             (Err(error), _) => drop(answer.send(Err(error))),
             (Ok(()), None) => drop(answer.send(Err(error::offline("the connection was closed")))),
         }
@@ -990,9 +1154,12 @@ impl Session {
         // First what is to stay: a process that ends now must not connect it again.
         let kept = self.backend.set_rests(true).await;
         kept.map_err(|error| unavailable(format!("the session cannot be written: {error}")))?;
-        self.try_at = None;
         self.close().await;
-        self.tell(LinkState::Disconnected, Some(RESTS.to_owned()), None);
+        self.try_at = None;
+        // What was still told may have ended the link.
+        if !matches!(self.told, Some((LinkState::LoggedOut, _))) {
+            self.tell(LinkState::Disconnected, Some(RESTS.to_owned()), None);
+        }
         Ok(())
     }
 
@@ -1050,15 +1217,36 @@ fn code_refused(error: &PairError) -> SendError {
     SendError::not_sent(kind, why)
 }
 
-/// The next news of a connection; `None` when it has ended.
-async fn hear(run: &mut Option<Run>) -> Option<News> {
+/// Lets somebody wait for a step, unless too many do.
+fn wait_among(waiting: &mut Vec<oneshot::Sender<Step>>, answer: oneshot::Sender<Step>) {
+    // Those who gave up take no room.
+    waiting.retain(|one| !one.is_closed());
+    if waiting.len() < WAITING_MAX {
+        waiting.push(answer);
+    } else {
+        let _ = answer.send(Err(error::offline("too many wait for this device already; ask again")));
+    }
+}
+
+/// How many messages of the past an event has.
+fn past_of(event: &TransportEvent) -> usize {
+    match event {
+        TransportEvent::History(chat) => chat.messages.len(),
+        _ => 0,
+    }
+}
+
+/// The next news of a connection, of the past where there is room for it; `None` when the connection has ended.
+async fn hear(run: &mut Option<Run>, past_too: bool) -> Option<News> {
     let Some(run) = run else {
         return std::future::pending().await;
     };
     tokio::select! {
         biased;
+        state = run.states.next() => Some(state),
         news = run.news.recv() => news,
-        () = &mut run.handle => run.news.try_recv().ok(),
+        past = run.past.recv(), if past_too => past,
+        () = &mut run.handle => run.came(),
     }
 }
 

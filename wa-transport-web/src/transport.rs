@@ -31,7 +31,7 @@ use crate::gate::{ConnectGate, Gated, TURN_WITHIN_MAX};
 use crate::http::Https;
 use crate::inbound::{Sink, TEXT_CHARS_MAX};
 use crate::live::Live;
-use crate::news::News;
+use crate::news::States;
 use crate::options::WebOptions;
 use crate::picture::SOURCE_BYTES_MAX;
 use crate::receipts::Receipts;
@@ -75,14 +75,14 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Opens the connections of one device; the first one has waited for its turn already.
-    pub(crate) fn factory(&self, receipts: Arc<Receipts>, news: mpsc::Sender<News>) -> Gated {
+    pub(crate) fn factory(&self, receipts: Arc<Receipts>, states: Arc<States>) -> Gated {
         Gated {
             gate: Arc::clone(&self.gate),
             inner: Arc::clone(&self.connections),
             first_is_free: AtomicBool::new(true),
             turn_within: self.options.turn_within.min(TURN_WITHIN_MAX),
             receipts,
-            news,
+            states,
         }
     }
 }

@@ -15,3 +15,4 @@ mod rig;
 mod sending;
 mod stage;
 mod town;
+mod watch;

@@ -44,6 +44,8 @@ pub struct Heard {
     pub refused: AtomicBool,
     /// How often something was refused.
     pub refusals: AtomicU64,
+    /// Whether the device is another's, so that nothing counts that is said of it.
+    pub fenced: AtomicBool,
 }
 
 #[async_trait]
@@ -68,6 +70,13 @@ impl TransportSink for Heard {
             .extend(events.into_iter().map(|event| (device, event)));
         self.bell.send_modify(|rings| *rings += 1);
         Ok(())
+    }
+
+    async fn accept_owned(&self, owner: &SessionOwner, events: Vec<TransportEvent>) -> Result<(), StoreError> {
+        if self.fenced.load(Ordering::SeqCst) {
+            return Err(StoreError::new(StoreErrorKind::Fenced, "accept", "device"));
+        }
+        self.accept(owner.user_id, owner.device_id, events).await
     }
 }
 
