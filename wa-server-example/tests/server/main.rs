@@ -33,6 +33,7 @@ mod pool;
 #[allow(dead_code, reason = "other tests need more of it")]
 mod postgres;
 mod redaction;
+#[allow(dead_code, reason = "other tests need more of it")]
 #[path = "../../../wa-bus-redis/tests/redis/server.rs"]
 mod redis;
 mod restrictions;
