@@ -29,7 +29,7 @@ use wa_transport_whacenter::Whacenter;
 use crate::access::{self, FirstAdmin};
 use crate::app::{App, Parts};
 use crate::clock::{MovedClock, SharedClock};
-use crate::http::connections::Connections;
+use crate::http::connections::{Connections, STALLED_MAX};
 use crate::http::metrics::Meters;
 use crate::http::router::router;
 use crate::import;
@@ -282,10 +282,14 @@ impl Server {
         let connections = Connections {
             most: app.settings.connections_max,
             header_timeout: app.settings.header_timeout,
+            stalled_max: STALLED_MAX,
         };
         let stopped = wait_for(stopped).shared();
-        let serving =
-            tokio::spawn(async move { connections.serve(|cx| listener.poll_accept(cx), router, stopped).await });
+        let serving = tokio::spawn(async move {
+            connections
+                .serve(move |cx| listener.poll_accept(cx), router, stopped)
+                .await
+        });
         tasks.extend([engine, serving]);
         Ok(Self {
             address,

@@ -305,7 +305,7 @@ impl<R: Read> Records<R> {
 
 /// What is read next; nothing at the end of the file.
 fn fill<R: Read>(file: &mut BufReader<R>) -> io::Result<&[u8]> {
-    // The first question is asked again when a signal came in between; the second finds its answer in memory.
+    // The first question is asked again when a signal came in between; the second, as a rule, finds its answer in memory.
     while let Err(error) = file.fill_buf() {
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);

@@ -41,6 +41,8 @@ pub(crate) struct Connections {
     beats: PgPool,
     reads: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
+    /// How many connections the pool has at most.
+    most: u32,
     /// How long one waits for a connection.
     wait: Duration,
     /// How long the database may keep silent.
@@ -77,6 +79,7 @@ impl Connections {
             beats,
             reads: Arc::new(Semaphore::new(reads as usize)),
             bulk: Arc::new(Semaphore::new(bulk as usize)),
+            most: options.connections,
             wait: options.acquire_timeout,
             limit: options.limit(),
             beat_limit: options.beat_limit(),
@@ -93,7 +96,7 @@ impl Connections {
         let mut broken = 0;
         loop {
             match self.lend(None).await?.into_transaction().await {
-                Err(fail) if fail.breaks() && broken < self.pool.size() => broken += 1,
+                Err(fail) if fail.breaks() && broken < self.most => broken += 1,
                 begun => return begun,
             }
         }

@@ -103,8 +103,11 @@ async fn take_over(
     // The lock of the node keeps it from giving a device back and from beginning anything meanwhile.
     let rows = query(OWNED_IDS).bind(&target).fetch_all(connection).await?;
     let owned: Vec<(DeviceId, UserId)> = read_all(&rows, |c| Ok((c.key("id")?, c.key("user_id")?)))?;
-    let (devices, users): (Vec<DeviceId>, Vec<UserId>) = owned.into_iter().unzip();
+    let users: Vec<UserId> = owned.into_iter().map(|(_, user)| user).collect();
     space.locks().users(&users, Mode::Alone).take(connection).await?;
+    // A device that became another account while these were waited for has no owner any more, or another.
+    let rows = query(OWNED_IDS).bind(&target).fetch_all(connection).await?;
+    let devices: Vec<DeviceId> = read_all(&rows, |c| c.key("id"))?;
     let mut taken: Vec<TakenOver> = interrupt(connection, &devices, now)
         .await?
         .into_iter()
@@ -353,6 +356,7 @@ impl LeaseStore for PostgresStore {
             Box::pin(async move {
                 space.locks().node(incarnation, Mode::Shared).take(connection).await?;
                 check_node(connection, incarnation).await?;
+                check_schema(connection).await?;
                 query(TAKE_PLAN).bind(&incarnation).execute(connection).await?;
                 let row = query(PLANNER).fetch_one(connection).await?;
                 Ok(Columns::of(&row).key::<Incarnation>("incarnation")? == incarnation)

@@ -152,12 +152,21 @@ impl Live {
         }
     }
 
-    fn check(&self, to: &Phone) -> Result<(), SendError> {
-        if !self.is_ready() {
+    /// Whether it is ready; one that is mute is opened anew once it has been asked for that long enough.
+    pub(crate) fn is_ready_or_reopens(&self) -> bool {
+        let is_ready = self.is_ready();
+        if is_ready {
+            lock(&self.mute_since).take();
+        } else {
             self.reopen_if_mute();
+        }
+        is_ready
+    }
+
+    fn check(&self, to: &Phone) -> Result<(), SendError> {
+        if !self.is_ready_or_reopens() {
             return Err(error::offline("the device is not connected to WhatsApp"));
         }
-        lock(&self.mute_since).take();
         if self.phone().as_ref() == Some(to) {
             let own = "a device cannot write to its own number";
             return Err(SendError::not_sent(NotSentKind::InvalidRecipient, own));

@@ -763,8 +763,9 @@ impl Session {
             self.open_anew().await;
             return;
         }
+        let is_ready = run.live.is_ready_or_reopens();
         match told {
-            Some(LinkState::Ready) if !run.live.is_ready() => {
+            Some(LinkState::Ready) if !is_ready => {
                 run.away_since.get_or_insert(Instant::now());
             }
             Some(LinkState::Disconnected) if run.client.wait_for_connected(Duration::ZERO).await.is_ok() => {
@@ -1039,6 +1040,16 @@ impl Session {
                 let _ = answer.send(Err(error));
                 return;
             }
+        }
+        // Who was told of the connection meanwhile was told without this one.
+        if let Some(run) = self.run.as_ref().filter(|run| !run.linking) {
+            let state = if run.live.is_ready() {
+                LinkState::Ready
+            } else {
+                LinkState::Disconnected
+            };
+            let _ = answer.send(Ok(LinkStep::State(state)));
+            return;
         }
         let Some(run) = &mut self.run else { return };
         match phone {

@@ -271,8 +271,19 @@ async fn connections_are_closed_when_the_lease_runs_out_and_opened_when_it_is_ke
     world.device().await;
     engine.balance().await.unwrap();
     assert_eq!(world.keeper.hosted(), [], "nothing but a beat opens them again");
+    let before = world.store.owned(&[device]).await.unwrap()[0].epoch;
     engine.beat().await.unwrap();
+    let hosted = world.keeper.hosted();
+    assert!(
+        !hosted.contains(&(device, false)),
+        "what its old connection still writes would count"
+    );
+    engine.balance().await.unwrap();
+    engine.balance().await.unwrap();
     assert_eq!(world.keeper.hosted().len(), 2);
+    let of = |hosted: &&HostedDevice| hosted.device.id == device;
+    let epoch = world.keeper.hosted.lock().unwrap().iter().find(of).unwrap().epoch;
+    assert!(epoch > before, "it counts no more");
     engine.mind_lease();
     assert_eq!(world.keeper.hosted().len(), 2);
 }

@@ -101,8 +101,11 @@ pub(crate) struct State {
     pub(crate) leaving: BTreeSet<DeviceId>,
     /// Devices that are just given back: without a lane, and in the store still this node's.
     pub(crate) releasing: BTreeSet<DeviceId>,
-    /// How often devices were given back.
+    /// How often devices began or ended to be given back.
     pub(crate) releases: u64,
+    /// Devices whose connections were closed because the lease had run out, with their epochs then: what those connections still
+    /// write must not count beside what new ones do, so they are given back and claimed anew, which moves the epoch on.
+    pub(crate) cut: BTreeMap<DeviceId, Epoch>,
     /// What a settlement asks for and could not be done yet.
     pub(crate) follow_ups: FollowUps,
     pub(crate) planner: bool,
@@ -112,6 +115,23 @@ pub(crate) struct State {
     pub(crate) askable: Askable,
     pub(crate) in_doubt_live: HashSet<crate::id::MessageId>,
     pub(crate) commands_live: HashSet<crate::id::CommandId>,
+}
+
+/// Devices that are just given back; no more once this is dropped, however that ended.
+struct Releasing<'a> {
+    engine: &'a Engine,
+    devices: Vec<DeviceId>,
+}
+
+impl Drop for Releasing<'_> {
+    fn drop(&mut self) {
+        let mut state = self.engine.state();
+        for id in &self.devices {
+            state.releasing.remove(id);
+        }
+        // What was read of them meanwhile is not true any more.
+        state.releases += 1;
+    }
 }
 
 /// What is asked for, and how often it was: asked again while it is done, it is done again.
@@ -341,6 +361,15 @@ impl Engine {
         let has_run_out = self.lease_ends_at().is_some_and(|at| at <= self.core.clock.monotonic());
         if has_run_out && !self.cut_off.swap(true, Ordering::AcqRel) {
             tracing::warn!("the lease was not kept in time: connections are closed until it is");
+            let mut state = self.state();
+            let State { lanes, cut, .. } = &mut *state;
+            let keeps_connection = |lane: &Lane| {
+                let transport = self.core.transports.get(&lane.device.platform);
+                transport.is_some_and(|transport| transport.as_linkable().is_some())
+            };
+            let connected = lanes.iter().filter(|(_, lane)| keeps_connection(lane));
+            cut.extend(connected.map(|(id, lane)| (*id, lane.epoch)));
+            drop(state);
             self.tell_hosts();
         }
     }
@@ -365,10 +394,11 @@ impl Engine {
                 continue;
             };
             let state = self.state();
-            let lanes = state.lanes.values();
+            let lanes = state.lanes.iter();
             let hosted = lanes
-                .filter(|lane| lane.device.platform == *platform && !is_cut_off)
-                .map(|lane| HostedDevice {
+                .filter(|(_, lane)| lane.device.platform == *platform && !is_cut_off)
+                .filter(|(id, lane)| state.cut.get(id) != Some(&lane.epoch))
+                .map(|(_, lane)| HostedDevice {
                     device: Arc::clone(&lane.device),
                     epoch: lane.epoch,
                     deleted: lane.deleted,
@@ -539,8 +569,20 @@ impl Engine {
     /// Whether a lane that is to be given back has nothing under way any more.
     pub(crate) fn has_drained(&self) -> bool {
         let state = self.state();
-        let mut leaving = state.leaving.iter().filter_map(|id| state.lanes.get(id));
-        leaving.any(|lane| lane.phase == LanePhase::Idle)
+        let mut lanes = self.leaving_in(&state).into_iter();
+        lanes.any(|id| state.lanes[&id].phase == LanePhase::Idle)
+    }
+
+    /// The lanes that are to be given back; those that were cut off, once the lease is kept again.
+    fn leaving_in(&self, state: &State) -> Vec<DeviceId> {
+        let cut_off = self.cut_off.load(Ordering::Acquire);
+        let cut = state.cut.keys().filter(|_| !cut_off);
+        let all: BTreeSet<_> = state.leaving.iter().chain(cut).copied().collect();
+        let leaves = |id: &DeviceId| {
+            let lane = state.lanes.get(id);
+            lane.is_some_and(|lane| state.leaving.contains(id) || state.cut.get(id) == Some(&lane.epoch))
+        };
+        all.into_iter().filter(leaves).collect()
     }
 
     /// Gives back the chosen lanes that have nothing under way any more; says how many.
@@ -550,43 +592,40 @@ impl Engine {
     pub(crate) async fn let_go(&self) -> Result<usize, StoreError> {
         let (drained, devices): (Vec<_>, Vec<_>) = {
             let mut state = self.state();
-            let State {
-                lanes,
-                leaving,
-                timers,
-                releasing,
-                releases,
-                ..
-            } = &mut *state;
-            let drained = leaving.iter().filter_map(|id| Some((*id, lanes.get(id)?)));
+            let leaving = self.leaving_in(&state);
+            let drained = leaving.into_iter().map(|id| (id, &state.lanes[&id]));
             let drained: Vec<_> = drained
                 .filter(|(_, lane)| lane.phase == LanePhase::Idle)
                 .map(|(id, lane)| ((id, lane.epoch), Arc::clone(&lane.device)))
                 .collect();
             for ((id, _), _) in &drained {
-                leaving.remove(id);
-                lanes.remove(id);
-                timers.remove(*id);
-                releasing.insert(*id);
+                state.leaving.remove(id);
+                state.lanes.remove(id);
+                state.timers.remove(*id);
+                state.releasing.insert(*id);
             }
-            *releases += u64::from(!drained.is_empty());
+            state.releases += u64::from(!drained.is_empty());
             drained.into_iter().unzip()
         };
         if drained.is_empty() {
             return Ok(0);
         }
+        let _releasing = Releasing {
+            engine: self,
+            devices: drained.iter().map(|(id, _)| *id).collect(),
+        };
         self.close_connections(devices).await;
         let released = self
             .core
             .store
             .release(self.incarnation, &drained, self.core.now())
-            .await;
+            .await
+            .map_err(|error| self.note(error))?;
         let mut state = self.state();
-        for (id, _) in &drained {
-            state.releasing.remove(id);
+        for id in &released {
+            state.cut.remove(id);
         }
-        drop(state);
-        Ok(released.map_err(|error| self.note(error))?.len())
+        Ok(released.len())
     }
 
     fn can_carry(&self, device: &Device) -> bool {
@@ -771,7 +810,7 @@ impl Engine {
                 releases,
                 ..
             } = &mut *state;
-            // What was read may tell of a device that was given back meanwhile.
+            // What was read may tell of a device that was given back meanwhile, or of one before it was claimed anew.
             let may_adopt = *releases == releases_before;
             let mut unrecorded = follow_ups.unrecorded();
             unrecorded.extend(unrecorded_before);
@@ -783,6 +822,9 @@ impl Engine {
                     }
                     continue;
                 };
+                if owned.epoch < lane.epoch {
+                    continue;
+                }
                 if owned.owner != Some(self.incarnation) {
                     if lane.phase == LanePhase::Idle {
                         lanes.remove(&device.id);
@@ -819,6 +861,11 @@ impl Engine {
             }
         }
         self.adopt(strangers).await?;
+        if only.is_none() {
+            let mut state = self.state();
+            let State { lanes, cut, .. } = &mut *state;
+            cut.retain(|id, epoch| lanes.get(id).is_some_and(|lane| lane.epoch == *epoch));
+        }
         self.recall().await?;
         self.empty_closed_lanes().await?;
         Ok(has_free)
@@ -991,6 +1038,7 @@ impl Engine {
                 lanes,
                 timers,
                 leaving,
+                cut,
                 in_doubt_live,
                 ..
             } = &mut *state;
@@ -998,7 +1046,8 @@ impl Engine {
                 let Some(lane) = lanes.get_mut(&id).filter(|lane| lane.phase == LanePhase::Idle) else {
                     continue;
                 };
-                if !lane.may_send || leaving.contains(&id) {
+                let leaves = leaving.contains(&id) || cut.get(&id) == Some(&lane.epoch);
+                if !lane.may_send || leaves {
                     continue;
                 }
                 match self.again(id, lane, in_doubt_live, now) {
@@ -1594,13 +1643,15 @@ impl Engine {
                 timers,
                 live,
                 leaving,
+                cut,
                 ..
             } = &mut *state;
             for candidate in candidates {
                 let Some(lane) = lanes.get_mut(&candidate.device_id) else {
                     continue;
                 };
-                if leaving.contains(&candidate.device_id) {
+                let id = &candidate.device_id;
+                if leaving.contains(id) || cut.get(id) == Some(&lane.epoch) {
                     lane.phase = LanePhase::Idle;
                     continue;
                 }

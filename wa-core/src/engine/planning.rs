@@ -433,13 +433,16 @@ impl Engine {
             };
             // One that was to be sent again with the same id is as much in doubt as before.
             let scope = RequestScope::user(row.user_id);
-            let message = match self.core.store.message(&scope, row.message_id).await {
-                Ok(message) => message,
+            let verdict = match self.core.store.message(&scope, row.message_id).await {
+                Ok(message) => match message.doubt {
+                    Some(_) => still_in_doubt(verdict, cause_of(&message)),
+                    None => verdict,
+                },
                 Err(error) if error.may_pass() => return Err(error),
-                // One that cannot be read must not keep the others.
+                // One that cannot be read must keep neither the others nor its device.
                 Err(error) => {
-                    tracing::error!(message = %row.message_id, ?error, "an attempt that never ran cannot be handed back");
-                    continue;
+                    tracing::error!(message = %row.message_id, ?error, "what never ran cannot be read");
+                    still_in_doubt(verdict, crate::transport::MaybeSentCause::Interrupted)
                 }
             };
             outcomes.push(Outcome {
@@ -448,10 +451,7 @@ impl Engine {
                 epoch: row.epoch,
                 message_id: row.message_id,
                 attempt_id: row.attempt_id,
-                verdict: match message.doubt {
-                    Some(_) => still_in_doubt(verdict, cause_of(&message)),
-                    None => verdict,
-                },
+                verdict,
                 detail: None,
                 advance: None,
             });

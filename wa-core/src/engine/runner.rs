@@ -19,7 +19,7 @@ use super::unsettled::Unsettled;
 use crate::domain::message::MessageScope;
 use crate::event::EventKind;
 use crate::id::UserId;
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreErrorKind};
 use crate::time::Monotonic;
 
 /// How long a failed call to the store is left alone before it is tried again.
@@ -115,6 +115,8 @@ pub struct Runner {
     errands: Turn,
     beat: Turn,
     balance: Turn,
+    /// Whether shares are looked at again as soon as the look at them under way has ended.
+    balance_again: bool,
     letting_go: bool,
     let_go_at: Monotonic,
     refresh: Turn,
@@ -154,6 +156,7 @@ impl Runner {
             errands: Turn::now(now),
             beat: Turn::now(now),
             balance: Turn::now(now),
+            balance_again: false,
             letting_go: false,
             let_go_at: now,
             refresh: Turn {
@@ -228,6 +231,14 @@ impl Runner {
             while let Some(Some(done)) = self.under_way.next().now_or_never() {
                 self.take(done, stopping);
             }
+        }
+    }
+
+    /// Looks at the shares of nodes at once, or again where that is under way: it may have read what is no more so.
+    fn balance_soon(&mut self, now: Monotonic) {
+        self.balance_again = self.balance.running;
+        if !self.balance.running {
+            self.balance.at = now;
         }
     }
 
@@ -568,7 +579,10 @@ impl Runner {
                 self.beat.running = false;
                 self.beat.at = now + beat_every;
                 if let Err(error) = result {
-                    self.beat.at = now + RETRY_AFTER;
+                    // A database that a newer version has migrated stays so.
+                    if error.kind != StoreErrorKind::Unsupported {
+                        self.beat.at = now + RETRY_AFTER;
+                    }
                     note("beat", &error);
                 }
             }
@@ -583,12 +597,20 @@ impl Runner {
                         now + RETRY_AFTER
                     }
                 };
+                if std::mem::take(&mut self.balance_again) {
+                    self.balance_soon(now);
+                }
             }
             Done::LetGo(result) => {
                 self.letting_go = false;
-                if let Err(error) = result {
-                    self.let_go_at = now + RETRY_AFTER;
-                    note("let go", &error);
+                match result {
+                    Ok(0) => {}
+                    // They may be this node's to claim anew.
+                    Ok(_) => self.balance_soon(now),
+                    Err(error) => {
+                        self.let_go_at = now + RETRY_AFTER;
+                        note("let go", &error);
+                    }
                 }
             }
             Done::Refreshed(result) => {
@@ -601,7 +623,7 @@ impl Runner {
             Done::Reread(Ok(is_free)) => {
                 // What nobody owns need not wait for the next beat.
                 if is_free {
-                    self.balance.at = now;
+                    self.balance_soon(now);
                 }
             }
             Done::Reread(Err(error)) => note("refresh", &error),

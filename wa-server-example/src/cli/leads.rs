@@ -167,10 +167,21 @@ struct NewFile {
 
 impl NewFile {
     fn create(place: PathBuf) -> std::io::Result<Self> {
+        // What a link leads to is replaced, and not the link.
+        let place = place.canonicalize().unwrap_or(place);
         let name = place.file_name().unwrap_or_default().to_string_lossy();
         let beside = place.with_file_name(format!("{name}.{}.part", password::token()));
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        // People's numbers are their owner's to read, unless the file before was open to others.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&beside)?;
+        if let Ok(before) = place.metadata() {
+            file.set_permissions(before.permissions())?;
+        }
         Ok(Self {
-            file: BufWriter::new(File::create_new(&beside)?),
+            file: BufWriter::new(file),
             beside,
             place,
         })

@@ -19,10 +19,16 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep};
 
 /// How long nothing is accepted after the system refused to: it has no more descriptors or no memory, and needs time, not
 /// questions.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a client may take nothing of an answer that waits to be sent.
+pub(crate) const STALLED_MAX: Duration = Duration::from_secs(60);
+/// How often it is said at most that no more connections are taken.
+const FULL_SAID_EVERY: Duration = Duration::from_secs(60);
 
 /// What connections are allowed.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +37,8 @@ pub(crate) struct Connections {
     pub(crate) most: usize,
     /// How long a connection may be without the whole header of its next request.
     pub(crate) header_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits to be sent.
+    pub(crate) stalled_max: Duration,
 }
 
 impl Connections {
@@ -47,7 +55,16 @@ impl Connections {
         let service = TowerToHyperService::new(router);
         let (open, mut closed) = mpsc::channel::<Infallible>(1);
         let mut stop = pin!(stopped.clone());
+        let mut full_said_at: Option<Instant> = None;
         loop {
+            let is_news = full_said_at.is_none_or(|at| at.elapsed() >= FULL_SAID_EVERY);
+            if turns.available_permits() == 0 && is_news {
+                tracing::warn!(
+                    most = self.most,
+                    "as many connections are open as may be (CONNECTIONS_MAX): more wait"
+                );
+                full_said_at = Some(Instant::now());
+            }
             let turn = tokio::select! {
                 turn = Arc::clone(&turns).acquire_owned() => turn.expect("it is never closed"),
                 () = &mut stop => break,
@@ -73,7 +90,12 @@ impl Connections {
                 request.extensions_mut().insert(ConnectInfo(peer));
                 service.call(request)
             });
-            let stream = Counted { stream, _turn: turn };
+            let stream = Counted {
+                stream,
+                stalled_max: self.stalled_max,
+                stalled: None,
+                _turn: turn,
+            };
             let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
             let (open, stopped) = (open.clone(), stopped.clone());
             tokio::spawn(async move {
@@ -91,6 +113,8 @@ impl Connections {
                 drop(open);
             });
         }
+        // Whoever comes now is refused, and does not wait for nothing.
+        drop(accept);
         drop(open);
         // Nobody sends: it ends when all connections have.
         let _ = closed.recv().await;
@@ -107,7 +131,24 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// A connection that takes a turn for as long as its descriptor is open, also when it has become a WebSocket.
 struct Counted {
     stream: TcpStream,
+    stalled_max: Duration,
+    /// Runs while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
     _turn: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    /// Ends a connection whose client takes nothing for too long: it would keep its turn as long as it likes.
+    fn unless_stalled(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let most = self.stalled_max;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(most)));
+        let ended = stalled.as_mut().poll(cx);
+        ended.map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+    }
 }
 
 impl AsyncRead for Counted {
@@ -118,7 +159,8 @@ impl AsyncRead for Counted {
 
 impl AsyncWrite for Counted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_stalled(cx, written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -134,7 +176,8 @@ impl AsyncWrite for Counted {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -167,7 +210,8 @@ mod tests {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped: Shared<_> = stopped.map(drop).shared();
         let who = async |ConnectInfo(peer): ConnectInfo<SocketAddr>| peer.to_string();
-        let router = Router::new().route("/", get(who));
+        let big = async || vec![0_u8; BIG_BYTES];
+        let router = Router::new().route("/", get(who)).route("/big", get(big));
         let serving = tokio::spawn(async move {
             let mut left = failures;
             let accept = |cx: &mut Context<'_>| match left {
@@ -190,7 +234,11 @@ mod tests {
     const CONNECTIONS: Connections = Connections {
         most: 100,
         header_timeout: Duration::from_secs(60),
+        stalled_max: Duration::from_secs(60),
     };
+
+    /// More than any socket keeps.
+    const BIG_BYTES: usize = 64 << 20;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -205,9 +253,11 @@ mod tests {
         String::from_utf8(answer).unwrap()
     }
 
-    async fn is_closed(client: &mut TcpStream) -> bool {
+    /// Reads until the connection is closed.
+    async fn closed(client: &mut TcpStream) {
         let mut rest = Vec::new();
-        matches!(client.read_to_end(&mut rest).await, Ok(_) | Err(_))
+        let until = tokio::time::timeout(Duration::from_secs(20), client.read_to_end(&mut rest));
+        let _ = until.await.expect("it is closed before long");
     }
 
     #[tokio::test]
@@ -226,8 +276,7 @@ mod tests {
         let mut idle = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut idle).await.starts_with("HTTP/1.1 200"));
         for waiting in [&mut half, &mut silent, &mut idle] {
-            let closed = tokio::time::timeout(Duration::from_secs(20), is_closed(waiting));
-            assert!(closed.await.expect("it is closed before long"));
+            closed(waiting).await;
         }
         stop.send(()).unwrap();
         serving.await.unwrap();
@@ -255,6 +304,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_gives_its_turn_back() {
+        let Site { address, stop, serving } = site(
+            Connections {
+                most: 1,
+                stalled_max: Duration::from_millis(300),
+                ..CONNECTIONS
+            },
+            0,
+        )
+        .await;
+        let mut greedy = TcpStream::connect(address).await.unwrap();
+        greedy.write_all(b"GET /big HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        greedy.readable().await.unwrap();
+        let mut next = TcpStream::connect(address).await.unwrap();
+        let served = tokio::time::timeout(Duration::from_secs(20), ask(&mut next)).await;
+        assert!(served.expect("its turn comes").starts_with("HTTP/1.1 200"));
+        drop((greedy, next));
+        stop.send(()).unwrap();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_system_without_descriptors_is_asked_again_after_a_while() {
         let began = tokio::time::Instant::now();
         let Site { address, stop, serving } = site(CONNECTIONS, 2).await;
@@ -273,6 +344,7 @@ mod tests {
         ask(&mut client).await;
         stop.send(()).unwrap();
         serving.await.unwrap();
-        assert!(is_closed(&mut client).await);
+        closed(&mut client).await;
+        TcpStream::connect(address).await.expect_err("nobody listens any more");
     }
 }

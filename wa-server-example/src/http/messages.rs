@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use wa_core::domain::message::MessageState;
-use wa_core::domain::phone::Phone;
+use wa_core::domain::phone::{Phone, Region};
 use wa_core::engine::handle::{DirectSent, HandleError, MarkAs};
 use wa_core::id::{DeviceId, LeadId, MessageId};
 use wa_core::plan::{DirectDraft, OnSuppressed, TextAs};
@@ -307,17 +307,19 @@ pub struct SentManyView {
 /// Longest idempotency key of several messages, in characters: as that of one.
 const KEY_CHARS_MAX: usize = 200;
 
-/// The keys of messages that go by one key to several numbers, each of its number and of how often that stands before it.
-fn keys_of_many(key: &str, phones: &[String]) -> Vec<String> {
-    let mut before: HashMap<&str, u64> = HashMap::new();
+/// The keys of messages that go by one key to several numbers, each of its number, however it is written, and of how often that
+/// stands before it.
+fn keys_of_many(key: &str, phones: &[String], region: &Region) -> Vec<String> {
+    let mut before: HashMap<String, u64> = HashMap::new();
     let keys = phones.iter().map(|phone| {
-        let phone = phone.trim();
-        let nth = before.entry(phone).or_default();
+        let phone =
+            Phone::parse(phone, region).map_or_else(|_| phone.trim().to_owned(), |phone| phone.as_e164().to_owned());
         let mut hash = Sha256::new();
-        for part in [key, phone] {
+        for part in [key, phone.as_str()] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
+        let nth = before.entry(phone).or_default();
         hash.update(nth.to_be_bytes());
         *nth += 1;
         let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -366,7 +368,10 @@ async fn device_send_many(
         })
         .collect();
     if let Some(key) = key {
-        for (draft, key) in drafts.iter_mut().zip(keys_of_many(&key, &body.phones)) {
+        for (draft, key) in drafts
+            .iter_mut()
+            .zip(keys_of_many(&key, &body.phones, &caller.user.settings.region))
+        {
             draft.idempotency_key = Some(key);
         }
     }

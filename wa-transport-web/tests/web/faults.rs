@@ -183,6 +183,18 @@ async fn a_stream_that_is_rated_too_fast_and_left_open_is_opened_again_after_a_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_rated_too_fast_while_nothing_is_sent_is_opened_again_too() {
+    let town = town().await;
+    assert!(town.server.end_stream(&own(), StreamFault::Code(429)));
+    until("another connection", async || {
+        (town.server.connects(OWN).len() > 1).then_some(())
+    })
+    .await;
+    assert_online(&town).await;
+    town.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_in_use_elsewhere_is_an_error_and_messages_wait_until_it_is_connected_again() {
     let town = town().await;
     assert!(town.server.end_stream(&own(), StreamFault::Replaced));
