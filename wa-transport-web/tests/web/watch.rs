@@ -107,7 +107,8 @@ async fn a_refresh_of_a_device_that_is_online_tells_so_again() {
 async fn a_node_whose_word_does_not_count_any_more_cuts_the_connection() {
     let rig = Rig::linked().await;
     rig.heard.fenced.store(true, Ordering::SeqCst);
-    rig.transport.refresh(&rig.context()).await.unwrap();
+    // What it tells is refused, and the connection may be cut before this is answered.
+    let _ = rig.transport.refresh(&rig.context()).await;
     until("the connection to be cut", async || {
         (!rig.server.is_active(&own())).then_some(())
     })
