@@ -190,7 +190,7 @@ async fn a_stream_that_is_rated_too_fast_while_nothing_is_sent_is_opened_again_t
         (town.server.connects(OWN).len() > 1).then_some(())
     })
     .await;
-    assert_online(&town).await;
+    town.wait_link(LinkState::Ready).await;
     town.close().await;
 }
 
