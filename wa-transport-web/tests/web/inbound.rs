@@ -1,5 +1,6 @@
 //! What people write reaches the sink, whatever the store does meanwhile and whatever they write.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use wa_core::domain::device::LinkState;
@@ -22,10 +23,14 @@ async fn written(rig: &Rig, text: &str) {
         .await;
 }
 
-/// How often a text of somebody came.
-fn times(rig: &Rig, text: &str) -> usize {
-    let of = |event: &TransportEvent| matches!(event, TransportEvent::Inbound(message) if message.text == text);
-    rig.heard.events().iter().filter(|event| of(event)).count()
+/// The ids under which a text of somebody came, of which whoever takes messages counts each once. A message may come again when the
+/// process ends before it is written down that its copy is not needed any more.
+fn ids(rig: &Rig, text: &str) -> HashSet<String> {
+    let id = |event: &TransportEvent| match event {
+        TransportEvent::Inbound(message) if message.text == text => Some(message.provider_id.as_str().to_owned()),
+        _ => None,
+    };
+    rig.heard.events().iter().filter_map(id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,7 +54,7 @@ async fn a_message_is_not_lost_when_the_store_fails_as_it_comes() {
         rig.restart(options());
         person.send_text(OWN, "still there?").await.unwrap();
         written(&rig, "still there?").await;
-        assert_eq!(times(&rig, "STOP"), 1, "{namespace:?}");
+        assert_eq!(ids(&rig, "STOP").len(), 1, "{namespace:?}");
     }
 }
 
