@@ -12,8 +12,8 @@
 //!   ([`PostgresOptions::answer_margin`]); what was about to be committed may have been committed then. Who has how many connections is in
 //!   `src/connections.rs`.
 //! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end.
-//! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints; see
-//!   `migrations/`.
+//! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints, but for the devices of
+//!   messages, which whoever writes messages has looked at; see `migrations/`.
 //! - **Schema**: all tables stand in one schema, with the table of migrations; nodes that start at once migrate once, and a node of
 //!   before beats no more (`Unsupported`), so that its devices go to those that know the new schema.
 //!

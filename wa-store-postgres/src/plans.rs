@@ -171,7 +171,7 @@ const FILL: &str = "
     INSERT INTO outcomes SELECT id, device_id, scope_id, row_number() OVER (), row_number() OVER () FROM messages WHERE state = 5;
     INSERT INTO left_over SELECT scope_id, id FROM messages;
     INSERT INTO acquaintances SELECT id, gen_random_uuid(), 0 FROM devices;
-    INSERT INTO tallies SELECT d.user_id, 1, c.id, d.id, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0
+    INSERT INTO tallies SELECT d.user_id, c.id, d.id, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0
     FROM (SELECT user_id, id, row_number() OVER () / 100 AS place FROM devices) d
     JOIN (SELECT id, row_number() OVER () AS place FROM campaigns) c USING (place);
     INSERT INTO campaign_taken SELECT (SELECT id FROM campaigns LIMIT 1), id, 0 FROM devices;

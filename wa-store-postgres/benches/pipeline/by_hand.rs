@@ -60,7 +60,7 @@ const COUNT: &str = "
         undelivered, read, replied)
     SELECT $2, 1, $3, i.device_id, count(*), 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM unnest($1::uuid[]) AS i (device_id)
     GROUP BY i.device_id
-    ON CONFLICT (user_id, scope_kind, scope_id, device_id) DO UPDATE SET remaining = tallies.remaining + excluded.remaining";
+    ON CONFLICT (scope_id, device_id, scope_kind) DO UPDATE SET remaining = tallies.remaining + excluded.remaining";
 
 /// Writes queued messages with their tallies, [`ROWS`] per transaction.
 pub async fn enqueue(connection: &mut PgConnection, stage: &Stage, messages: &[Message]) {

@@ -14,7 +14,7 @@ const MESSAGES: usize = 1_000;
 
 /// Bytes per message: enqueue, begin with a text of 200 bytes, settle with the vendor's id, all indexes included and images of
 /// whole pages left out.
-const WAL_MAX: i64 = 3_100;
+const WAL_MAX: i64 = 2_800;
 
 /// Of 100 begins and settlements, those that change the row of their message in its place (HOT), without an entry in any index.
 const HOT_MIN: i64 = 99;

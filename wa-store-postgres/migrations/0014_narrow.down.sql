@@ -1,0 +1,8 @@
+ALTER TABLE tallies DROP CONSTRAINT tallies_pkey;
+ALTER TABLE tallies ALTER remaining TYPE bigint, ALTER done TYPE bigint, ALTER delivered TYPE bigint, ALTER read TYPE bigint,
+    ALTER replied TYPE bigint, ALTER undelivered TYPE bigint, ALTER failed TYPE bigint, ALTER skipped TYPE bigint, ALTER unknown TYPE bigint,
+    ALTER cancelled TYPE bigint, ADD PRIMARY KEY (user_id, scope_kind, scope_id, device_id);
+DROP INDEX messages_lead, messages_person;
+CREATE INDEX messages_lead ON messages (lead_id, id) WHERE lead_id IS NOT NULL;
+CREATE INDEX messages_person ON messages (person, id);
+ALTER TABLE messages ADD FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, id);
