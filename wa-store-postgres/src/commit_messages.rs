@@ -19,6 +19,7 @@ use wa_core::transport::{MessageRef, TransportMessageId};
 use crate::campaigns::erase_entries;
 use crate::chats::erase_chats;
 use crate::commit::Commit;
+use crate::copy::{COPY_MIN, copy_messages};
 use crate::devices::{change_device, device_of};
 use crate::error::{Done, Fail};
 use crate::flows::{FlowFacts, Settlements};
@@ -480,7 +481,9 @@ fn counted(m: &Message) -> Counted {
 
 async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) -> Done<()> {
     for rows in messages.chunk_by(|a, b| is_new(a) == is_new(b)) {
-        if is_new(&rows[0]) {
+        if is_new(&rows[0]) && rows.len() >= COPY_MIN {
+            copy_messages(commit.connection, rows).await?;
+        } else if is_new(&rows[0]) {
             run_over(commit.connection, INSERT_NEW.as_str(), rows, bind_new).await?;
         } else {
             run_over(commit.connection, INSERT.as_str(), rows, bind).await?;

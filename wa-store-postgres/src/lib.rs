@@ -46,6 +46,7 @@ mod commands;
 mod commit;
 mod commit_messages;
 mod connections;
+mod copy;
 mod devices;
 mod enrolments;
 mod error;
