@@ -5,4 +5,5 @@ ALTER TABLE tallies ALTER remaining TYPE bigint, ALTER done TYPE bigint, ALTER d
 DROP INDEX messages_lead, messages_person;
 CREATE INDEX messages_lead ON messages (lead_id, id) WHERE lead_id IS NOT NULL;
 CREATE INDEX messages_person ON messages (person, id);
+CREATE INDEX messages_sent_to ON messages (hashtextextended(phone, 0)) WHERE phone IS NOT NULL;
 ALTER TABLE messages ADD FOREIGN KEY (user_id, device_id) REFERENCES devices (user_id, id);

@@ -88,15 +88,13 @@ ALTER TABLE messages ADD PRIMARY KEY (id), ADD UNIQUE (key),
 
 -- The messages of an enrolment, of one step of it, and the order in which its steps came.
 CREATE INDEX messages_flow ON messages (enrolment_id, step_id, round) WHERE enrolment_id IS NOT NULL;
--- Receipts by recipient, replies: by a hash, which is shorter than a number.
-CREATE INDEX messages_sent_to ON messages (hashtextextended(phone, 0)) WHERE phone IS NOT NULL;
 -- Lists. Their columns hardly ever change after the insert.
 CREATE INDEX messages_user ON messages (user_id, id);
 CREATE INDEX messages_scope ON messages (scope_id, id) WHERE scope_kind < 3;
 CREATE INDEX messages_device ON messages (device_id, id) WHERE device_id IS NOT NULL;
 -- Lists of what is short for each: put in order when it is read.
 CREATE INDEX messages_lead ON messages (lead_id) WHERE lead_id IS NOT NULL;
--- The same; suppress, erase, persons_in, the greeting before this one.
+-- The same; suppress, erase, persons_in, the greeting before this one, receipts by recipient, replies.
 CREATE INDEX messages_person ON messages (person);
 
 -- A number needs four bytes: nobody ever has two thousand million messages of a scope on a device. What a settlement changes stands

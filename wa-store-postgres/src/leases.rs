@@ -196,6 +196,16 @@ impl PostgresStore {
     }
 }
 
+/// The seed of the database, if it has one by now.
+pub(crate) async fn known_seed(connection: &mut PgConnection) -> Done<Option<Seed>> {
+    let Some(row) = query(SEED).fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let seed: Result<[u8; 32], _> = Columns::of(&row).bytes()?.try_into();
+    seed.map(|seed| Some(Seed::from_bytes(seed)))
+        .map_err(|_| Fail::Unreadable("seed"))
+}
+
 const fn op(name: &'static str) -> Op {
     Op(WriteClass::Settle, name, "node")
 }
@@ -205,19 +215,14 @@ impl LeaseStore for PostgresStore {
     async fn seed(&self, candidate: &Seed) -> Result<Seed, StoreError> {
         let candidate = candidate.as_bytes().to_vec();
         let op = Op(WriteClass::Settle, "seed", "seed");
-        let seed: Vec<u8> = self
-            .write(op, move |connection| {
-                let candidate = candidate.clone();
-                Box::pin(async move {
-                    query(PUT_SEED).bind(candidate).execute(connection).await?;
-                    let row = query(SEED).fetch_one(connection).await?;
-                    Ok(Columns::of(&row).bytes()?.to_vec())
-                })
+        self.write(op, move |connection| {
+            let candidate = candidate.clone();
+            Box::pin(async move {
+                query(PUT_SEED).bind(candidate).execute(connection).await?;
+                known_seed(connection).await?.ok_or(Fail::not_found("seed"))
             })
-            .await?;
-        let seed: Result<[u8; 32], _> = seed.try_into();
-        seed.map(Seed::from_bytes)
-            .map_err(|_| Fail::Unreadable("seed").of("seed", "seed"))
+        })
+        .await
     }
 
     async fn join(&self, incarnation: Incarnation, name: &str, now: Timestamp) -> Result<(), StoreError> {
