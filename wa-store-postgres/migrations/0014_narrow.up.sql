@@ -89,9 +89,10 @@ ALTER TABLE messages ADD PRIMARY KEY (id), ADD UNIQUE (key),
 -- The messages of an enrolment, of one step of it, and the order in which its steps came.
 CREATE INDEX messages_flow ON messages (enrolment_id, step_id, round) WHERE enrolment_id IS NOT NULL;
 -- Lists. Their columns hardly ever change after the insert.
-CREATE INDEX messages_user ON messages (user_id, id);
 CREATE INDEX messages_scope ON messages (scope_id, id) WHERE scope_kind < 3;
+-- Lists of a user too, who has devices, and of what has none.
 CREATE INDEX messages_device ON messages (device_id, id) WHERE device_id IS NOT NULL;
+CREATE INDEX messages_pool ON messages (user_id, id) WHERE device_id IS NULL;
 -- Lists of what is short for each: put in order when it is read.
 CREATE INDEX messages_lead ON messages (lead_id) WHERE lead_id IS NOT NULL;
 -- The same; suppress, erase, persons_in, the greeting before this one, receipts by recipient, replies.
