@@ -63,36 +63,24 @@ pub(crate) struct Tallies {
     standings: BTreeMap<Standing, i64>,
 }
 
-/// Adds to cells, which need not be there yet: whoever counts a new message has its user alone, so that nobody else adds the same cell, and
-/// no conflict has to be expected, which the log would hold for every new cell. By the primary key.
+/// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key.
 pub(crate) const ADD: &str = "
-    WITH v AS MATERIALIZED (
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[],
-            $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-            $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) AS v (user_id, scope_kind, scope_id, device_id,
-            done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
-    ), known AS (
-        UPDATE tallies SET
-            done = tallies.done + v.done,
-            failed = tallies.failed + v.failed,
-            skipped = tallies.skipped + v.skipped,
-            unknown = tallies.unknown + v.unknown,
-            cancelled = tallies.cancelled + v.cancelled,
-            remaining = tallies.remaining + v.remaining,
-            delivered = tallies.delivered + v.delivered,
-            undelivered = tallies.undelivered + v.undelivered,
-            read = tallies.read + v.read,
-            replied = tallies.replied + v.replied
-        FROM v
-        WHERE tallies.user_id = v.user_id AND tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id
-            AND tallies.device_id = v.device_id
-        RETURNING tallies.scope_kind, tallies.scope_id, tallies.device_id
-    )
     INSERT INTO tallies (user_id, scope_kind, scope_id, device_id,
         done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
-    SELECT v.* FROM v WHERE NOT EXISTS (
-        SELECT 1 FROM known k WHERE k.scope_kind = v.scope_kind AND k.scope_id = v.scope_id AND k.device_id = v.device_id
-    )";
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[],
+        $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
+    ON CONFLICT (scope_id, device_id, scope_kind) DO UPDATE SET
+        done = tallies.done + excluded.done,
+        failed = tallies.failed + excluded.failed,
+        skipped = tallies.skipped + excluded.skipped,
+        unknown = tallies.unknown + excluded.unknown,
+        cancelled = tallies.cancelled + excluded.cancelled,
+        remaining = tallies.remaining + excluded.remaining,
+        delivered = tallies.delivered + excluded.delivered,
+        undelivered = tallies.undelivered + excluded.undelivered,
+        read = tallies.read + excluded.read,
+        replied = tallies.replied + excluded.replied";
 
 /// Changes cells where something is lowered, so that they are there. By the primary key.
 pub(crate) const CHANGE: &str = "

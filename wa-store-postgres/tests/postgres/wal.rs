@@ -17,7 +17,7 @@ const EACH: i64 = 1_000;
 
 /// Bytes per message: enqueue, begin with a text of 200 bytes, settle with the vendor's id, all indexes included and images of
 /// whole pages left out. For the first message of each device, whose numbers are new, and for the next.
-const WAL_MAX: [i64; 2] = [2_550, 2_450];
+const WAL_MAX: [i64; 2] = [2_650, 2_500];
 
 /// Of 100 begins and settlements, those that change the row of their message in its place (HOT), without an entry in any index.
 const HOT_MIN: i64 = 99;
