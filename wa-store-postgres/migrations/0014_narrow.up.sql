@@ -130,3 +130,12 @@ ALTER TABLE tallies ADD PRIMARY KEY (scope_id, device_id, scope_kind),
     ADD CHECK (undelivered >= 0), ADD CHECK (failed >= 0), ADD CHECK (skipped >= 0), ADD CHECK (unknown >= 0),
     ADD CHECK (cancelled >= 0);
 CREATE INDEX tallies_device ON tallies (device_id);
+
+-- A lane names what its device began last, and is free as soon as that is not being sent by it any more: a settlement has no need to write
+-- it. Of two begins at once that saw the same turn, the second is refused.
+ALTER TABLE lanes DROP COLUMN sending;
+ALTER TABLE lanes ADD COLUMN turn integer NOT NULL DEFAULT 0,
+    ADD CONSTRAINT lanes_one_at_a_time CHECK (turn >= 0);
+
+-- From now on what was sent and settled as nearly all is has no device among the outcomes: a device's are found by its attempts, which are
+-- settled in the order in which they were made. What settled otherwise, and what stands here from before, keeps it.

@@ -32,9 +32,20 @@ pub(crate) const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = $1";
 /// What a commit gathers.
 pub(crate) struct Commit<'c> {
     pub(crate) connection: &'c mut PgConnection,
+    /// Whether pages of rows may be copied.
+    pub(crate) copies: bool,
     pub(crate) now: Timestamp,
     pub(crate) done: Committed,
     pub(crate) tallies: Tallies,
+}
+
+/// Whose transaction it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The store's, which runs to its end whoever waits for it.
+    Ours,
+    /// An embedder's, who may drop it at any moment: in the middle of a COPY its connection would be of no more use.
+    Embedder,
 }
 
 /// `AdvanceCursor`, `InsertEntries`, `MoveMatchCursor`, `AnswerCommand`: whose they are, by the primary keys.
@@ -147,9 +158,11 @@ pub(crate) async fn commit(
     space: Space,
     set: ChangeSet,
     now: Timestamp,
+    whose: Whose,
 ) -> Done<Committed> {
     lock(connection, space, &set).await?;
     let mut commit = Commit::new(connection, now);
+    commit.copies = whose == Whose::Ours;
     let mut changes = set.changes.into_iter().peekable();
     let mut events = set.events;
     while let Some(change) = changes.next() {
@@ -209,6 +222,7 @@ impl<'c> Commit<'c> {
     pub(crate) fn new(connection: &'c mut PgConnection, now: Timestamp) -> Self {
         Self {
             connection,
+            copies: true,
             now,
             done: Committed::default(),
             tallies: Tallies::default(),

@@ -481,7 +481,7 @@ fn counted(m: &Message) -> Counted {
 
 async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) -> Done<()> {
     for rows in messages.chunk_by(|a, b| is_new(a) == is_new(b)) {
-        if is_new(&rows[0]) && rows.len() >= COPY_MIN {
+        if is_new(&rows[0]) && rows.len() >= COPY_MIN && commit.copies {
             copy_messages(commit.connection, rows).await?;
         } else if is_new(&rows[0]) {
             run_over(commit.connection, INSERT_NEW.as_str(), rows, bind_new).await?;

@@ -13,6 +13,7 @@ use crate::devices::{owned_devices, read_owned};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, query};
 use crate::lock::{Mode, Space};
+use crate::places::sent_by;
 use crate::row::{Columns, keys, read_all};
 use crate::settle::interrupt;
 use crate::{Op, PostgresStore};
@@ -59,11 +60,14 @@ pub(crate) const CLAIM: &str = "
 /// `release`: the users of devices, by the primary key.
 pub(crate) const USERS_OF: &str = "SELECT DISTINCT user_id FROM devices WHERE id = ANY ($1)";
 /// `release`: those that may be given back, by the primary keys.
-pub(crate) const RELEASABLE: &str = "
-    SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
+pub(crate) const RELEASABLE: &str = concat!(
+    "SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
     WHERE d.owner = $3 AND d.epoch = j.epoch
-        AND (SELECT l.message_id FROM lanes l WHERE l.device_id = d.id) IS NULL
-    ORDER BY j.key";
+        AND ",
+    sent_by!("d.id"),
+    " IS NULL
+    ORDER BY j.key"
+);
 /// `plan_lease`: the first one stays. By the primary key.
 pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, $1) ON CONFLICT DO NOTHING";
 pub(crate) const PLANNER: &str = "SELECT incarnation FROM planner WHERE one = 1";

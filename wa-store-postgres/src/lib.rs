@@ -92,6 +92,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres, Transaction};
 use wa_core::store::{ChangeSet, Committed, Store, StoreError, StoreErrorKind, WriteClass};
 use wa_core::time::Timestamp;
 
+use self::commit::Whose;
 use self::connections::{Connections, Loan};
 use self::error::{Done, Fail};
 use self::growth::Growth;
@@ -235,7 +236,7 @@ impl PostgresStore {
             .bind(self.inner.schema.clone())
             .execute(connection)
             .await?;
-        let done = commit::commit(connection, self.inner.space, set, now).await?;
+        let done = commit::commit(connection, self.inner.space, set, now, Whose::Embedder).await?;
         if self.inner.notifier.is_some() {
             notify(connection, &channel(&self.inner.schema), &done.wake).await?;
         }
@@ -431,7 +432,7 @@ impl Store for PostgresStore {
         let space = self.space();
         let done = self
             .write(Op(class, "commit", "change set"), move |connection| {
-                Box::pin(commit::commit(connection, space, set.clone(), now))
+                Box::pin(commit::commit(connection, space, set.clone(), now, Whose::Ours))
             })
             .await?;
         self.tell(&done.wake);

@@ -27,7 +27,7 @@ use crate::error::{Done, Fail};
 use crate::insert::{Bound, gather, query};
 use crate::lock::Mode;
 use crate::message_row::{message, read_attempt, read_flow, read_message, read_opt_phone};
-use crate::places::pool_device;
+use crate::places::{pool_device, sent_by};
 use crate::row::{Columns, device_list, int, keys, number_list, read_all, uuid};
 use crate::sequences::check_sequence;
 use crate::{Op, PostgresStore, archive, begin, pool, settle, sweep};
@@ -72,11 +72,11 @@ pub(crate) const CHOSEN: &str = "
             WHERE x.id = m.lead_id AND x.user_id = m.user_id OFFSET 0
         ) AS l ON true
     WHERE m.state = 1";
-/// `sending`: by `devices_owner` and the primary keys.
+/// `sending`: by `devices_owner` and the primary keys. What a lane names is compared by IS NOT DISTINCT, for which no index serves.
 pub(crate) const SENDING: &str = "
     SELECT m.user_id, m.device_id, m.epoch, m.id, m.attempt_id
     FROM devices d JOIN lanes l ON l.device_id = d.id JOIN messages m ON m.id = l.message_id
-    WHERE d.owner = $1 ORDER BY m.id LIMIT 10000";
+    WHERE d.owner = $1 AND m.state = 3 AND m.device_id IS NOT DISTINCT FROM l.device_id ORDER BY m.id LIMIT 10000";
 /// `doubts`: by `devices_owner` and `parked_device`; those of paused scopes wait. OFFSET makes Postgres look for each device.
 pub(crate) const DOUBTS: &str = concat!(
     message!(
@@ -126,7 +126,9 @@ pub(crate) const LOADS: &str = concat!(
             JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
             WHERE a.device_id = d.id AND a.attempted_at >= $2 AND m.state IN (3, 4, 5, 7)),
         (SELECT count(*) FROM (SELECT true FROM queue q WHERE q.device_id = d.id LIMIT $3) AS w)
-        + coalesce((SELECT l.sending FROM lanes l WHERE l.device_id = d.id), 0),
+        + CASE WHEN ",
+    sent_by!("d.id"),
+    " IS NULL THEN 0 ELSE 1 END,
         (SELECT count(*) FROM (
             SELECT true FROM queue q WHERE q.device_id = d.id AND q.from_pool AND q.device_id <> ",
     pool_device!(),
@@ -157,12 +159,29 @@ pub(crate) const RECENT_OF_SCOPE: &str = "
         SELECT o.message_id FROM outcomes o WHERE o.scope_id = $1 AND o.settled_at >= $2
         ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
     ) AS r JOIN messages m ON m.id = r.message_id";
-/// `recent` of a device, by `outcomes_device`.
+/// `recent` of a device, by `attempts_device` and `outcomes_device`. A device sends one message after the other, so that those it attempted
+/// last are those that it sent last, and hardly any took longer than a day. What came to something else, or was found out later, stands
+/// among the outcomes with its device. A hundred more than asked for, because instants of several machines may be in disorder.
 pub(crate) const RECENT_OF_DEVICE: &str = "
-    SELECT count(*), count(*) FILTER (WHERE m.state IN (6, 7)) FROM (
-        SELECT o.message_id FROM outcomes o WHERE o.device_id = $1 AND o.settled_at >= $2
-        ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
-    ) AS r JOIN messages m ON m.id = r.message_id";
+    SELECT count(*), count(*) FILTER (WHERE r.state IN (6, 7)) FROM (
+        SELECT u.state FROM (
+            SELECT DISTINCT ON (x.id) x.id, x.state, x.settled_at FROM (
+                (SELECT m.id, m.state, m.settled_at, true AS attempted FROM attempts a
+                CROSS JOIN LATERAL (
+                    SELECT y.id, y.state, y.settled_at FROM messages y
+                    WHERE y.id = a.message_id AND y.attempt_id = a.id AND y.state IN (5, 6, 7) AND y.settled_at >= $2
+                        AND y.device_id = a.device_id OFFSET 0
+                ) AS m
+                WHERE a.device_id = $1 AND a.attempted_at >= $2 - 86400000
+                ORDER BY a.attempted_at DESC LIMIT $3 + 100)
+                UNION ALL
+                (SELECT m.id, m.state, o.settled_at, false FROM (
+                    SELECT z.message_id, z.settled_at FROM outcomes z WHERE z.device_id = $1 AND z.settled_at >= $2
+                    ORDER BY z.settled_at DESC, z.message_id DESC LIMIT $3
+                ) AS o JOIN messages m ON m.id = o.message_id)
+            ) AS x ORDER BY x.id, x.attempted
+        ) AS u ORDER BY u.settled_at DESC, u.id DESC LIMIT $3
+    ) AS r";
 /// `message`, by the unique index of ids.
 pub(crate) const VISIBLE: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.id = $1 AND m.user_id = $2
@@ -242,7 +261,8 @@ pub(crate) const COUNT_OTHER: &str = count!(
 pub(crate) const BACKLOG: &str = "
     SELECT q.queued, q.oldest,
         (SELECT count(*) FROM parked WHERE state = 2),
-        (SELECT count(*) FROM lanes WHERE sending = 1),
+        (SELECT count(*) FROM lanes l WHERE
+            (SELECT p.state = 3 AND p.device_id = l.device_id FROM messages p WHERE p.id = l.message_id)),
         (SELECT count(*) FROM parked WHERE state = 4)
     FROM (SELECT count(*) AS queued, min(due_at) AS oldest FROM queue) q";
 
