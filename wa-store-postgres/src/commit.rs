@@ -1,6 +1,7 @@
 //! Commits: one change after the other, in the order given.
 
 use sqlx::postgres::PgConnection;
+use wa_core::domain::audience::AudienceCursor;
 use wa_core::domain::enrolment::EnrolmentReason;
 use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{Change, ChangeSet, Committed, Fence};
@@ -53,6 +54,19 @@ pub(crate) const USERS: &str = "
     SELECT c.user_id FROM campaigns c WHERE c.id = ANY ($1)
     UNION SELECT q.user_id FROM sequences q WHERE q.id = ANY ($2)
     UNION SELECT k.user_id FROM device_commands k WHERE k.id = ANY ($3)";
+
+/// Lets the log be written a moment after the transaction, until its end.
+const LATER: &str = "SET LOCAL synchronous_commit = off";
+
+/// Whether a set is a page of an audience with more to come: one that is lost with the server is planned again from the cursor, which is
+/// lost with it. Whatever builds on it, a begin too, comes after it in the log, so that it is never there without it.
+fn may_be_planned_again(set: &ChangeSet) -> bool {
+    let is_last = |to: &AudienceCursor| *to == AudienceCursor::Done;
+    let [Change::AdvanceCursor { to, .. }, rest @ ..] = set.changes.as_slice() else {
+        return false;
+    };
+    !is_last(to) && set.events.is_empty() && rest.iter().all(|change| matches!(change, Change::InsertMessages(_)))
+}
 
 /// Takes the nodes of all fences and has all users of a set alone.
 async fn lock(connection: &mut PgConnection, space: Space, set: &ChangeSet) -> Done<()> {
@@ -161,6 +175,9 @@ pub(crate) async fn commit(
     whose: Whose,
 ) -> Done<Committed> {
     lock(connection, space, &set).await?;
+    if whose == Whose::Ours && may_be_planned_again(&set) {
+        query(LATER).execute(connection).await?;
+    }
     let mut commit = Commit::new(connection, now);
     commit.copies = whose == Whose::Ours;
     let mut changes = set.changes.into_iter().peekable();

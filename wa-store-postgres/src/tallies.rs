@@ -63,14 +63,36 @@ pub(crate) struct Tallies {
     standings: BTreeMap<Standing, i64>,
 }
 
-/// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key.
+/// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key. Cells that are there
+/// are updated: a conflict that is expected is locked first, which the log holds. Those that somebody else adds just now are a conflict.
 pub(crate) const ADD: &str = "
+    WITH v AS MATERIALIZED (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[],
+            $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+            $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) AS v (user_id, scope_kind, scope_id, device_id,
+            done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
+    ), known AS (
+        UPDATE tallies SET
+            done = tallies.done + v.done,
+            failed = tallies.failed + v.failed,
+            skipped = tallies.skipped + v.skipped,
+            unknown = tallies.unknown + v.unknown,
+            cancelled = tallies.cancelled + v.cancelled,
+            remaining = tallies.remaining + v.remaining,
+            delivered = tallies.delivered + v.delivered,
+            undelivered = tallies.undelivered + v.undelivered,
+            read = tallies.read + v.read,
+            replied = tallies.replied + v.replied
+        FROM v
+        WHERE tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id AND tallies.device_id = v.device_id
+    )
     INSERT INTO tallies (user_id, scope_kind, scope_id, device_id,
         done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[],
-        $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
-    ON CONFLICT (scope_id, device_id, scope_kind) DO UPDATE SET
+    SELECT v.* FROM v WHERE (
+        SELECT true FROM tallies x
+        WHERE x.scope_kind = v.scope_kind AND x.scope_id = v.scope_id AND x.device_id = v.device_id
+    ) IS NULL
+    ON CONFLICT (scope_kind, scope_id, device_id) DO UPDATE SET
         done = tallies.done + excluded.done,
         failed = tallies.failed + excluded.failed,
         skipped = tallies.skipped + excluded.skipped,
