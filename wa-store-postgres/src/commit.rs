@@ -55,9 +55,6 @@ pub(crate) const USERS: &str = "
     UNION SELECT q.user_id FROM sequences q WHERE q.id = ANY ($2)
     UNION SELECT k.user_id FROM device_commands k WHERE k.id = ANY ($3)";
 
-/// Lets the log be written a moment after the transaction, until its end.
-const LATER: &str = "SET LOCAL synchronous_commit = off";
-
 /// Whether a set is a page of an audience with more to come: one that is lost with the server is planned again from the cursor, which is
 /// lost with it. Whatever builds on it, a begin too, comes after it in the log, so that it is never there without it.
 fn may_be_planned_again(set: &ChangeSet) -> bool {
@@ -176,7 +173,8 @@ pub(crate) async fn commit(
 ) -> Done<Committed> {
     lock(connection, space, &set).await?;
     if whose == Whose::Ours && may_be_planned_again(&set) {
-        query(LATER).execute(connection).await?;
+        // The log is written a moment after this transaction.
+        query("SET LOCAL synchronous_commit = off").execute(connection).await?;
     }
     let mut commit = Commit::new(connection, now);
     commit.copies = whose == Whose::Ours;

@@ -37,8 +37,10 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
-/// How many pages of the audience of a campaign are committed in one round: each but the last plans the next one meanwhile.
-const AUDIENCE_PAGES_PER_ROUND: u32 = 8;
+/// How many pages of audiences are committed in one round, shared out among the campaigns, of which each has two: while one is committed the
+/// next one is planned.
+const AUDIENCE_PAGES_PER_ROUND: usize = 16;
+const AUDIENCE_PAGES_MIN: usize = 2;
 /// Most pages of old messages of chats that are removed at a time, each in a transaction of its own.
 const CHAT_PAGES_PER_ROUND: u32 = 200;
 /// How many steps of archiving follow each other, before what is kept for a while only is looked at again.
@@ -531,13 +533,15 @@ impl Engine {
 
     async fn expand_campaigns(&self) -> Result<bool, StoreError> {
         let mut more = false;
-        for campaign in self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await? {
+        let campaigns = self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await?;
+        let pages = (AUDIENCE_PAGES_PER_ROUND / campaigns.len().max(1)).max(AUDIENCE_PAGES_MIN);
+        for campaign in campaigns {
             let id = campaign.id;
             let mut current = Some(campaign);
             let mut ahead = None;
-            for turn in 1..=AUDIENCE_PAGES_PER_ROUND {
+            for turn in 1..=pages {
                 let Some(campaign) = current.take() else { break };
-                let go_on = turn < AUDIENCE_PAGES_PER_ROUND;
+                let go_on = turn < pages;
                 match self.expand_page(&campaign, &mut ahead, go_on).await {
                     Ok(true) => {
                         current = self
