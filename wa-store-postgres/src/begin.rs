@@ -17,14 +17,16 @@ use crate::leases::check_node;
 use crate::live::{Batch, LIVE_COLUMNS, Live, live};
 use crate::lock::{Mode, Space};
 use crate::message_row::kept_ours;
+use crate::places::{next_turn, sent_by};
 use crate::row::{Columns, keys};
 use crate::tallies::Tallies;
 
 /// `begin`, `settle`, `decline`: the devices of the items and what each is sending, by the primary keys.
-pub(crate) const DEVICES: &str = "
-    SELECT j.key, d.user_id, d.owner, d.epoch, d.deleted_at IS NULL AND d.hold_reason IS NULL,
-        (SELECT l.message_id FROM lanes l WHERE l.device_id = d.id)
-    FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN devices d ON d.id = j.value";
+pub(crate) const DEVICES: &str = concat!(
+    "SELECT j.key, d.user_id, d.owner, d.epoch, d.deleted_at IS NULL AND d.hold_reason IS NULL, ",
+    sent_by!("d.id"),
+    " FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN devices d ON d.id = j.value"
+);
 
 /// `begin`, `settle`, `decline`: the messages of the items by the unique index of ids, with their place in the list.
 pub(crate) const MESSAGES: &str =
@@ -35,8 +37,8 @@ pub(crate) const MESSAGES: &str =
 /// sent again by `messages_flow`. What has to be true is asked for as a value and not by EXISTS: Postgres may
 /// read everything that would satisfy such a one into a hash table, or join it from end to end to every message because it
 /// was hardly there when Postgres looked last.
-pub(crate) const BEGIN: &str = "
-    WITH i AS MATERIALIZED (
+pub(crate) const BEGIN: &str = concat!(
+    "WITH i AS MATERIALIZED (
         SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[],
             $10::bigint[]) AS i (message_id, attempt_id, user_id, device_id, epoch, ours, text, greeting, attempted_at)
     ), begun AS (
@@ -50,7 +52,9 @@ pub(crate) const BEGIN: &str = "
                     AND d.hold_reason IS NULL
                 FROM devices d WHERE d.id = i.device_id
             )
-            AND (SELECT s.message_id FROM lanes s WHERE s.device_id = i.device_id) IS NULL
+            AND ",
+    sent_by!("i.device_id"),
+    " IS NULL
             AND (
                 m.campaign_id IS NULL
                 OR (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id) = 3
@@ -66,21 +70,29 @@ pub(crate) const BEGIN: &str = "
             )
             AND (SELECT l.reason FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person) IS NULL
         RETURNING m.id, m.priority, m.scope_id, m.due_at, i.attempt_id, i.device_id, i.epoch, i.ours, i.text, i.greeting,
-            i.attempted_at
+            i.attempted_at, (SELECT l.turn FROM lanes l WHERE l.device_id = i.device_id) AS turn
     ), taken AS (
         DELETE FROM queue q USING begun b
         WHERE q.device_id = b.device_id AND q.priority = b.priority AND q.scope_id = b.scope_id AND q.due_at = b.due_at
             AND q.message_id = b.id
     ), occupied AS (
-        UPDATE lanes l SET message_id = b.id, sending = l.sending + 1 FROM begun b WHERE l.device_id = b.device_id
+        UPDATE lanes l SET message_id = b.id, turn = CASE WHEN l.turn = b.turn THEN ",
+    next_turn!("l.turn"),
+    " ELSE -1 END
+        FROM begun b WHERE l.device_id = b.device_id
     ), logged AS (
         INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)
         SELECT b.attempt_id, b.id, b.device_id, b.epoch, b.ours, b.text, b.greeting, b.attempted_at FROM begun b
     )
-    SELECT array_agg(id) FROM begun";
+    SELECT array_agg(id) FROM begun"
+);
 
 /// `begin`, `settle`, `decline`: messages that are looked at one by one stand still from now on. By the primary key.
 pub(crate) const LOCK: &str = "SELECT id FROM messages WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE";
+
+/// `begin`: lanes whose messages are looked at one by one stand still from now on. By the primary key.
+pub(crate) const LOCK_LANES: &str =
+    "SELECT device_id FROM lanes WHERE device_id = ANY ($1) ORDER BY device_id FOR NO KEY UPDATE";
 
 /// `begin` with `again`: the attempt starts anew. By the primary key.
 pub(crate) const AGAIN: &str = "
@@ -175,6 +187,12 @@ pub(crate) async fn lock_messages<'a>(
     Ok(())
 }
 
+/// Locks the lanes of devices, so that whether they are free stays true.
+async fn lock_lanes<'a>(connection: &mut PgConnection, devices: impl IntoIterator<Item = &'a DeviceId>) -> Done<()> {
+    query(LOCK_LANES).bind(keys(devices)).execute(connection).await?;
+    Ok(())
+}
+
 /// Takes the locks of a statement of owners.
 pub(crate) async fn lock_as_owner<'a>(
     connection: &mut PgConnection,
@@ -206,6 +224,7 @@ pub(crate) async fn begin(connection: &mut PgConnection, space: Space, begin: &B
     }
     check_node(connection, begin.incarnation).await?;
     lock_messages(connection, others.iter().map(|(_, item)| &item.message_id)).await?;
+    lock_lanes(connection, others.iter().map(|(_, item)| &item.device_id)).await?;
     let devices = item_devices(connection, others.iter().map(|(_, item)| &item.device_id)).await?;
     let messages = item_messages(connection, others.iter().map(|(_, item)| &item.message_id)).await?;
     let mut gate = Gate::default();

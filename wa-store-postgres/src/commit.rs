@@ -1,6 +1,7 @@
 //! Commits: one change after the other, in the order given.
 
 use sqlx::postgres::PgConnection;
+use wa_core::domain::audience::AudienceCursor;
 use wa_core::domain::enrolment::EnrolmentReason;
 use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{Change, ChangeSet, Committed, Fence};
@@ -32,9 +33,20 @@ pub(crate) const OWNER: &str = "SELECT owner, epoch FROM devices WHERE id = $1";
 /// What a commit gathers.
 pub(crate) struct Commit<'c> {
     pub(crate) connection: &'c mut PgConnection,
+    /// Whether pages of rows may be copied.
+    pub(crate) copies: bool,
     pub(crate) now: Timestamp,
     pub(crate) done: Committed,
     pub(crate) tallies: Tallies,
+}
+
+/// Whose transaction it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The store's, which runs to its end whoever waits for it.
+    Ours,
+    /// An embedder's, who may drop it at any moment: in the middle of a COPY its connection would be of no more use.
+    Embedder,
 }
 
 /// `AdvanceCursor`, `InsertEntries`, `MoveMatchCursor`, `AnswerCommand`: whose they are, by the primary keys.
@@ -42,6 +54,16 @@ pub(crate) const USERS: &str = "
     SELECT c.user_id FROM campaigns c WHERE c.id = ANY ($1)
     UNION SELECT q.user_id FROM sequences q WHERE q.id = ANY ($2)
     UNION SELECT k.user_id FROM device_commands k WHERE k.id = ANY ($3)";
+
+/// Whether a set is a page of an audience with more to come: one that is lost with the server is planned again from the cursor, which is
+/// lost with it. Whatever builds on it, a begin too, comes after it in the log, so that it is never there without it.
+fn may_be_planned_again(set: &ChangeSet) -> bool {
+    let is_last = |to: &AudienceCursor| *to == AudienceCursor::Done;
+    let [Change::AdvanceCursor { to, .. }, rest @ ..] = set.changes.as_slice() else {
+        return false;
+    };
+    !is_last(to) && set.events.is_empty() && rest.iter().all(|change| matches!(change, Change::InsertMessages(_)))
+}
 
 /// Takes the nodes of all fences and has all users of a set alone.
 async fn lock(connection: &mut PgConnection, space: Space, set: &ChangeSet) -> Done<()> {
@@ -147,9 +169,15 @@ pub(crate) async fn commit(
     space: Space,
     set: ChangeSet,
     now: Timestamp,
+    whose: Whose,
 ) -> Done<Committed> {
     lock(connection, space, &set).await?;
+    if whose == Whose::Ours && may_be_planned_again(&set) {
+        // The log is written a moment after this transaction.
+        query("SET LOCAL synchronous_commit = off").execute(connection).await?;
+    }
     let mut commit = Commit::new(connection, now);
+    commit.copies = whose == Whose::Ours;
     let mut changes = set.changes.into_iter().peekable();
     let mut events = set.events;
     while let Some(change) = changes.next() {
@@ -209,6 +237,7 @@ impl<'c> Commit<'c> {
     pub(crate) fn new(connection: &'c mut PgConnection, now: Timestamp) -> Self {
         Self {
             connection,
+            copies: true,
             now,
             done: Committed::default(),
             tallies: Tallies::default(),

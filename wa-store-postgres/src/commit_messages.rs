@@ -19,11 +19,13 @@ use wa_core::transport::{MessageRef, TransportMessageId};
 use crate::campaigns::erase_entries;
 use crate::chats::erase_chats;
 use crate::commit::Commit;
+use crate::copy::{COPY_MIN, copy_messages};
 use crate::devices::{change_device, device_of};
 use crate::error::{Done, Fail};
 use crate::flows::{FlowFacts, Settlements};
 use crate::insert::{Gathered, insert, query, run_over};
 use crate::leads::{erase_leads, touch_leads};
+use crate::leases::known_seed;
 use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
 use crate::message_row::kept_ours;
 use crate::places::{Moves, pool_device};
@@ -121,11 +123,10 @@ pub(crate) const BY_PROVIDER: &str = live!(
     JOIN attempts a ON a.id = m.attempt_id AND a.device_id = $2
     WHERE o.mark = hashtextextended($1, 0) ORDER BY m.id DESC LIMIT 1"
 );
-/// `Receipt` by recipient, `Replied`: the newest sent message of a device to a number, by `messages_sent_to`.
+/// `Receipt` by recipient, `Replied`: the newest sent message of a device to a person at a number, by `messages_person`.
 pub(crate) const SENT_TO: &str = live!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE hashtextextended(m.phone, 0) = hashtextextended($2, 0) AND m.phone = $2 AND m.device_id = $1 AND m.state = 5
-        AND (NOT $3 OR m.delivery IS NULL)
+    WHERE m.person = $2 AND m.phone = $3 AND m.device_id = $1 AND m.state = 5 AND (NOT $4 OR m.delivery IS NULL)
     ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
 );
 /// `TakenOver`: a message to a person whose newest attempt has that id, by `messages_person` and the primary key.
@@ -480,7 +481,9 @@ fn counted(m: &Message) -> Counted {
 
 async fn write_messages(commit: &mut Commit<'_>, messages: &mut Vec<Message>) -> Done<()> {
     for rows in messages.chunk_by(|a, b| is_new(a) == is_new(b)) {
-        if is_new(&rows[0]) {
+        if is_new(&rows[0]) && rows.len() >= COPY_MIN && commit.copies {
+            copy_messages(commit.connection, rows).await?;
+        } else if is_new(&rows[0]) {
             run_over(commit.connection, INSERT_NEW.as_str(), rows, bind_new).await?;
         } else {
             run_over(commit.connection, INSERT.as_str(), rows, bind).await?;
@@ -639,10 +642,16 @@ async fn by_text(
     Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)
 }
 
-/// The newest sent message of a device to a number, or the newest of them without a receipt.
-async fn sent_to(commit: &mut Commit<'_>, device: DeviceId, phone: Phone, unreceipted: bool) -> Done<Vec<Live>> {
+/// The newest sent message of a device to a person, or the newest of them without a receipt.
+async fn sent_to(
+    commit: &mut Commit<'_>,
+    device: DeviceId,
+    (phone, person): (Phone, PersonKey),
+    unreceipted: bool,
+) -> Done<Vec<Live>> {
     let statement = query(SENT_TO)
         .bind(&device)
+        .bind(&person)
         .bind(phone.as_e164().to_owned())
         .bind(unreceipted);
     Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)
@@ -659,7 +668,11 @@ pub(crate) async fn receipt(
     let found = match message {
         MessageRef::Ours(id) => by_ours(commit, device, id).await?,
         MessageRef::Provider(id) => by_text(commit, BY_PROVIDER, device, id).await?,
-        MessageRef::NewestTo(phone) => sent_to(commit, device, *phone, true).await?,
+        // Where there is no seed there are no people.
+        MessageRef::NewestTo(phone) => match known_seed(commit.connection).await? {
+            Some(seed) => sent_to(commit, device, (*phone, PersonKey::of(&seed, user, phone)), true).await?,
+            None => Vec::new(),
+        },
         // A way to name a message that is newer than this store finds none.
         _ => Vec::new(),
     };
@@ -799,7 +812,10 @@ pub(crate) async fn wrote(
     bring_forward(commit, (user, device), person).await?;
     touch_leads(commit.connection, user, phone, at).await?;
     let newest = match reason {
-        EnrolmentReason::Replied => sent_to(commit, device, phone, false).await?.into_iter().next(),
+        EnrolmentReason::Replied => sent_to(commit, device, (phone, person), false)
+            .await?
+            .into_iter()
+            .next(),
         _ => None,
     };
     if let Some(live) = newest {

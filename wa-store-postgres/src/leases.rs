@@ -13,6 +13,7 @@ use crate::devices::{owned_devices, read_owned};
 use crate::error::{Done, Fail};
 use crate::insert::{Bound, query};
 use crate::lock::{Mode, Space};
+use crate::places::sent_by;
 use crate::row::{Columns, keys, read_all};
 use crate::settle::interrupt;
 use crate::{Op, PostgresStore};
@@ -59,11 +60,14 @@ pub(crate) const CLAIM: &str = "
 /// `release`: the users of devices, by the primary key.
 pub(crate) const USERS_OF: &str = "SELECT DISTINCT user_id FROM devices WHERE id = ANY ($1)";
 /// `release`: those that may be given back, by the primary keys.
-pub(crate) const RELEASABLE: &str = "
-    SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
+pub(crate) const RELEASABLE: &str = concat!(
+    "SELECT d.id FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS j (id, epoch, key) JOIN devices d ON d.id = j.id
     WHERE d.owner = $3 AND d.epoch = j.epoch
-        AND (SELECT l.message_id FROM lanes l WHERE l.device_id = d.id) IS NULL
-    ORDER BY j.key";
+        AND ",
+    sent_by!("d.id"),
+    " IS NULL
+    ORDER BY j.key"
+);
 /// `plan_lease`: the first one stays. By the primary key.
 pub(crate) const TAKE_PLAN: &str = "INSERT INTO planner (one, incarnation) VALUES (1, $1) ON CONFLICT DO NOTHING";
 pub(crate) const PLANNER: &str = "SELECT incarnation FROM planner WHERE one = 1";
@@ -196,6 +200,16 @@ impl PostgresStore {
     }
 }
 
+/// The seed of the database, if it has one by now.
+pub(crate) async fn known_seed(connection: &mut PgConnection) -> Done<Option<Seed>> {
+    let Some(row) = query(SEED).fetch_optional(connection).await? else {
+        return Ok(None);
+    };
+    let seed: Result<[u8; 32], _> = Columns::of(&row).bytes()?.try_into();
+    seed.map(|seed| Some(Seed::from_bytes(seed)))
+        .map_err(|_| Fail::Unreadable("seed"))
+}
+
 const fn op(name: &'static str) -> Op {
     Op(WriteClass::Settle, name, "node")
 }
@@ -205,19 +219,14 @@ impl LeaseStore for PostgresStore {
     async fn seed(&self, candidate: &Seed) -> Result<Seed, StoreError> {
         let candidate = candidate.as_bytes().to_vec();
         let op = Op(WriteClass::Settle, "seed", "seed");
-        let seed: Vec<u8> = self
-            .write(op, move |connection| {
-                let candidate = candidate.clone();
-                Box::pin(async move {
-                    query(PUT_SEED).bind(candidate).execute(connection).await?;
-                    let row = query(SEED).fetch_one(connection).await?;
-                    Ok(Columns::of(&row).bytes()?.to_vec())
-                })
+        self.write(op, move |connection| {
+            let candidate = candidate.clone();
+            Box::pin(async move {
+                query(PUT_SEED).bind(candidate).execute(connection).await?;
+                known_seed(connection).await?.ok_or(Fail::not_found("seed"))
             })
-            .await?;
-        let seed: Result<[u8; 32], _> = seed.try_into();
-        seed.map(Seed::from_bytes)
-            .map_err(|_| Fail::Unreadable("seed").of("seed", "seed"))
+        })
+        .await
     }
 
     async fn join(&self, incarnation: Incarnation, name: &str, now: Timestamp) -> Result<(), StoreError> {

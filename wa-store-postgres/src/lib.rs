@@ -12,8 +12,8 @@
 //!   ([`PostgresOptions::answer_margin`]); what was about to be committed may have been committed then. Who has how many connections is in
 //!   `src/connections.rs`.
 //! - **All or nothing**: a transaction runs in a task of its own, which a caller that is dropped leaves to its end.
-//! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints; see
-//!   `migrations/`.
+//! - **Constraints**: states, isolation of users and uniqueness are also CHECK, FOREIGN KEY and UNIQUE constraints, but for the devices of
+//!   messages, which whoever writes messages has looked at; see `migrations/`.
 //! - **Schema**: all tables stand in one schema, with the table of migrations; nodes that start at once migrate once, and a node of
 //!   before beats no more (`Unsupported`), so that its devices go to those that know the new schema.
 //!
@@ -46,6 +46,7 @@ mod commands;
 mod commit;
 mod commit_messages;
 mod connections;
+mod copy;
 mod devices;
 mod enrolments;
 mod error;
@@ -91,6 +92,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Postgres, Transaction};
 use wa_core::store::{ChangeSet, Committed, Store, StoreError, StoreErrorKind, WriteClass};
 use wa_core::time::Timestamp;
 
+use self::commit::Whose;
 use self::connections::{Connections, Loan};
 use self::error::{Done, Fail};
 use self::growth::Growth;
@@ -234,7 +236,7 @@ impl PostgresStore {
             .bind(self.inner.schema.clone())
             .execute(connection)
             .await?;
-        let done = commit::commit(connection, self.inner.space, set, now).await?;
+        let done = commit::commit(connection, self.inner.space, set, now, Whose::Embedder).await?;
         if self.inner.notifier.is_some() {
             notify(connection, &channel(&self.inner.schema), &done.wake).await?;
         }
@@ -430,7 +432,7 @@ impl Store for PostgresStore {
         let space = self.space();
         let done = self
             .write(Op(class, "commit", "change set"), move |connection| {
-                Box::pin(commit::commit(connection, space, set.clone(), now))
+                Box::pin(commit::commit(connection, space, set.clone(), now, Whose::Ours))
             })
             .await?;
         self.tell(&done.wake);

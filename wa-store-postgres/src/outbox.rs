@@ -27,7 +27,7 @@ use crate::error::{Done, Fail};
 use crate::insert::{Bound, gather, query};
 use crate::lock::Mode;
 use crate::message_row::{message, read_attempt, read_flow, read_message, read_opt_phone};
-use crate::places::pool_device;
+use crate::places::{pool_device, sent_by};
 use crate::row::{Columns, device_list, int, keys, number_list, read_all, uuid};
 use crate::sequences::check_sequence;
 use crate::{Op, PostgresStore, archive, begin, pool, settle, sweep};
@@ -72,11 +72,11 @@ pub(crate) const CHOSEN: &str = "
             WHERE x.id = m.lead_id AND x.user_id = m.user_id OFFSET 0
         ) AS l ON true
     WHERE m.state = 1";
-/// `sending`: by `devices_owner` and the primary keys.
+/// `sending`: by `devices_owner` and the primary keys. What a lane names is compared by IS NOT DISTINCT, for which no index serves.
 pub(crate) const SENDING: &str = "
     SELECT m.user_id, m.device_id, m.epoch, m.id, m.attempt_id
     FROM devices d JOIN lanes l ON l.device_id = d.id JOIN messages m ON m.id = l.message_id
-    WHERE d.owner = $1 ORDER BY m.id LIMIT 10000";
+    WHERE d.owner = $1 AND m.state = 3 AND m.device_id IS NOT DISTINCT FROM l.device_id ORDER BY m.id LIMIT 10000";
 /// `doubts`: by `devices_owner` and `parked_device`; those of paused scopes wait. OFFSET makes Postgres look for each device.
 pub(crate) const DOUBTS: &str = concat!(
     message!(
@@ -126,7 +126,9 @@ pub(crate) const LOADS: &str = concat!(
             JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
             WHERE a.device_id = d.id AND a.attempted_at >= $2 AND m.state IN (3, 4, 5, 7)),
         (SELECT count(*) FROM (SELECT true FROM queue q WHERE q.device_id = d.id LIMIT $3) AS w)
-        + coalesce((SELECT l.sending FROM lanes l WHERE l.device_id = d.id), 0),
+        + CASE WHEN ",
+    sent_by!("d.id"),
+    " IS NULL THEN 0 ELSE 1 END,
         (SELECT count(*) FROM (
             SELECT true FROM queue q WHERE q.device_id = d.id AND q.from_pool AND q.device_id <> ",
     pool_device!(),
@@ -157,12 +159,29 @@ pub(crate) const RECENT_OF_SCOPE: &str = "
         SELECT o.message_id FROM outcomes o WHERE o.scope_id = $1 AND o.settled_at >= $2
         ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
     ) AS r JOIN messages m ON m.id = r.message_id";
-/// `recent` of a device, by `outcomes_device`.
+/// `recent` of a device, by `attempts_device` and `outcomes_device`. A device sends one message after the other, so that those it attempted
+/// last are those that it sent last, and hardly any took longer than a day. What came to something else, or was found out later, stands
+/// among the outcomes with its device. A hundred more than asked for, because instants of several machines may be in disorder.
 pub(crate) const RECENT_OF_DEVICE: &str = "
-    SELECT count(*), count(*) FILTER (WHERE m.state IN (6, 7)) FROM (
-        SELECT o.message_id FROM outcomes o WHERE o.device_id = $1 AND o.settled_at >= $2
-        ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
-    ) AS r JOIN messages m ON m.id = r.message_id";
+    SELECT count(*), count(*) FILTER (WHERE r.state IN (6, 7)) FROM (
+        SELECT u.state FROM (
+            SELECT DISTINCT ON (x.id) x.id, x.state, x.settled_at FROM (
+                (SELECT m.id, m.state, m.settled_at, true AS attempted FROM attempts a
+                CROSS JOIN LATERAL (
+                    SELECT y.id, y.state, y.settled_at FROM messages y
+                    WHERE y.id = a.message_id AND y.attempt_id = a.id AND y.state IN (5, 6, 7) AND y.settled_at >= $2
+                        AND y.device_id = a.device_id OFFSET 0
+                ) AS m
+                WHERE a.device_id = $1 AND a.attempted_at >= $2 - 86400000
+                ORDER BY a.attempted_at DESC LIMIT $3 + 100)
+                UNION ALL
+                (SELECT m.id, m.state, o.settled_at, false FROM (
+                    SELECT z.message_id, z.settled_at FROM outcomes z WHERE z.device_id = $1 AND z.settled_at >= $2
+                    ORDER BY z.settled_at DESC, z.message_id DESC LIMIT $3
+                ) AS o JOIN messages m ON m.id = o.message_id)
+            ) AS x ORDER BY x.id, x.attempted
+        ) AS u ORDER BY u.settled_at DESC, u.id DESC LIMIT $3
+    ) AS r";
 /// `message`, by the unique index of ids.
 pub(crate) const VISIBLE: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.id = $1 AND m.user_id = $2
@@ -228,13 +247,22 @@ pub(crate) const COUNT_CAMPAIGN: &str = concat!(
 /// `count` of a sequence, by `messages_scope`.
 pub(crate) const COUNT_SEQUENCE: &str =
     count!("FROM messages m WHERE m.scope_kind = 2 AND m.user_id = $1 AND m.scope_id = $2");
-/// `count` of the other scopes, by `messages_user`.
-pub(crate) const COUNT_OTHER: &str = count!("FROM messages m WHERE m.user_id = $1 AND m.scope_kind = $2");
+/// `count` of the other scopes, by `messages_device` and `messages_pool`.
+pub(crate) const COUNT_OTHER: &str = count!(
+    "FROM (
+        SELECT o.* FROM devices d CROSS JOIN LATERAL (
+            SELECT x.* FROM messages x WHERE x.device_id = d.id AND x.scope_kind = $2 OFFSET 0
+        ) AS o WHERE d.user_id = $1
+        UNION ALL
+        SELECT x.* FROM messages x WHERE x.device_id IS NULL AND x.user_id = $1 AND x.scope_kind = $2
+    ) AS m WHERE m.user_id = $1"
+);
 /// `backlog`: walks the tables of open messages, never that of all.
 pub(crate) const BACKLOG: &str = "
     SELECT q.queued, q.oldest,
         (SELECT count(*) FROM parked WHERE state = 2),
-        (SELECT count(*) FROM lanes WHERE sending = 1),
+        (SELECT count(*) FROM lanes l WHERE
+            (SELECT p.state = 3 AND p.device_id = l.device_id FROM messages p WHERE p.id = l.message_id)),
         (SELECT count(*) FROM parked WHERE state = 4)
     FROM (SELECT count(*) AS queued, min(due_at) AS oldest FROM queue) q";
 
@@ -368,21 +396,41 @@ pub(crate) fn read_sums(c: &mut Columns<'_>) -> Done<Numbers> {
     })
 }
 
-/// The statement of a page of messages, by id.
+/// The statement of a page of messages, by id: by the index of what the filter names, else by those of devices.
 pub(crate) fn page_statement(
     source: Source,
     scope: &RequestScope,
     filter: &MessageFilter,
     page: &PageRequest<MessageId>,
 ) -> QueryBuilder<Postgres> {
-    let mut sql = QueryBuilder::new(match source {
-        Source::Live => message!("FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.user_id = "),
-        Source::Archive => message!(
-            "FROM archived_messages m LEFT JOIN archived_attempts a ON a.message_id = m.id AND a.id = m.attempt_id
-            WHERE m.user_id = "
-        ),
-    });
-    sql.push_bind(uuid(&scope.user_id));
+    let limit = int(page.clamped() as u64 + 1);
+    let named = filter.person.is_some()
+        || filter.lead_id.is_some()
+        || filter.enrolment_id.is_some()
+        || filter.device_id.is_some()
+        || filter.scope.is_some_and(|scope| scope.is_bulk());
+    let mut sql = match source {
+        Source::Live if !named => return page_of_user(scope, filter, page, limit),
+        Source::Live => QueryBuilder::new(message!(
+            "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE "
+        )),
+        Source::Archive => QueryBuilder::new(message!(
+            "FROM archived_messages m LEFT JOIN archived_attempts a ON a.message_id = m.id AND a.id = m.attempt_id WHERE "
+        )),
+    };
+    push_conditions(&mut sql, scope, filter, page);
+    sql.push(" ORDER BY m.id LIMIT ").push_bind(limit);
+    sql
+}
+
+/// What a page of messages `m` asks of each.
+fn push_conditions(
+    sql: &mut QueryBuilder<Postgres>,
+    scope: &RequestScope,
+    filter: &MessageFilter,
+    page: &PageRequest<MessageId>,
+) {
+    sql.push("m.user_id = ").push_bind(uuid(&scope.user_id));
     if let Some(after) = &page.after {
         sql.push(" AND m.id > ").push_bind(uuid(after));
     }
@@ -423,8 +471,47 @@ pub(crate) fn page_statement(
     if !filter.with_superseded {
         sql.push(" AND NOT m.superseded");
     }
+}
+
+/// A page of all messages of a user, whom no index of messages names: the first of each device by `messages_device`, then what comes of
+/// each before the last first one that the page can reach; what has no device by `messages_pool`.
+fn page_of_user(
+    scope: &RequestScope,
+    filter: &MessageFilter,
+    page: &PageRequest<MessageId>,
+    limit: i64,
+) -> QueryBuilder<Postgres> {
+    let mut sql = QueryBuilder::new(
+        "WITH firsts AS MATERIALIZED (
+            SELECT d.id AS device_id, f.id FROM devices d CROSS JOIN LATERAL (
+                SELECT m.id FROM messages m WHERE m.device_id = d.id AND ",
+    );
+    push_conditions(&mut sql, scope, filter, page);
+    sql.push(" ORDER BY m.id LIMIT 1) AS f WHERE d.user_id = ")
+        .push_bind(uuid(&scope.user_id));
+    if let Some(devices) = device_list(scope) {
+        sql.push(" AND d.id = ANY (").push_bind(devices).push(")");
+    }
+    sql.push(
+        "), page AS MATERIALIZED (
+            SELECT next.id FROM firsts CROSS JOIN LATERAL (SELECT m.id FROM messages m WHERE m.device_id = firsts.device_id
+                AND m.id <= (SELECT coalesce(
+                    (SELECT n.id FROM firsts n ORDER BY n.id LIMIT 1 OFFSET ",
+    )
+    .push_bind(limit - 1)
+    .push("), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)) AND ");
+    push_conditions(&mut sql, scope, filter, page);
     sql.push(" ORDER BY m.id LIMIT ")
-        .push_bind(int(page.clamped() as u64 + 1));
+        .push_bind(limit)
+        .push(") AS next UNION ALL (SELECT m.id FROM messages m WHERE m.device_id IS NULL AND ");
+    push_conditions(&mut sql, scope, filter, page);
+    sql.push(" ORDER BY m.id LIMIT ").push_bind(limit).push(")) ");
+    sql.push(message!("FROM (SELECT id FROM page ORDER BY id LIMIT "))
+        .push_bind(limit)
+        .push(
+            ") AS p CROSS JOIN LATERAL (SELECT x.* FROM messages x WHERE x.id = p.id OFFSET 0) AS m
+        LEFT JOIN attempts a ON a.id = m.attempt_id ORDER BY m.id",
+        );
     sql
 }
 

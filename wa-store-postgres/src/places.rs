@@ -1,6 +1,8 @@
 //! Where messages stand by their state, beside their rows: in the queue, parked (held, in doubt), on a lane (being sent), among the
 //! outcomes, and what is left over of a campaign.
 //!
+//! A lane names what its device began last and sends it as long as that message says so: a settlement leaves the lane as it is.
+//!
 //! No index of messages names what a begin or a settlement writes, so that both change the row in its place. Whoever changes a
 //! state moves the message here in the same transaction: `begin` and `settle` in their one statement where nothing stands against
 //! them, everything else with [`Moves`], which reads from the row where the message stands.
@@ -22,6 +24,27 @@ macro_rules! pool_device {
     };
 }
 pub(crate) use pool_device;
+
+/// The turn of a lane after the next begin.
+macro_rules! next_turn {
+    ($turn:literal) => {
+        concat!($turn, " % 2147483647 + 1")
+    };
+}
+pub(crate) use next_turn;
+
+/// The message that a device is sending, if any, by the primary keys. It may have gone on to another device since it was begun.
+macro_rules! sent_by {
+    ($device:literal) => {
+        concat!(
+            "(SELECT (SELECT p.id FROM messages p WHERE p.id = l.message_id AND p.state = 3 AND p.device_id = l.device_id)
+            FROM lanes l WHERE l.device_id = ",
+            $device,
+            ")"
+        )
+    };
+}
+pub(crate) use sent_by;
 
 /// Takes messages from the queue, as their rows still have them. By the primary keys.
 pub(crate) const UNQUEUE: &str = concat!(
@@ -45,14 +68,12 @@ pub(crate) const PARK: &str = "
     INSERT INTO parked (message_id, device_id, scope_id, next_check_at, state)
     SELECT m.id, m.device_id, m.scope_id, m.next_check_at, m.state
     FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.id = j.value";
-/// Lanes that are free. By the primary key.
-pub(crate) const FREE: &str = "
-    UPDATE lanes SET message_id = NULL, sending = 0 FROM unnest($1::uuid[], $2::uuid[]) AS v (device_id, message_id)
-    WHERE lanes.device_id = v.device_id AND lanes.message_id = v.message_id";
-/// Lanes that send; the count refuses one that does already. By the primary key.
-pub(crate) const OCCUPY: &str = "
-    UPDATE lanes SET message_id = v.message_id, sending = lanes.sending + 1
-    FROM unnest($1::uuid[], $2::uuid[]) AS v (device_id, message_id) WHERE lanes.device_id = v.device_id";
+/// Lanes that send. By the primary key. Whoever takes them has them locked since before it looked that they are free.
+pub(crate) const OCCUPY: &str = concat!(
+    "UPDATE lanes SET message_id = v.message_id, turn = ",
+    next_turn!("lanes.turn"),
+    " FROM unnest($1::uuid[], $2::uuid[]) AS v (device_id, message_id) WHERE lanes.device_id = v.device_id"
+);
 /// What was sent, failed or became unknown. By the primary key.
 pub(crate) const NOTE: &str = "
     INSERT INTO outcomes (message_id, device_id, scope_id, settled_at)
@@ -178,10 +199,6 @@ impl Moves {
     pub(crate) async fn leave(&self, connection: &mut PgConnection) -> Done<()> {
         of_rows(connection, UNQUEUE, self.from.queue.iter()).await?;
         of_rows(connection, UNPARK, self.from.parked.iter()).await?;
-        run_over(connection, FREE, &self.from.lanes, |row, (device, message)| {
-            row.bind(device).bind(message)
-        })
-        .await?;
         run_over(connection, TAKE_UP, &self.from.left_over, |row, (campaign, message)| {
             row.bind(campaign).bind(message)
         })

@@ -28,7 +28,7 @@ pub(crate) const MESSAGES: &str = live!(
 );
 
 /// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule, with their numbers and the
-/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices, lanes and tallies by their primary keys.
+/// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices and tallies by their primary keys.
 pub(crate) const SENT: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
@@ -48,12 +48,10 @@ pub(crate) const SENT: &str = "
                 SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 FROM devices d WHERE d.id = i.device_id
             )
         RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id, m.provider_id
-    ), freed AS (
-        UPDATE lanes l SET message_id = NULL, sending = 0 FROM sent s WHERE l.device_id = s.device_id AND l.message_id = s.id
     ), noted AS (
-        INSERT INTO outcomes (message_id, device_id, scope_id, settled_at, mark)
-        SELECT s.id, s.device_id, CASE WHEN s.scope_kind < 3 THEN s.scope_id END, $2, hashtextextended(s.provider_id, 0)
-        FROM sent s
+        INSERT INTO outcomes (message_id, scope_id, settled_at, mark)
+        SELECT s.id, CASE WHEN s.scope_kind < 3 THEN s.scope_id END, $2, hashtextextended(s.provider_id, 0)
+        FROM sent s WHERE s.scope_kind < 3 OR s.provider_id IS NOT NULL
     ), counted AS (
         UPDATE tallies t SET done = t.done + n.n, remaining = t.remaining - n.n
         FROM (
@@ -73,11 +71,13 @@ pub(crate) const PROVIDER_IDS: &str = "
     )
     INSERT INTO outcomes (message_id, mark) SELECT k.id, hashtextextended(k.provider_id, 0) FROM known k";
 
-/// `fence`, `leave`: what devices are sending, by the primary keys.
+/// `fence`, `leave`: what devices are sending, by the primary keys. What a lane names is compared by IS NOT DISTINCT, for which no index
+/// serves: Postgres might go through all messages of a device else.
 pub(crate) const SENDING_ON: &str = live!(
     ", (SELECT a.attempted_at FROM attempts a WHERE a.id = m.attempt_id)
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
-    JOIN lanes l ON l.device_id = j.value JOIN messages m ON m.id = l.message_id"
+    JOIN lanes l ON l.device_id = j.value JOIN messages m ON m.id = l.message_id
+    WHERE m.state = 3 AND m.device_id IS NOT DISTINCT FROM l.device_id"
 );
 
 /// How a settlement has its users: what moves a sequence on has them alone.

@@ -29,6 +29,9 @@ pub(crate) struct Counted {
 
 const COLUMNS: usize = 10;
 
+/// The place of those that wait among them, in the order of [`columns`].
+const REMAINING: usize = 5;
+
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Cell {
     user_id: UserId,
@@ -63,14 +66,36 @@ pub(crate) struct Tallies {
     standings: BTreeMap<Standing, i64>,
 }
 
-/// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key.
+/// Adds to cells, which need not be there yet; the constraints allow it where nothing is lowered. By the primary key. Cells that are there
+/// are updated: a conflict that is expected is locked first, which the log holds. Those that somebody else adds just now are a conflict.
 pub(crate) const ADD: &str = "
+    WITH v AS MATERIALIZED (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[],
+            $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+            $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[]) AS v (user_id, scope_kind, scope_id, device_id,
+            done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
+    ), known AS (
+        UPDATE tallies SET
+            done = tallies.done + v.done,
+            failed = tallies.failed + v.failed,
+            skipped = tallies.skipped + v.skipped,
+            unknown = tallies.unknown + v.unknown,
+            cancelled = tallies.cancelled + v.cancelled,
+            remaining = tallies.remaining + v.remaining,
+            delivered = tallies.delivered + v.delivered,
+            undelivered = tallies.undelivered + v.undelivered,
+            read = tallies.read + v.read,
+            replied = tallies.replied + v.replied
+        FROM v
+        WHERE tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id AND tallies.device_id = v.device_id
+    )
     INSERT INTO tallies (user_id, scope_kind, scope_id, device_id,
         done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[],
-        $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-        $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
-    ON CONFLICT (user_id, scope_kind, scope_id, device_id) DO UPDATE SET
+    SELECT v.* FROM v WHERE (
+        SELECT true FROM tallies x
+        WHERE x.scope_kind = v.scope_kind AND x.scope_id = v.scope_id AND x.device_id = v.device_id
+    ) IS NULL
+    ON CONFLICT (scope_kind, scope_id, device_id) DO UPDATE SET
         done = tallies.done + excluded.done,
         failed = tallies.failed + excluded.failed,
         skipped = tallies.skipped + excluded.skipped,
@@ -81,6 +106,23 @@ pub(crate) const ADD: &str = "
         undelivered = tallies.undelivered + excluded.undelivered,
         read = tallies.read + excluded.read,
         replied = tallies.replied + excluded.replied";
+
+/// The same of new messages that wait, as nearly all that are new do.
+pub(crate) const ADD_WAITING: &str = "
+    WITH v AS MATERIALIZED (
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::uuid[], $5::bigint[])
+            AS v (user_id, scope_kind, scope_id, device_id, remaining)
+    ), known AS (
+        UPDATE tallies SET remaining = tallies.remaining + v.remaining FROM v
+        WHERE tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id AND tallies.device_id = v.device_id
+    )
+    INSERT INTO tallies (user_id, scope_kind, scope_id, device_id,
+        done, failed, skipped, unknown, cancelled, remaining, delivered, undelivered, read, replied)
+    SELECT v.user_id, v.scope_kind, v.scope_id, v.device_id, 0, 0, 0, 0, 0, v.remaining, 0, 0, 0, 0 FROM v WHERE (
+        SELECT true FROM tallies x
+        WHERE x.scope_kind = v.scope_kind AND x.scope_id = v.scope_id AND x.device_id = v.device_id
+    ) IS NULL
+    ON CONFLICT (scope_kind, scope_id, device_id) DO UPDATE SET remaining = tallies.remaining + excluded.remaining";
 
 /// Changes cells where something is lowered, so that they are there. By the primary key.
 pub(crate) const CHANGE: &str = "
@@ -185,13 +227,20 @@ fn bind_count(row: Gathered, (standing, count): &(Standing, i64)) -> Gathered {
 
 type Sums = [i64; COLUMNS];
 
-fn bind(row: Gathered, (cell, sums): &(Cell, Sums)) -> Gathered {
-    let row = row
-        .bind(&cell.user_id)
+fn bind_cell(row: Gathered, cell: &Cell) -> Gathered {
+    row.bind(&cell.user_id)
         .bind(cell.scope.kind())
         .bind(Uuid::from_bytes(cell.scope.id_bytes(&cell.user_id)))
-        .bind(device_of(cell.device_id.as_ref()));
-    bind_sums(row, sums)
+        .bind(device_of(cell.device_id.as_ref()))
+}
+
+fn bind(row: Gathered, (cell, sums): &(Cell, Sums)) -> Gathered {
+    bind_sums(bind_cell(row, cell), sums)
+}
+
+/// Whether nothing is counted but messages that wait.
+fn waits(sums: &Sums) -> bool {
+    sums.iter().enumerate().all(|(at, sum)| at == REMAINING || *sum == 0)
 }
 
 impl Tallies {
@@ -253,6 +302,11 @@ impl Tallies {
     /// Writes the changes.
     pub(crate) async fn write(self, connection: &mut PgConnection) -> Done<()> {
         let (raised, changed) = split(self.cells);
+        let (waiting, raised): (Vec<_>, Vec<_>) = raised.into_iter().partition(|(_, sums)| waits(sums));
+        run_over(connection, ADD_WAITING, &waiting, |row, (cell, sums)| {
+            bind_cell(row, cell).bind(sums[REMAINING])
+        })
+        .await?;
         run_over(connection, ADD, &raised, bind).await?;
         run_over(connection, CHANGE, &changed, bind).await?;
         let (raised, changed) = split(self.steps);

@@ -22,14 +22,13 @@ macro_rules! known {
         "(EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = m.device_id AND q.person = m.person OFFSET 0)
         OR EXISTS (
             SELECT 1 FROM messages s
-            WHERE hashtextextended(s.phone, 0) = hashtextextended(m.phone, 0) AND s.phone = m.phone
-                AND s.device_id = m.device_id AND s.state = 5
+            WHERE s.person = m.person AND s.phone = m.phone AND s.device_id = m.device_id AND s.state = 5
             OFFSET 0
         ))"
     };
 }
 
-/// `warmth`: the messages by the primary key, acquaintances by the primary key, what was sent by `messages_sent_to`.
+/// `warmth`: the messages by the primary key, acquaintances by the primary key, what was sent by `messages_person`.
 pub(crate) const WARMTH: &str = concat!(
     "SELECT j.key, ",
     known!(),
@@ -51,7 +50,7 @@ pub(crate) const PUT_OFF: &str = "
     CROSS JOIN LATERAL (SELECT x.id, x.user_id, x.reason FROM messages x WHERE x.id = w.message_id OFFSET 0) AS m
     WHERE w.device_id = $1 AND w.due_at > $3 AND m.user_id = $2 AND m.reason IN (34, 37)
     ORDER BY m.id LIMIT $4";
-/// `cold_attempts`: by `attempts_device`; acquaintances by the primary key, what was sent before by `messages_sent_to`. OFFSET makes
+/// `cold_attempts`: by `attempts_device`; acquaintances by the primary key, what was sent before by `messages_person`. OFFSET makes
 /// Postgres look for each, where it would else go through all that was ever sent.
 pub(crate) const COLD_ATTEMPTS: &str = "
     SELECT j.key, a.attempted_at
@@ -69,19 +68,18 @@ pub(crate) const COLD_ATTEMPTS: &str = "
         )
         AND NOT EXISTS (
             SELECT 1 FROM messages s JOIN attempts sa ON sa.id = s.attempt_id
-            WHERE hashtextextended(s.phone, 0) = hashtextextended(m.phone, 0) AND s.phone = m.phone
-                AND s.device_id = a.device_id AND s.state = 5 AND sa.attempted_at < a.attempted_at
+            WHERE s.person = m.person AND s.phone = m.phone AND s.device_id = a.device_id AND s.state = 5
+                AND sa.attempted_at < a.attempted_at
             OFFSET 0
         )
     ORDER BY j.key, a.attempted_at";
-/// `acquainted`: acquaintances by the primary key, what was sent by `messages_sent_to`.
+/// `acquainted`: acquaintances by the primary key, what was sent by `messages_person`.
 pub(crate) const ACQUAINTED: &str = "
     SELECT j.key FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS j (person, phone, key)
     WHERE EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = $3 AND q.person = j.person OFFSET 0)
         OR EXISTS (
             SELECT 1 FROM messages s
-            WHERE hashtextextended(s.phone, 0) = hashtextextended(j.phone, 0) AND s.phone = j.phone AND s.device_id = $3
-                AND s.state = 5
+            WHERE s.person = j.person AND s.phone = j.phone AND s.device_id = $3 AND s.state = 5
             OFFSET 0
         )
     ORDER BY j.key";

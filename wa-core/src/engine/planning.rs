@@ -12,12 +12,13 @@ use super::flow::Flows;
 use super::lane::{AGAIN_MAX, Again, LanePhase};
 use super::node::{Engine, FollowUp, RestrictionOrd, State, cause_of, quiet_of};
 use crate::domain::access::RequestScope;
-use crate::domain::audience::{Audience, AudienceCursor, AudienceLead};
+use crate::domain::audience::{Audience, AudienceCursor};
 use crate::domain::campaign::{Campaign, CampaignReason, CampaignStatus};
 use crate::domain::command::{DeviceAnswer, DeviceAsk, DeviceCommand};
 use crate::domain::device::{Hold, HoldReason, OnDoubt, Restriction, RestrictionCause};
 use crate::domain::lane::LaneReason;
 use crate::domain::message::{Message, MessageScope, Reason};
+use crate::domain::phone::PersonKey;
 use crate::domain::restriction::UNKNOWN_RESTRICTION_FOR;
 use crate::event::{Event, EventKind};
 use crate::id::{CampaignId, EventId, LeadId, UserId};
@@ -36,6 +37,10 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
+/// How many pages of audiences are committed in one round, shared out among the campaigns, of which each has two: while one is committed the
+/// next one is planned.
+const AUDIENCE_PAGES_PER_ROUND: usize = 16;
+const AUDIENCE_PAGES_MIN: usize = 2;
 /// Most pages of old messages of chats that are removed at a time, each in a transaction of its own.
 const CHAT_PAGES_PER_ROUND: u32 = 200;
 /// How many steps of archiving follow each other, before what is kept for a while only is looked at again.
@@ -64,20 +69,16 @@ pub struct PlanReport {
     pub next_at: Option<Timestamp>,
 }
 
-/// A page of an audience that was read while the one before it was being committed.
+/// A page of an audience that is planned and not committed yet.
 #[derive(Debug)]
-struct Ahead {
-    audience: Audience,
-    /// The lead after which it begins.
-    after: LeadId,
-    leads: Vec<AudienceLead>,
-}
-
-impl Ahead {
-    /// Whether it is what a campaign would read now: a campaign that was paused may have another audience by then.
-    fn is_of(&self, campaign: &Campaign, after: LeadId) -> bool {
-        self.after == after && self.audience == campaign.audience
-    }
+struct PlannedPage {
+    /// The version and the cursor of the campaign for which it is right.
+    of: (i64, AudienceCursor),
+    /// Whom it is for.
+    persons: BTreeSet<PersonKey>,
+    /// Where the cursor stands afterwards.
+    to: AudienceCursor,
+    set: ChangeSet,
 }
 
 /// A message in doubt that its gateway is to be asked about.
@@ -532,14 +533,16 @@ impl Engine {
 
     async fn expand_campaigns(&self) -> Result<bool, StoreError> {
         let mut more = false;
-        for campaign in self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await? {
+        let campaigns = self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await?;
+        let pages = (AUDIENCE_PAGES_PER_ROUND / campaigns.len().max(1)).max(AUDIENCE_PAGES_MIN);
+        for campaign in campaigns {
             let id = campaign.id;
             let mut current = Some(campaign);
             let mut ahead = None;
-            for turn in 1..=PAGES_PER_ROUND {
+            for turn in 1..=pages {
                 let Some(campaign) = current.take() else { break };
-                let read_on = turn < PAGES_PER_ROUND;
-                match self.expand_page(&campaign, &mut ahead, read_on).await {
+                let go_on = turn < pages;
+                match self.expand_page(&campaign, &mut ahead, go_on).await {
                     Ok(true) => {
                         current = self
                             .core
@@ -565,26 +568,61 @@ impl Engine {
         Ok(more)
     }
 
-    /// Plans and commits one page; `false` when nothing is left. Reads the one after it meanwhile, if it is to read on and they are of
-    /// leads.
+    /// Plans and commits one page, which may be planned already; `false` when nothing is left. Plans the one after it meanwhile, if it is
+    /// to go on.
     async fn expand_page(
         &self,
         campaign: &Campaign,
-        ahead: &mut Option<Ahead>,
-        read_on: bool,
+        ahead: &mut Option<PlannedPage>,
+        go_on: bool,
     ) -> Result<bool, StoreError> {
+        let ready = ahead
+            .take()
+            .filter(|page| page.of == (campaign.version, campaign.cursor));
+        let page = match ready {
+            Some(page) => page,
+            None => match self.plan_page(campaign, &BTreeSet::new()).await? {
+                Some(page) => page,
+                None => return Ok(false),
+            },
+        };
+        let PlannedPage { persons, to, set, .. } = page;
+        let next = async {
+            if !go_on {
+                return None;
+            }
+            let after = Campaign {
+                cursor: to,
+                version: campaign.version + 1,
+                ..campaign.clone()
+            };
+            self.plan_page(&after, &persons).await.ok().flatten()
+        };
+        let commit = self.core.store.commit(set, WriteClass::Bulk, self.core.now());
+        let (done, next) = future::join(commit, next).await;
+        self.wake(&done?.wake.into_iter().collect());
+        *ahead = next;
+        Ok(true)
+    }
+
+    /// Plans the page at which the cursor of a campaign stands; `None` when there is none, or when it is for somebody of the page that is
+    /// being committed, of which the store does not tell yet.
+    async fn plan_page(
+        &self,
+        campaign: &Campaign,
+        being_committed: &BTreeSet<PersonKey>,
+    ) -> Result<Option<PlannedPage>, StoreError> {
+        let store = &self.core.store;
         let limit = self.core.config.expand_page;
-        let (page, last) = match (&campaign.audience, campaign.cursor) {
-            (_, AudienceCursor::Done) => return Ok(false),
+        let page = match (&campaign.audience, campaign.cursor) {
+            (_, AudienceCursor::Done) => return Ok(None),
             (Audience::Entries, cursor) => {
                 let after = if let AudienceCursor::Entry(position) = cursor {
                     position
                 } else {
                     0
                 };
-                let entries = self.core.store.entries_page(campaign.id, after, limit).await?;
-                let last = entries.len() < limit as usize;
-                (AudiencePage::Entries(entries), last)
+                AudiencePage::Entries(store.entries_page(campaign.id, after, limit).await?)
             }
             (Audience::Leads { .. } | Audience::Pool { .. }, cursor) => {
                 let after = if let AudienceCursor::Lead(id) = cursor {
@@ -592,25 +630,18 @@ impl Engine {
                 } else {
                     LeadId::MIN
                 };
-                let leads = match ahead.take().filter(|ahead| ahead.is_of(campaign, after)) {
-                    Some(ahead) => ahead.leads,
-                    None => self.core.store.audience_page(campaign, after, limit).await?,
-                };
-                let last = leads.len() < limit as usize;
-                (AudiencePage::Leads(leads), last)
+                AudiencePage::Leads(store.audience_page(campaign, after, limit).await?)
             }
         };
         let persons = page.persons(campaign, &self.core.seed);
-        let known: BTreeSet<_> = self
-            .core
-            .store
-            .persons_in(campaign.id, &persons)
-            .await?
-            .into_iter()
-            .collect();
+        let last = persons.len() < limit as usize;
+        if persons.iter().any(|person| being_committed.contains(person)) {
+            return Ok(None);
+        }
+        let known = store.persons_in(campaign.id, &persons).await?.into_iter().collect();
         let mut planned: BTreeMap<_, Vec<_>> = BTreeMap::new();
         if campaign.audience.is_pool() {
-            for row in self.core.store.planned(campaign.id, &persons).await? {
+            for row in store.planned(campaign.id, &persons).await? {
                 planned.entry(row.person).or_default().push(row);
             }
         }
@@ -624,24 +655,16 @@ impl Engine {
             now: self.core.now(),
         };
         let set = expand(&page, &context);
-        let after = match &page {
-            AudiencePage::Leads(leads) if read_on && !last => leads.last().map(|lead| lead.id),
+        let to = set.changes.iter().find_map(|change| match change {
+            Change::AdvanceCursor { to, .. } => Some(*to),
             _ => None,
-        };
-        let read_next = async {
-            let after = after?;
-            let leads = self.core.store.audience_page(campaign, after, limit).await.ok()?;
-            Some(Ahead {
-                audience: campaign.audience.clone(),
-                after,
-                leads,
-            })
-        };
-        let commit = self.core.store.commit(set, WriteClass::Bulk, self.core.now());
-        let (done, next) = future::join(commit, read_next).await;
-        self.wake(&done?.wake.into_iter().collect());
-        *ahead = next;
-        Ok(true)
+        });
+        Ok(Some(PlannedPage {
+            of: (campaign.version, campaign.cursor),
+            persons: persons.into_iter().collect(),
+            to: to.unwrap_or(AudienceCursor::Done),
+            set,
+        }))
     }
 
     /// Gives devices to what waits in pools, and leaves over what no device may take; says whether there is more to look at, which

@@ -202,6 +202,9 @@ pub enum Change {
     InsertEntries(Vec<CampaignEntry>),
     /// Moves the cursor of a running campaign. `Conflict` unless it is `triggered` and stands at `from`: so a page cannot
     /// pass a pause, and a page planned twice is committed once. The first change of its set. The store sets version + 1.
+    ///
+    /// A set of this, with `to` before the end, and messages alone may be durable no earlier than the next commit of any kind: lost with
+    /// the machine it is lost with the cursor, and planned again.
     AdvanceCursor {
         /// The campaign.
         campaign_id: CampaignId,

@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //!
-//! - [`Store::commit`] is all or nothing and durable on return. An error of kind `Unavailable` leaves it open whether it
+//! - [`Store::commit`] is all or nothing and durable on return, but for pages that are planned again from a cursor. An error of kind `Unavailable` leaves it open whether it
 //!   happened: what planners commit is safe to commit again.
 //! - A message carries an idempotency key, unique in the database. Enqueuing a known key is a reported no-op.
 //! - Every status and state moves only as `can_become` allows; a change whose precondition fails gives `Conflict` and no effect.
@@ -102,7 +102,8 @@ pub trait Store:
     + EventStore
     + fmt::Debug
 {
-    /// Commits changes and their events: all or nothing, durable on return.
+    /// Commits changes and their events: all or nothing, durable on return, but for pages of an audience with more to come
+    /// ([`Change::AdvanceCursor`]).
     ///
     /// To ensure correctness: preconditions named at each [`Change`] hold at the commit; every row belongs to the user that it
     /// names, and a device, lead or campaign of another user gives `NotFound`.

@@ -60,7 +60,7 @@ const COUNT: &str = "
         undelivered, read, replied)
     SELECT $2, 1, $3, i.device_id, count(*), 0, 0, 0, 0, 0, 0, 0, 0, 0 FROM unnest($1::uuid[]) AS i (device_id)
     GROUP BY i.device_id
-    ON CONFLICT (user_id, scope_kind, scope_id, device_id) DO UPDATE SET remaining = tallies.remaining + excluded.remaining";
+    ON CONFLICT (scope_id, device_id, scope_kind) DO UPDATE SET remaining = tallies.remaining + excluded.remaining";
 
 /// Writes queued messages with their tallies, [`ROWS`] per transaction.
 pub async fn enqueue(connection: &mut PgConnection, stage: &Stage, messages: &[Message]) {
@@ -166,7 +166,7 @@ const BEGIN: &str = "
         WHERE q.device_id = b.device_id AND q.priority = b.priority AND q.scope_id = b.scope_id AND q.due_at = b.due_at
             AND q.message_id = b.id
     ), occupied AS (
-        UPDATE lanes l SET message_id = b.id, sending = l.sending + 1 FROM begun b WHERE l.device_id = b.device_id
+        UPDATE lanes l SET message_id = b.id, turn = l.turn + 1 FROM begun b WHERE l.device_id = b.device_id
     )
     INSERT INTO attempts (id, message_id, device_id, epoch, text, attempted_at)
     SELECT i.attempt_id, i.id, i.device_id, 1, i.text, $5 FROM i";
@@ -175,10 +175,8 @@ const SETTLE: &str = "
     WITH sent AS (
         UPDATE messages m SET state = 5, settled_at = $2 FROM unnest($1::uuid[]) AS i (id)
         WHERE m.id = i.id AND m.state = 3 RETURNING m.id, m.device_id
-    ), freed AS (
-        UPDATE lanes l SET message_id = NULL, sending = 0 FROM sent s WHERE l.device_id = s.device_id
     ), noted AS (
-        INSERT INTO outcomes (message_id, device_id, scope_id, settled_at) SELECT s.id, s.device_id, $4, $2 FROM sent s
+        INSERT INTO outcomes (message_id, scope_id, settled_at) SELECT s.id, $4, $2 FROM sent s
     )
     UPDATE tallies t SET done = t.done + 1, remaining = t.remaining - 1 FROM sent s
     WHERE t.user_id = $3 AND t.scope_kind = 1 AND t.scope_id = $4 AND t.device_id = s.device_id";

@@ -541,11 +541,7 @@ async fn the_database_itself_refuses_what_must_never_be() {
     let bad = [
         (
             "two messages being sent by one device",
-            "UPDATE lanes SET message_id = gen_random_uuid(), sending = 2".into(),
-        ),
-        (
-            "a lane that sends nothing in particular",
-            "UPDATE lanes SET sending = 1".into(),
+            "UPDATE lanes SET message_id = gen_random_uuid(), turn = -1".into(),
         ),
         (
             "a message twice in the queue",
@@ -586,10 +582,6 @@ async fn the_database_itself_refuses_what_must_never_be() {
         (
             "a key twice",
             "UPDATE messages SET key = '09090909-0909-0909-0909-090909090909'".into(),
-        ),
-        (
-            "another user's device in a message",
-            format!("UPDATE messages SET {foreign} WHERE {first}"),
         ),
         (
             "another user's campaign in a message",

@@ -5,9 +5,12 @@ WITH stands AS (
     UNION ALL
     SELECT 'parked', message_id, concat_ws(' ', state, device_id, scope_id, next_check_at) FROM parked
     UNION ALL
-    SELECT 'lanes', message_id, device_id::text FROM lanes WHERE sending = 1
+    SELECT 'lanes', l.message_id, l.device_id::text FROM lanes l
+    JOIN messages m ON m.id = l.message_id AND m.state = 3 AND m.device_id = l.device_id
     UNION ALL
-    SELECT 'outcomes', message_id, concat_ws(' ', device_id, scope_id, settled_at) FROM outcomes WHERE settled_at IS NOT NULL
+    SELECT 'outcomes of scopes', message_id, concat_ws(' ', scope_id, settled_at) FROM outcomes WHERE scope_id IS NOT NULL
+    UNION ALL
+    SELECT 'outcomes of devices', message_id, concat_ws(' ', device_id, settled_at) FROM outcomes WHERE device_id IS NOT NULL
     UNION ALL
     SELECT 'left over', message_id, campaign_id::text FROM left_over
 ), rows AS (
@@ -19,8 +22,18 @@ WITH stands AS (
     UNION ALL
     SELECT 'lanes', id, device_id::text FROM messages WHERE state = 3
     UNION ALL
-    SELECT 'outcomes', id, concat_ws(' ', device_id, CASE WHEN scope_kind < 3 THEN scope_id END, settled_at)
-    FROM messages WHERE state IN (5, 6, 7)
+    SELECT 'outcomes of scopes', id, concat_ws(' ', scope_id, settled_at) FROM messages WHERE state IN (5, 6, 7) AND scope_kind < 3
+    UNION ALL
+    -- What was sent is found by its attempt, unless it stands among the outcomes of its device.
+    SELECT 'outcomes of devices', m.id, concat_ws(' ', m.device_id, m.settled_at) FROM messages m
+    WHERE m.state IN (5, 6, 7) AND m.device_id IS NOT NULL AND (
+        m.state <> 5
+        OR EXISTS (SELECT 1 FROM outcomes o WHERE o.message_id = m.id AND o.device_id IS NOT NULL)
+        OR NOT EXISTS (
+            SELECT 1 FROM attempts a
+            WHERE a.id = m.attempt_id AND a.device_id = m.device_id AND m.settled_at - a.attempted_at < 86400000
+        )
+    )
     UNION ALL
     SELECT 'left over', id, scope_id::text FROM messages
     WHERE scope_kind = 1 AND state = 8 AND reason = 25 AND NOT superseded

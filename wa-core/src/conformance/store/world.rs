@@ -153,6 +153,7 @@ impl World {
 
     /// One user, one device, one node that owns it, one running campaign.
     pub async fn stage(&self) -> Stage {
+        self.store.seed(self.rows.seed()).await.unwrap();
         let user = self.user().await;
         let device = self.device(user).await;
         let node = self.node().await;

@@ -83,6 +83,7 @@ const OPERATIONS: &[(&str, usize)] = &[
 
 impl Model {
     pub(super) async fn set_the_stage(&mut self) {
+        both!(self, store => store.seed(self.rows.seed())).unwrap();
         for _ in 0..2 {
             let user = self.rows.user();
             both!(self, store => store.insert_user(&user)).unwrap();
