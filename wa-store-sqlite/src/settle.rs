@@ -27,7 +27,7 @@ pub(crate) const MESSAGES: &str = live!(
 );
 
 /// Messages of a list that were sent and of which no more is known, which nearly all are as a rule; those whose lead goes to the
-/// device with them are not among them. Message and device by their unique indexes.
+/// device with them are not among them. Message, node and device by their unique indexes.
 macro_rules! sent {
     ($select:literal, $end:literal) => {
         concat!(
@@ -40,6 +40,7 @@ macro_rules! sent {
                     SELECT 1 FROM campaigns c WHERE c.id = m.campaign_id AND c.device_limit IS NOT NULL
                 ))
                 AND coalesce(m.delivery, m.held_at, m.doubt_since_at) IS NULL
+                AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = ?6 AND n.fenced = 0)
                 AND EXISTS (
                     SELECT 1 FROM devices d
                     WHERE d.id = m.device_id AND d.user_id = m.user_id AND d.epoch = j.value AND d.owner = ?6
@@ -58,13 +59,14 @@ pub(crate) const SENT: &str = sent!(
 /// `settle`: the places in a list of those that [`SENT`] would settle.
 pub(crate) const FITTING: &str = sent!("SELECT json_group_array(j.key)", "");
 
-/// `settle`: counts what [`SENT`] settled. Messages by the unique index of ids, tallies by the primary key.
+/// `settle`: counts what [`SENT`] settled: one of each device at most, because no device sends two at a time (`messages_sending`).
+/// Messages by the unique index of ids, tallies by the primary key. Materialized, because SQLite would walk the tallies otherwise.
 pub(crate) const COUNT_SENT: &str = "
-    UPDATE tallies SET done = done + v.n, remaining = remaining - v.n
-    FROM (
-        SELECT m.user_id, m.scope_kind, m.scope_id, m.device_id, count(*) AS n
-        FROM json_each(?1) j CROSS JOIN messages m ON m.id = substr(?2, j.key * 16 + 1, 16) GROUP BY 1, 2, 3, 4
-    ) AS v
+    WITH v AS MATERIALIZED (
+        SELECT m.user_id, m.scope_kind, m.scope_id, m.device_id
+        FROM json_each(?1) j CROSS JOIN messages m ON m.id = substr(?2, j.key * 16 + 1, 16)
+    )
+    UPDATE tallies SET done = done + 1, remaining = remaining - 1 FROM v
     WHERE tallies.user_id = v.user_id AND tallies.scope_kind = v.scope_kind AND tallies.scope_id = v.scope_id
         AND tallies.device_id = v.device_id";
 
@@ -81,13 +83,17 @@ pub(crate) const SENDING_ON: &str = live!(
 );
 
 pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -> Done<Vec<Settled>> {
-    check_node(connection, settle.incarnation).await?;
     let (sent, mut closer): (Vec<Place<'_>>, Vec<_>) = settle.outcomes.iter().enumerate().partition(|(_, outcome)| {
         let verdict = &outcome.verdict;
         matches!(verdict, Verdict::Sent { delivery: None, .. }) && outcome.detail.is_none() && outcome.advance.is_none()
     });
     let mut answers = vec![Settled::Yes(MessageState::Sent); settle.outcomes.len()];
-    if !settle_sent(connection, settle, &sent).await? {
+    let all_sent = settle_sent(connection, settle, &sent).await?;
+    // Where all outcomes were recorded so, the node may write: the statement has looked.
+    if sent.is_empty() || !all_sent || !closer.is_empty() {
+        check_node(connection, settle.incarnation).await?;
+    }
+    if !all_sent {
         // Steps of sequences, most often: what they are among is settled as before.
         let (fitting, others) = fitting(connection, settle, sent).await?;
         closer.extend(others);

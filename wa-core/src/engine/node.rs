@@ -79,6 +79,7 @@ pub struct Engine {
     lease_until: AtomicU64,
     /// Whether connections are closed because the lease has run out, until it is kept again.
     cut_off: AtomicBool,
+    started_at: Monotonic,
     state: Mutex<State>,
 }
 
@@ -297,14 +298,15 @@ impl Engine {
     pub async fn start(core: Arc<Core>) -> Result<Arc<Self>, StoreError> {
         let now = core.now();
         let incarnation = Incarnation::new(&core.ids, now);
+        let started = core.clock.monotonic();
         let engine = Arc::new(Self {
             incarnation,
             lease_until: AtomicU64::new(0),
             cut_off: AtomicBool::new(false),
+            started_at: started,
             state: Mutex::default(),
             core,
         });
-        let started = engine.core.clock.monotonic();
         engine
             .core
             .store
@@ -354,6 +356,26 @@ impl Engine {
         let until = self.lease_until.load(Ordering::Acquire);
         let may_be_open = until > 0 && !self.cut_off.load(Ordering::Acquire);
         may_be_open.then(|| Monotonic::from_start(Duration::from_millis(until)))
+    }
+
+    /// When the lease is to be kept next.
+    pub(crate) fn next_beat_at(&self) -> Monotonic {
+        let config = &self.core.config;
+        let until = Duration::from_millis(self.lease_until.load(Ordering::Acquire));
+        let span = config.lease_for.saturating_sub(config.lease_margin);
+        Monotonic::from_start(until.saturating_sub(span)) + config.beat_every
+    }
+
+    /// When the settings of devices are to be read again after the start, which has read those of all that it claimed; at once where that
+    /// found some closed, because what these hold of pools is given back with it.
+    pub(crate) fn first_refresh_at(&self) -> Monotonic {
+        let has_closed = self.state().lanes.values().any(|lane| !lane.may_send);
+        let pause = if has_closed {
+            Duration::ZERO
+        } else {
+            self.core.config.refresh_every
+        };
+        self.started_at + pause
     }
 
     /// Closes the connections of all devices once the lease has run out: another node may have them by now.
@@ -1025,6 +1047,11 @@ impl Engine {
     /// # Errors
     /// The store did not answer; the lanes are looked at again after a second.
     pub async fn look(&self) -> Result<Vec<Candidate>, StoreError> {
+        self.look_up_to(usize::MAX).await
+    }
+
+    /// As [`look`](Self::look), at so many lanes at most: those that are due longest.
+    pub(crate) async fn look_up_to(&self, most: usize) -> Result<Vec<Candidate>, StoreError> {
         let now = self.core.lane_now();
         if !self.lease_holds(self.core.clock.monotonic()) {
             return Ok(Vec::new());
@@ -1033,7 +1060,7 @@ impl Engine {
         let mut candidates = Vec::new();
         {
             let mut state = self.state();
-            let due = state.timers.pop_due(now.at());
+            let due = state.timers.pop_due_up_to(now.at(), most);
             let State {
                 lanes,
                 timers,
@@ -1485,12 +1512,14 @@ impl Engine {
                 *candidate.message_id.as_uuid(),
             )),
             to,
-            text: candidate.text.clone(),
-            media: candidate.outgoing.clone(),
+            text: std::mem::take(&mut candidate.text),
+            media: candidate.outgoing.take(),
         };
         if !transport.needs_prepare(&outgoing) {
+            (candidate.text, candidate.outgoing) = (outgoing.text, outgoing.media);
             return Ok(Some(candidate));
         }
+        (candidate.text, candidate.outgoing) = (outgoing.text.clone(), outgoing.media.clone());
         let context = SendContext {
             device,
             timeout: self.core.config.send_timeout,
@@ -1646,7 +1675,7 @@ impl Engine {
                 cut,
                 ..
             } = &mut *state;
-            for candidate in candidates {
+            for mut candidate in candidates {
                 let Some(lane) = lanes.get_mut(&candidate.device_id) else {
                     continue;
                 };
@@ -1689,8 +1718,8 @@ impl Engine {
                     message_id: candidate.message_id,
                     attempt_id,
                     transport_message_id,
-                    text: candidate.text.clone(),
-                    greeting: candidate.greeting.clone(),
+                    text: std::mem::take(&mut candidate.text),
+                    greeting: candidate.greeting.take(),
                     attempted_at: now.wall(),
                     again: candidate.repeated.is_some(),
                 });

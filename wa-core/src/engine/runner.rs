@@ -24,6 +24,8 @@ use crate::time::Monotonic;
 
 /// How long a failed call to the store is left alone before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Which part of a batch the first look takes, so that the store soon has something to write while the next one reads.
+const FIRST_LOOK: usize = 4;
 /// How long a round of planning is left alone after the one before, however many hints come in.
 const PLAN_GAP: Duration = Duration::from_millis(50);
 /// How often what is kept for a while only is pruned.
@@ -71,11 +73,8 @@ struct Turn {
 }
 
 impl Turn {
-    fn now(now: Monotonic) -> Self {
-        Self {
-            at: now,
-            running: false,
-        }
+    fn at(at: Monotonic) -> Self {
+        Self { at, running: false }
     }
 
     fn take(&mut self, now: Monotonic) -> bool {
@@ -109,6 +108,8 @@ pub struct Runner {
     beginning: bool,
     look_at: Monotonic,
     looking: bool,
+    /// How many lanes the next look takes at most.
+    look_most: usize,
     plan: Turn,
     planned_at: Monotonic,
     doubts: Turn,
@@ -136,6 +137,8 @@ impl Runner {
     pub fn new(engine: Arc<Engine>) -> Self {
         let core = Arc::clone(&engine.core);
         let now = core.clock.monotonic();
+        let (beat_at, refresh_at) = (engine.next_beat_at(), engine.first_refresh_at());
+        let batch_max = core.config.batch_max;
         Self {
             core,
             engine,
@@ -150,24 +153,19 @@ impl Runner {
             beginning: false,
             look_at: now,
             looking: false,
-            plan: Turn::now(now),
+            look_most: (batch_max / FIRST_LOOK).max(1),
+            plan: Turn::at(now),
             planned_at: now,
-            doubts: Turn::now(now),
-            errands: Turn::now(now),
-            beat: Turn::now(now),
-            balance: Turn::now(now),
+            doubts: Turn::at(now),
+            errands: Turn::at(now),
+            beat: Turn::at(beat_at),
+            balance: Turn::at(now),
             balance_again: false,
             letting_go: false,
             let_go_at: now,
-            refresh: Turn {
-                at: now,
-                running: false,
-            },
-            prune: Turn {
-                at: now + PRUNE_EVERY,
-                running: false,
-            },
-            receipts: Turn::now(now),
+            refresh: Turn::at(refresh_at),
+            prune: Turn::at(now + PRUNE_EVERY),
+            receipts: Turn::at(now),
         }
     }
 
@@ -312,6 +310,17 @@ impl Runner {
         if stopping {
             return;
         }
+        // Lanes first: whatever else there is may wait for a connection of the store.
+        let may_look = !self.looking && self.look_at <= now && self.engine.lease_holds(now);
+        if may_look && self.engine.next_look_at().is_some_and(|at| at <= now) {
+            self.looking = true;
+            let (engine, most) = (Arc::clone(&self.engine), self.look_most);
+            self.under_way
+                .push(async move { Done::Looked(engine.look_up_to(most).await) }.boxed());
+        }
+        self.ask();
+        self.prepare();
+        self.begin();
         let engine = &self.engine;
         if self.balance.take(now) {
             let engine = Arc::clone(engine);
@@ -354,16 +363,6 @@ impl Runner {
             self.under_way
                 .push(async move { Done::Received(core.match_early_receipts().await) }.boxed());
         }
-        let may_look = !self.looking && self.look_at <= now && self.engine.lease_holds(now);
-        if may_look && self.engine.next_look_at().is_some_and(|at| at <= now) {
-            self.looking = true;
-            let engine = Arc::clone(&self.engine);
-            self.under_way
-                .push(async move { Done::Looked(engine.look().await) }.boxed());
-        }
-        self.ask();
-        self.prepare();
-        self.begin();
     }
 
     /// Prepares no more per host than may be sent to it at once: a prepared candidate holds its media in memory.
@@ -482,6 +481,7 @@ impl Runner {
         match done {
             Done::Looked(Ok(candidates)) => {
                 self.looking = false;
+                self.look_most = self.core.config.batch_max;
                 for candidate in candidates.into_iter().filter(|_| !stopping) {
                     self.looked.entry(candidate.host()).or_default().push_back(candidate);
                 }

@@ -1362,3 +1362,108 @@ async fn a_node_that_was_away_takes_nobody_over_for_beats_that_it_did_not_look_f
         "now it was silent for long enough"
     );
 }
+
+/// An engine and its runner, as far as that gets by itself.
+type Running = std::pin::Pin<Box<dyn Future<Output = super::Ended> + Send>>;
+
+fn run(engine: &Arc<Engine>) -> Running {
+    let mut running: Running = Box::pin(super::Runner::new(Arc::clone(engine)).run(std::future::pending()));
+    poll(&mut running);
+    running
+}
+
+fn poll(running: &mut Running) {
+    assert!(running.now_or_never().is_none(), "the runner goes on");
+}
+
+fn may_send(engine: &Engine) -> Vec<bool> {
+    engine.lanes(None).iter().map(|lane| lane.may_send).collect()
+}
+
+#[tokio::test]
+async fn a_runner_once_read_all_devices_and_beat_again_right_after_its_engine_had() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    let (world, engine) = world.start().await;
+    let beats = async || world.store.nodes().await.unwrap()[0].beat;
+    let before = beats().await;
+    // Written by another node, so that nobody tells this one.
+    world.hold(device).await;
+    let mut running = run(&engine);
+    assert_eq!((may_send(&engine), beats().await), (vec![true], before));
+    world.advance(4);
+    poll(&mut running);
+    assert_eq!((may_send(&engine), beats().await), (vec![true], before));
+    world.advance(1);
+    poll(&mut running);
+    poll(&mut running);
+    assert_eq!((may_send(&engine), beats().await), (vec![false], before + 1));
+}
+
+#[tokio::test]
+async fn a_runner_that_begins_late_reads_and_beats_at_once() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    let (world, engine) = world.start().await;
+    let before = world.store.nodes().await.unwrap()[0].beat;
+    world.hold(device).await;
+    world.advance(6);
+    let mut running = run(&engine);
+    poll(&mut running);
+    assert_eq!(may_send(&engine), [false]);
+    assert_eq!(world.store.nodes().await.unwrap()[0].beat, before + 1);
+}
+
+#[tokio::test]
+async fn what_changed_between_the_start_of_an_engine_and_that_of_its_runner_is_heard_at_once() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    let (world, engine) = world.start().await;
+    world.hold(device).await;
+    engine.core.wake.changed(device);
+    let _running = run(&engine);
+    assert_eq!(may_send(&engine), [false]);
+}
+
+#[tokio::test]
+async fn pool_messages_leave_a_device_that_a_starting_node_finds_closed_at_once() {
+    let world = World::new(StubTransport::new());
+    let device = world.device("a").await;
+    world.leads(device, 2).await;
+    let id = world.campaign(|campaign| campaign.routing = Routing::Balanced).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    engine.leave().await.unwrap();
+    world.hold(device).await;
+    let (world, engine) = world.start().await;
+    assert_eq!(world.messages(id).await[0].device_id, Some(device));
+    let _running = run(&engine);
+    let left = world.messages(id).await;
+    assert!(left.iter().all(|message| message.device_id.is_none()), "{left:?}");
+}
+
+#[tokio::test]
+async fn lanes_that_are_due_together_are_looked_at_by_the_batch_and_all_of_them() {
+    let mut world = World::new(StubTransport::new());
+    let config = EngineConfig {
+        batch_max: 2,
+        ..EngineConfig::new("node-1").pacing(PacingPolicy::unpaced())
+    };
+    world.builder =
+        EngineBuilder::new(world.store.clone(), world.clock.clone(), config).transport(world.transport.clone());
+    for number in 0..5 {
+        let device = world.device(&format!("d{number}")).await;
+        world.leads(device, 1).await;
+    }
+    world.campaign(|_| {}).await;
+    let (world, engine) = world.start().await;
+    engine.plan().await.unwrap();
+    let first = engine.look_up_to(2).await.unwrap();
+    assert_eq!(first.len(), 2);
+    for candidate in &first {
+        engine.drop_candidate(candidate, Duration::ZERO);
+    }
+    let mut running = run(&engine);
+    poll(&mut running);
+    assert_eq!(world.transport.sent().len(), 5);
+}

@@ -41,8 +41,15 @@ impl<K: Copy + Ord> LaneTimers<K> {
 
     /// Takes out all keys due at `now` or before, the longest due first.
     pub fn pop_due(&mut self, now: Timestamp) -> Vec<K> {
+        self.pop_due_up_to(now, usize::MAX)
+    }
+
+    /// Takes out the keys due at `now` or before, the longest due first, at most so many.
+    pub fn pop_due_up_to(&mut self, now: Timestamp, most: usize) -> Vec<K> {
         let mut due = Vec::new();
-        while let Some((_, key)) = self.by_instant.first().copied().filter(|(at, _)| *at <= now) {
+        while due.len() < most
+            && let Some((_, key)) = self.by_instant.first().copied().filter(|(at, _)| *at <= now)
+        {
             self.remove(key);
             due.push(key);
         }
@@ -99,11 +106,11 @@ mod tests {
     proptest! {
         #[test]
         fn the_queue_agrees_with_a_plain_map(
-            steps in prop::collection::vec((0_u8..4, 0_u8..8, 0_i64..100), 0..200)
+            steps in prop::collection::vec((0_u8..4, 0_u8..8, 0_i64..100, 0_usize..8), 0..200)
         ) {
             let mut timers = LaneTimers::new();
             let mut model = BTreeMap::new();
-            for (step, key, millis) in steps {
+            for (step, key, millis, most) in steps {
                 match step {
                     0 | 1 => {
                         timers.set(key, at(millis));
@@ -117,8 +124,14 @@ mod tests {
                         let now = at(millis);
                         let mut due: Vec<_> = model.iter().filter(|(_, at)| **at <= now).map(|(k, at)| (*at, *k)).collect();
                         due.sort_unstable();
-                        model.retain(|_, at| *at > now);
-                        prop_assert_eq!(timers.pop_due(now), due.into_iter().map(|(_, k)| k).collect::<Vec<_>>());
+                        let due: Vec<_> = due.into_iter().map(|(_, k)| k).collect();
+                        let (first, others) = due.split_at(most.min(due.len()));
+                        prop_assert_eq!(timers.pop_due_up_to(now, most), first);
+                        model.retain(|key, _| !first.contains(key));
+                        if most % 2 == 0 {
+                            prop_assert_eq!(timers.pop_due(now), others);
+                            model.retain(|key, _| !others.contains(key));
+                        }
                     }
                 }
                 prop_assert_eq!(timers.next(), model.values().min().copied());

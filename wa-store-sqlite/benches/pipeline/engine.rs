@@ -53,7 +53,6 @@ impl Rig {
         });
         let mut config = EngineConfig::new("bench").pacing(PacingPolicy::unpaced());
         config.in_flight_max = in_flight_max;
-        config.batch_max = in_flight_max.clamp(config.batch_max, 1_000);
         let builder = EngineBuilder::new(Arc::new(store.clone()), stage.clock.clone(), config);
         let core = builder
             .transport(transport.clone())
