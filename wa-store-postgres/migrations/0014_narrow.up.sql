@@ -1,6 +1,9 @@
 -- What a message costs the log, and an enqueue the processor. Statements of earlier versions do not fit these tables: nodes that run them
 -- are stopped before. Messages are written anew, so it takes about as long as a copy of them and needs the space for one.
 
+-- Nobody may write between the copy and the end: what it wrote would be in one of these tables and not in the others.
+LOCK TABLE messages, queue, attempts, lanes, outcomes, tallies IN ACCESS EXCLUSIVE MODE;
+
 -- What a begin, a settlement and a receipt write stands together, so that the log holds that part of the row alone, and before what is long
 -- and stays. No foreign key to the device: it would lock its row in the log for every message; whoever writes messages has their users and
 -- has looked whose the devices are, and no device is ever deleted.
@@ -89,10 +92,9 @@ ALTER TABLE messages ADD PRIMARY KEY (id), ADD UNIQUE (key),
 -- The messages of an enrolment, of one step of it, and the order in which its steps came.
 CREATE INDEX messages_flow ON messages (enrolment_id, step_id, round) WHERE enrolment_id IS NOT NULL;
 -- Lists. Their columns hardly ever change after the insert.
+CREATE INDEX messages_user ON messages (user_id, id);
 CREATE INDEX messages_scope ON messages (scope_id, id) WHERE scope_kind < 3;
--- Lists of a user too, who has devices, and of what has none.
 CREATE INDEX messages_device ON messages (device_id, id) WHERE device_id IS NOT NULL;
-CREATE INDEX messages_pool ON messages (user_id, id) WHERE device_id IS NULL;
 -- Lists of what is short for each: put in order when it is read.
 CREATE INDEX messages_lead ON messages (lead_id) WHERE lead_id IS NOT NULL;
 -- The same; suppress, erase, persons_in, the greeting before this one, receipts by recipient, replies.
@@ -139,3 +141,7 @@ ALTER TABLE lanes ADD COLUMN turn integer NOT NULL DEFAULT 0,
 
 -- From now on what was sent and settled as nearly all is has no device among the outcomes: a device's are found by its attempts, which are
 -- settled in the order in which they were made. What settled otherwise, and what stands here from before, keeps it.
+
+-- The new tables have no statistics, and nobody would notice: their sizes are known.
+ANALYZE messages;
+ANALYZE tallies;

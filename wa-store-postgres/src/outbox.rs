@@ -247,16 +247,8 @@ pub(crate) const COUNT_CAMPAIGN: &str = concat!(
 /// `count` of a sequence, by `messages_scope`.
 pub(crate) const COUNT_SEQUENCE: &str =
     count!("FROM messages m WHERE m.scope_kind = 2 AND m.user_id = $1 AND m.scope_id = $2");
-/// `count` of the other scopes, by `messages_device` and `messages_pool`.
-pub(crate) const COUNT_OTHER: &str = count!(
-    "FROM (
-        SELECT o.* FROM devices d CROSS JOIN LATERAL (
-            SELECT x.* FROM messages x WHERE x.device_id = d.id AND x.scope_kind = $2 OFFSET 0
-        ) AS o WHERE d.user_id = $1
-        UNION ALL
-        SELECT x.* FROM messages x WHERE x.device_id IS NULL AND x.user_id = $1 AND x.scope_kind = $2
-    ) AS m WHERE m.user_id = $1"
-);
+/// `count` of the other scopes, by `messages_user`.
+pub(crate) const COUNT_OTHER: &str = count!("FROM messages m WHERE m.user_id = $1 AND m.scope_kind = $2");
 /// `backlog`: walks the tables of open messages, never that of all.
 pub(crate) const BACKLOG: &str = "
     SELECT q.queued, q.oldest,
@@ -396,41 +388,21 @@ pub(crate) fn read_sums(c: &mut Columns<'_>) -> Done<Numbers> {
     })
 }
 
-/// The statement of a page of messages, by id: by the index of what the filter names, else by those of devices.
+/// The statement of a page of messages, by id.
 pub(crate) fn page_statement(
     source: Source,
     scope: &RequestScope,
     filter: &MessageFilter,
     page: &PageRequest<MessageId>,
 ) -> QueryBuilder<Postgres> {
-    let limit = int(page.clamped() as u64 + 1);
-    let named = filter.person.is_some()
-        || filter.lead_id.is_some()
-        || filter.enrolment_id.is_some()
-        || filter.device_id.is_some()
-        || filter.scope.is_some_and(|scope| scope.is_bulk());
-    let mut sql = match source {
-        Source::Live if !named => return page_of_user(scope, filter, page, limit),
-        Source::Live => QueryBuilder::new(message!(
-            "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE "
-        )),
-        Source::Archive => QueryBuilder::new(message!(
-            "FROM archived_messages m LEFT JOIN archived_attempts a ON a.message_id = m.id AND a.id = m.attempt_id WHERE "
-        )),
-    };
-    push_conditions(&mut sql, scope, filter, page);
-    sql.push(" ORDER BY m.id LIMIT ").push_bind(limit);
-    sql
-}
-
-/// What a page of messages `m` asks of each.
-fn push_conditions(
-    sql: &mut QueryBuilder<Postgres>,
-    scope: &RequestScope,
-    filter: &MessageFilter,
-    page: &PageRequest<MessageId>,
-) {
-    sql.push("m.user_id = ").push_bind(uuid(&scope.user_id));
+    let mut sql = QueryBuilder::new(match source {
+        Source::Live => message!("FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id WHERE m.user_id = "),
+        Source::Archive => message!(
+            "FROM archived_messages m LEFT JOIN archived_attempts a ON a.message_id = m.id AND a.id = m.attempt_id
+            WHERE m.user_id = "
+        ),
+    });
+    sql.push_bind(uuid(&scope.user_id));
     if let Some(after) = &page.after {
         sql.push(" AND m.id > ").push_bind(uuid(after));
     }
@@ -471,47 +443,8 @@ fn push_conditions(
     if !filter.with_superseded {
         sql.push(" AND NOT m.superseded");
     }
-}
-
-/// A page of all messages of a user, whom no index of messages names: the first of each device by `messages_device`, then what comes of
-/// each before the last first one that the page can reach; what has no device by `messages_pool`.
-fn page_of_user(
-    scope: &RequestScope,
-    filter: &MessageFilter,
-    page: &PageRequest<MessageId>,
-    limit: i64,
-) -> QueryBuilder<Postgres> {
-    let mut sql = QueryBuilder::new(
-        "WITH firsts AS MATERIALIZED (
-            SELECT d.id AS device_id, f.id FROM devices d CROSS JOIN LATERAL (
-                SELECT m.id FROM messages m WHERE m.device_id = d.id AND ",
-    );
-    push_conditions(&mut sql, scope, filter, page);
-    sql.push(" ORDER BY m.id LIMIT 1) AS f WHERE d.user_id = ")
-        .push_bind(uuid(&scope.user_id));
-    if let Some(devices) = device_list(scope) {
-        sql.push(" AND d.id = ANY (").push_bind(devices).push(")");
-    }
-    sql.push(
-        "), page AS MATERIALIZED (
-            SELECT next.id FROM firsts CROSS JOIN LATERAL (SELECT m.id FROM messages m WHERE m.device_id = firsts.device_id
-                AND m.id <= (SELECT coalesce(
-                    (SELECT n.id FROM firsts n ORDER BY n.id LIMIT 1 OFFSET ",
-    )
-    .push_bind(limit - 1)
-    .push("), 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)) AND ");
-    push_conditions(&mut sql, scope, filter, page);
     sql.push(" ORDER BY m.id LIMIT ")
-        .push_bind(limit)
-        .push(") AS next UNION ALL (SELECT m.id FROM messages m WHERE m.device_id IS NULL AND ");
-    push_conditions(&mut sql, scope, filter, page);
-    sql.push(" ORDER BY m.id LIMIT ").push_bind(limit).push(")) ");
-    sql.push(message!("FROM (SELECT id FROM page ORDER BY id LIMIT "))
-        .push_bind(limit)
-        .push(
-            ") AS p CROSS JOIN LATERAL (SELECT x.* FROM messages x WHERE x.id = p.id OFFSET 0) AS m
-        LEFT JOIN attempts a ON a.id = m.attempt_id ORDER BY m.id",
-        );
+        .push_bind(int(page.clamped() as u64 + 1));
     sql
 }
 

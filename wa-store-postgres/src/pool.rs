@@ -56,13 +56,12 @@ pub(crate) const NOTE_TAKEN: &str = "
     SELECT scope_id, device_id, done + failed + unknown + remaining FROM tallies
     WHERE user_id = $1 AND scope_kind = 1 AND scope_id = $2
         AND device_id <> '00000000-0000-0000-0000-000000000000'::uuid";
-/// `leave_over`: pool messages that still wait, of campaigns with a limit, by the unique index of ids; num_nulls keeps Postgres from going
-/// through all messages without a device.
+/// `leave_over`: pool messages that still wait, of campaigns with a limit, by the unique index of ids.
 pub(crate) const WAITING: &str = live!(
     "FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS v (user_id, id, key)
     JOIN messages m ON m.id = v.id AND m.user_id = v.user_id
     JOIN campaigns lc ON lc.id = m.campaign_id AND lc.device_limit IS NOT NULL
-    WHERE m.state = 1 AND m.from_pool AND num_nulls(m.device_id) = 1 ORDER BY v.key"
+    WHERE m.state = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
 );
 /// Leads of the pool that were sent to, with the devices that did it, by the ids of all of them.
 pub(crate) const SENT_TO: &str = "

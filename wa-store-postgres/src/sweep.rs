@@ -284,13 +284,13 @@ pub(crate) async fn expire(connection: &mut PgConnection, space: Space, limit: u
     Ok(Expired { moved, more, next_at })
 }
 
-/// `assign`: pool messages that still wait and whose device exists, by the unique index of ids; num_nulls as in `leave_over`.
+/// `assign`: pool messages that still wait and whose device exists, by the unique index of ids.
 pub(crate) const ASSIGNABLE: &str = live!(
     ", v.device_id
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS v (user_id, id, device_id, key)
     JOIN messages m ON m.id = v.id AND m.user_id = v.user_id
     JOIN devices d ON d.id = v.device_id AND d.user_id = v.user_id AND d.deleted_at IS NULL
-    WHERE m.state = 1 AND m.from_pool AND num_nulls(m.device_id) = 1 ORDER BY v.key"
+    WHERE m.state = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
 );
 /// `assign`: gives devices. By the unique index of ids.
 pub(crate) const ASSIGN: &str = "

@@ -84,7 +84,8 @@ pub struct EngineConfig {
     pub late_grace: Duration,
     /// The shortest wait between two steps of a sequence, 1 s to 52 weeks; 1 h. Shorter ones are for tests and demos.
     pub step_wait_min: Duration,
-    /// How many recipients one page of an expansion holds, 1 to 1,000; 1,000.
+    /// How many recipients one page of an expansion holds, 1 to 1,000; 500. A page is one
+    /// transaction, for which settlements wait on a store with one writer.
     pub expand_page: u32,
     /// How many leads one page of matching holds, and how many enrolments are moved on in one commit, 1 to 1,000; 100. A
     /// page is one transaction, for which settlements wait on a store with one writer.
@@ -136,7 +137,7 @@ impl EngineConfig {
             error_rate: ErrorRateLimit::default(),
             late_grace: Duration::from_secs(600),
             step_wait_min: Step::WAIT_MIN,
-            expand_page: 1_000,
+            expand_page: 500,
             enrol_page: 100,
             sweep_page: 500,
             pool_depth: 3,
