@@ -7,7 +7,7 @@
 //! | who | node | users | rows |
 //! |---|---|---|---|
 //! | `commit`, `sweep`, `expire`, `assign`, `unassign`, `complete_campaigns` | shared, of each fence | alone | |
-//! | `begin`, `decline`, `settle` | shared | shared | messages by id |
+//! | `begin`, `decline`, `settle` | shared | shared | messages by id; `begin` then lanes by device |
 //! | `archive` | none | shared | its campaign, then messages by id, skipping locked ones |
 //! | `write_session`, `wipe_session` | shared | shared | session values by key |
 //! | `settle` that moves a sequence on | shared | alone | |
