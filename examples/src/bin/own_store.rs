@@ -34,6 +34,10 @@ impl Store for Audited {
     async fn ready(&self) -> Result<(), StoreError> {
         self.inner.ready().await
     }
+
+    fn bulk_rows(&self) -> u32 {
+        self.inner.bulk_rows()
+    }
 }
 
 struct Fresh;

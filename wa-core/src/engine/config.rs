@@ -84,9 +84,10 @@ pub struct EngineConfig {
     pub late_grace: Duration,
     /// The shortest wait between two steps of a sequence, 1 s to 52 weeks; 1 h. Shorter ones are for tests and demos.
     pub step_wait_min: Duration,
-    /// How many recipients one page of an expansion holds, 1 to 1,000; 500. A page is one
-    /// transaction, for which settlements wait on a store with one writer.
-    pub expand_page: u32,
+    /// How many recipients one page of an expansion holds, 1 to 5,000; where it is `None`, as by default, as many as the store writes best
+    /// together ([`Store::bulk_rows`](crate::store::Store::bulk_rows)). A page is one transaction, for which settlements wait on a store
+    /// with one writer.
+    pub expand_page: Option<u32>,
     /// How many leads one page of matching holds, and how many enrolments are moved on in one commit, 1 to 1,000; 100. A
     /// page is one transaction, for which settlements wait on a store with one writer.
     pub enrol_page: u32,
@@ -137,7 +138,7 @@ impl EngineConfig {
             error_rate: ErrorRateLimit::default(),
             late_grace: Duration::from_secs(600),
             step_wait_min: Step::WAIT_MIN,
-            expand_page: 500,
+            expand_page: None,
             enrol_page: 100,
             sweep_page: 500,
             pool_depth: 3,
@@ -201,7 +202,12 @@ impl EngineConfig {
         require("error_rate.window", window, "1 to 10,000")?;
         for (field, number, most, range) in [
             ("in_flight_max", self.in_flight_max, 100_000, "1 to 100,000"),
-            ("expand_page", self.expand_page as usize, 1_000, "1 to 1,000"),
+            (
+                "expand_page",
+                self.expand_page.unwrap_or(1) as usize,
+                Self::EXPAND_PAGE_MAX as usize,
+                "1 to 5,000",
+            ),
             ("enrol_page", self.enrol_page as usize, 1_000, "1 to 1,000"),
             ("sweep_page", self.sweep_page as usize, 1_000, "1 to 1,000"),
             ("archive_page", self.archive_page as usize, 1_000, "1 to 1,000"),
@@ -215,6 +221,8 @@ impl EngineConfig {
 
     /// The shortest time after its end for which the messages of a campaign stay where they are: windows of pacing look back for a day.
     pub const ARCHIVE_AFTER_MIN: Duration = Duration::from_secs(2 * 86_400);
+    /// Most recipients in one page of an expansion.
+    pub const EXPAND_PAGE_MAX: u32 = 5_000;
     /// The shortest interval or limit of time.
     pub const SPAN_MIN: Duration = Duration::from_millis(1);
     /// The longest interval or limit of time.
@@ -268,7 +276,7 @@ mod tests {
             ("error_rate.percent", |c| c.error_rate.percent = 101),
             ("error_rate.window", |c| c.error_rate.window = 0),
             ("in_flight_max", |c| c.in_flight_max = 0),
-            ("expand_page", |c| c.expand_page = 0),
+            ("expand_page", |c| c.expand_page = Some(0)),
             ("enrol_page", |c| c.enrol_page = 0),
             ("sweep_page", |c| c.sweep_page = 1_001),
             ("pool_depth", |c| c.pool_depth = 0),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::{FutureExt, future};
 
+use super::config::EngineConfig;
 use super::dispatch::{Finished, GRACE, still_in_doubt};
 use super::flow::Flows;
 use super::lane::{AGAIN_MAX, Again, LanePhase};
@@ -37,9 +38,9 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
-/// How many pages of audiences are committed in one round, shared out among the campaigns, of which each has two: while one is committed the
-/// next one is planned.
-const AUDIENCE_PAGES_PER_ROUND: usize = 16;
+/// How many recipients of audiences are committed in one round, shared out among the campaigns, of which each has two pages: while one is
+/// committed the next one is planned.
+const AUDIENCE_ROWS_PER_ROUND: usize = 16_000;
 const AUDIENCE_PAGES_MIN: usize = 2;
 /// Most pages of old messages of chats that are removed at a time, each in a transaction of its own.
 const CHAT_PAGES_PER_ROUND: u32 = 200;
@@ -534,7 +535,8 @@ impl Engine {
     async fn expand_campaigns(&self) -> Result<bool, StoreError> {
         let mut more = false;
         let campaigns = self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await?;
-        let pages = (AUDIENCE_PAGES_PER_ROUND / campaigns.len().max(1)).max(AUDIENCE_PAGES_MIN);
+        let rows = campaigns.len().max(1) * self.page_rows() as usize;
+        let pages = (AUDIENCE_ROWS_PER_ROUND / rows).max(AUDIENCE_PAGES_MIN);
         for campaign in campaigns {
             let id = campaign.id;
             let mut current = Some(campaign);
@@ -566,6 +568,12 @@ impl Engine {
             more |= current.is_some();
         }
         Ok(more)
+    }
+
+    /// How many recipients a page of an audience holds.
+    fn page_rows(&self) -> u32 {
+        let best = || self.core.store.bulk_rows().clamp(1, EngineConfig::EXPAND_PAGE_MAX);
+        self.core.config.expand_page.unwrap_or_else(best)
     }
 
     /// Plans and commits one page, which may be planned already; `false` when nothing is left. Plans the one after it meanwhile, if it is
@@ -613,7 +621,7 @@ impl Engine {
         being_committed: &BTreeSet<PersonKey>,
     ) -> Result<Option<PlannedPage>, StoreError> {
         let store = &self.core.store;
-        let limit = self.core.config.expand_page;
+        let limit = self.page_rows();
         let page = match (&campaign.audience, campaign.cursor) {
             (_, AudienceCursor::Done) => return Ok(None),
             (Audience::Entries, cursor) => {

@@ -654,6 +654,10 @@ impl Store for FaultyStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.call("ready", self.parts.inner.ready(), |_| {}).await
     }
+
+    fn bulk_rows(&self) -> u32 {
+        self.parts.inner.bulk_rows()
+    }
 }
 
 #[cfg(test)]

@@ -1082,7 +1082,7 @@ fn config(name: String, policy: &PacingPolicy, scenario: &Scenario, rng: &mut Ch
     config.reconcile_every = Duration::from_secs(15);
     config.doubt_max = Duration::from_secs(900);
     config.send_timeout = Duration::from_secs(15);
-    config.expand_page = rng.random_range(1..5);
+    config.expand_page = Some(rng.random_range(1..5));
     config.sweep_page = rng.random_range(1..5);
     config.in_flight_max = scenario.in_flight_max;
     config.batch_max = if rng.random_bool(0.2) { 1 } else { 500 };

@@ -31,6 +31,9 @@
 ///     async fn ready(&self) -> Result<(), StoreError> {
 ///         self.inner.ready().await
 ///     }
+///     fn bulk_rows(&self) -> u32 {
+///         self.inner.bulk_rows()
+///     }
 /// }
 /// ```
 #[macro_export]

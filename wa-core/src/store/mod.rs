@@ -118,4 +118,11 @@ pub trait Store:
     /// # Errors
     /// The reason why it is not ready.
     async fn ready(&self) -> Result<(), StoreError>;
+
+    /// How many rows of work in bulk this store writes best in one commit: more are written faster, and fewer are waited for less by what
+    /// is more urgent. 500 where a store does not tell; a hint, which the engine keeps between 1 and
+    /// [`EngineConfig::EXPAND_PAGE_MAX`](crate::engine::config::EngineConfig::EXPAND_PAGE_MAX).
+    fn bulk_rows(&self) -> u32 {
+        500
+    }
 }

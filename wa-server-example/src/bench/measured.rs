@@ -85,6 +85,10 @@ impl Store for MeasuredStore {
     async fn ready(&self) -> Result<(), StoreError> {
         self.way.store.ready().await
     }
+
+    fn bulk_rows(&self) -> u32 {
+        self.way.store.bulk_rows()
+    }
 }
 
 /// Tells of messages on their way to a gateway.
