@@ -99,8 +99,8 @@ pub(crate) const NOTE_STARTS: &str = "
     ON CONFLICT (device_id) DO UPDATE SET
         first_attempt_at = least(lane_pasts.first_attempt_at, excluded.first_attempt_at),
         last_attempt_at = greatest(lane_pasts.last_attempt_at, excluded.last_attempt_at)";
-/// `archive`: their places among the outcomes, by `outcomes_scope` and `outcomes_mark`. What is there is never changed, so that its
-/// place in the table finds it.
+/// `archive`: their places among the outcomes, by `outcomes_scope` and `outcomes_mark`, and lists of which no other message is left here.
+/// What is there is never changed, so that its place in the table finds it.
 pub(crate) const FORGET_OUTCOMES: &str = "
     DELETE FROM outcomes WHERE ctid = ANY (ARRAY(
         SELECT o.ctid FROM (
@@ -108,6 +108,17 @@ pub(crate) const FORGET_OUTCOMES: &str = "
         ) AS v CROSS JOIN LATERAL (
             SELECT x.ctid, x.message_id FROM outcomes x WHERE x.scope_id = $2 AND x.settled_at = v.settled_at OFFSET 0
         ) AS o WHERE o.message_id = ANY ($1)
+        UNION ALL
+        SELECT o.ctid FROM (
+            SELECT DISTINCT m.settled_at FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.id = j.value
+        ) AS v CROSS JOIN LATERAL (
+            SELECT x.ctid, x.message_ids FROM outcomes x
+            WHERE x.scope_id = $2 AND x.settled_at = v.settled_at AND x.message_ids IS NOT NULL OFFSET 0
+        ) AS o WHERE (
+            SELECT true FROM unnest(o.message_ids) AS u (id) CROSS JOIN LATERAL (
+                SELECT y.id FROM messages y WHERE y.id = u.id OFFSET 0
+            ) AS m WHERE m.id <> ALL ($1) LIMIT 1
+        ) IS NULL
         UNION ALL
         SELECT o.ctid FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.id = j.value CROSS JOIN LATERAL (
             SELECT x.ctid FROM outcomes x WHERE x.mark = hashtextextended(m.provider_id, 0) AND x.message_id = m.id OFFSET 0
@@ -129,6 +140,9 @@ pub(crate) const MOVE: &str = concat!(
 pub(crate) const FINISH: &str = "
     UPDATE campaigns SET archived = true WHERE id = $1
         AND (SELECT true FROM messages m WHERE m.scope_kind = 1 AND m.scope_id = $1 LIMIT 1) IS NULL";
+
+/// `archive`: what two steps at once left of its lists, by `outcomes_scope`.
+pub(crate) const FORGET_LISTS: &str = "DELETE FROM outcomes WHERE scope_id = $1";
 
 /// `message`, by the primary keys.
 pub(crate) const VISIBLE: &str = message!(
@@ -226,7 +240,9 @@ pub(crate) async fn archive(
         }
         query(MOVE).bind(list).execute(connection).await?;
     }
-    query(FINISH).bind(&campaign).execute(connection).await?;
+    if query(FINISH).bind(&campaign).execute(connection).await?.rows_affected() > 0 {
+        query(FORGET_LISTS).bind(&campaign).execute(connection).await?;
+    }
     Ok(archived)
 }
 

@@ -11,6 +11,7 @@ use wa_core::plan::ScopeGate;
 use wa_core::store::{Begin, BeginItem, Begun, Decline};
 use wa_core::time::Timestamp;
 
+use crate::copy::{COPY_MIN, copy_attempts};
 use crate::error::{Done, Fail};
 use crate::insert::{gather, insert, query, run_over};
 use crate::leases::check_node;
@@ -32,60 +33,79 @@ pub(crate) const DEVICES: &str = concat!(
 pub(crate) const MESSAGES: &str =
     live!(", j.key FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) JOIN messages m ON m.id = j.value");
 
+/// The gate and the write-ahead mark at once, for first attempts that nothing at all stands against, with what is done with the attempts.
+macro_rules! begin {
+    ($items:literal, $attempts:literal, $logged:literal) => {
+        concat!(
+            "WITH i AS MATERIALIZED (
+                SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[]",
+            $items,
+            ")
+            ), begun AS (
+                UPDATE messages m SET state = 3, attempt_id = i.attempt_id, epoch = i.epoch, reason = NULL, detail = NULL
+                FROM i
+                WHERE m.id = i.message_id AND m.state = 1 AND m.attempt_id IS NULL AND m.user_id = i.user_id
+                    AND m.device_id = i.device_id
+                    AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
+                    AND (
+                        SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 AND d.deleted_at IS NULL
+                            AND d.hold_reason IS NULL
+                        FROM devices d WHERE d.id = i.device_id
+                    )
+                    AND ",
+            sent_by!("i.device_id"),
+            " IS NULL
+                    AND (
+                        m.scope_kind <> 1
+                        OR (SELECT c.status FROM campaigns c WHERE c.id = m.scope_id) = 3
+                    )
+                    AND (
+                        m.enrolment_id IS NULL
+                        OR (SELECT e.state FROM enrolments e WHERE e.id = m.enrolment_id) = 1
+                        AND (SELECT q.status = 2 AND q.deleted_at IS NULL FROM sequences q WHERE q.id = m.scope_id)
+                        AND NOT EXISTS (
+                            SELECT 1 FROM messages r
+                            WHERE r.enrolment_id = m.enrolment_id AND r.state < 5 AND r.scope_kind = 2 AND r.round > 0 AND r.id <> m.id
+                        )
+                    )
+                    AND (SELECT l.reason FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person) IS NULL
+                RETURNING m.id, m.priority, m.scope_id, m.due_at, i.device_id, (
+                    SELECT l.turn FROM lanes l WHERE l.device_id = i.device_id
+                ) AS turn",
+            $attempts,
+            "
+            ), taken AS (
+                DELETE FROM queue q USING begun b
+                WHERE q.device_id = b.device_id AND q.priority = b.priority AND q.scope_id = b.scope_id AND q.due_at = b.due_at
+                    AND q.message_id = b.id
+            ), occupied AS (
+                UPDATE lanes l SET message_id = b.id, turn = CASE WHEN l.turn = b.turn THEN ",
+            next_turn!("l.turn"),
+            " ELSE -1 END
+                FROM begun b WHERE l.device_id = b.device_id
+            )",
+            $logged,
+            " SELECT array_agg(id) FROM begun"
+        )
+    };
+}
+
 /// `begin`: the gate, the write-ahead mark and the attempt at once, for first attempts that nothing at all stands against.
 /// Message, place in the queue, lane, device, campaign, enrolment, sequence and suppression by their unique indexes; steps that are
 /// sent again by `messages_flow`. What has to be true is asked for as a value and not by EXISTS: Postgres may
 /// read everything that would satisfy such a one into a hash table, or join it from end to end to every message because it
 /// was hardly there when Postgres looked last.
-pub(crate) const BEGIN: &str = concat!(
-    "WITH i AS MATERIALIZED (
-        SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::bigint[], $7::text[], $8::text[], $9::text[],
-            $10::bigint[]) AS i (message_id, attempt_id, user_id, device_id, epoch, ours, text, greeting, attempted_at)
-    ), begun AS (
-        UPDATE messages m SET state = 3, attempt_id = i.attempt_id, epoch = i.epoch, reason = NULL, detail = NULL
-        FROM i
-        WHERE m.id = i.message_id AND m.state = 1 AND m.attempt_id IS NULL AND m.user_id = i.user_id
-            AND m.device_id = i.device_id
-            AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
-            AND (
-                SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 AND d.deleted_at IS NULL
-                    AND d.hold_reason IS NULL
-                FROM devices d WHERE d.id = i.device_id
-            )
-            AND ",
-    sent_by!("i.device_id"),
-    " IS NULL
-            AND (
-                m.campaign_id IS NULL
-                OR (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id) = 3
-            )
-            AND (
-                m.enrolment_id IS NULL
-                OR (SELECT e.state FROM enrolments e WHERE e.id = m.enrolment_id) = 1
-                AND (SELECT q.status = 2 AND q.deleted_at IS NULL FROM sequences q WHERE q.id = m.scope_id)
-                AND NOT EXISTS (
-                    SELECT 1 FROM messages r
-                    WHERE r.enrolment_id = m.enrolment_id AND r.state < 5 AND r.scope_kind = 2 AND r.round > 0 AND r.id <> m.id
-                )
-            )
-            AND (SELECT l.reason FROM suppressions l WHERE l.user_id = m.user_id AND l.person = m.person) IS NULL
-        RETURNING m.id, m.priority, m.scope_id, m.due_at, i.attempt_id, i.device_id, i.epoch, i.ours, i.text, i.greeting,
-            i.attempted_at, (SELECT l.turn FROM lanes l WHERE l.device_id = i.device_id) AS turn
-    ), taken AS (
-        DELETE FROM queue q USING begun b
-        WHERE q.device_id = b.device_id AND q.priority = b.priority AND q.scope_id = b.scope_id AND q.due_at = b.due_at
-            AND q.message_id = b.id
-    ), occupied AS (
-        UPDATE lanes l SET message_id = b.id, turn = CASE WHEN l.turn = b.turn THEN ",
-    next_turn!("l.turn"),
-    " ELSE -1 END
-        FROM begun b WHERE l.device_id = b.device_id
-    ), logged AS (
+pub(crate) const BEGIN: &str = begin!(
+    ", $7::text[], $8::text[], $9::text[], $10::bigint[]) AS i (message_id, attempt_id, user_id, device_id, epoch,
+        ours, text, greeting, attempted_at",
+    ", i.attempt_id, i.epoch, i.ours, i.text, i.greeting, i.attempted_at",
+    ", logged AS (
         INSERT INTO attempts (id, message_id, device_id, epoch, transport_message_id, text, greeting, attempted_at)
         SELECT b.attempt_id, b.id, b.device_id, b.epoch, b.ours, b.text, b.greeting, b.attempted_at FROM begun b
-    )
-    SELECT array_agg(id) FROM begun"
+    )"
 );
+/// `begin`: the same of many, whose attempts are copied afterwards.
+pub(crate) const BEGIN_MANY: &str = begin!(") AS i (message_id, attempt_id, user_id, device_id, epoch", "", "");
 
 /// `begin`, `settle`, `decline`: messages that are looked at one by one stand still from now on. By the primary key.
 pub(crate) const LOCK: &str = "SELECT id FROM messages WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE";
@@ -250,21 +270,30 @@ async fn begin_plain(connection: &mut PgConnection, begin: &Begin) -> Done<HashS
     }
     let mut new = new;
     new.sort_unstable_by_key(|item| item.message_id);
-    let mut statement = query(BEGIN).bind(&begin.incarnation);
-    let rows = gather(new, |row, item| {
-        row.bind(&item.message_id)
+    let copies = new.len() >= COPY_MIN;
+    let rows = gather(&new, |row, item| {
+        let row = row
+            .bind(&item.message_id)
             .bind(&item.attempt_id)
             .bind(&item.user_id)
             .bind(&item.device_id)
-            .bind(item.epoch.0)
-            .bind(kept_ours(item.attempt_id, &item.transport_message_id))
+            .bind(item.epoch.0);
+        if copies {
+            return row;
+        }
+        row.bind(kept_ours(item.attempt_id, &item.transport_message_id))
             .bind(item.text.clone())
             .bind(item.greeting.clone())
             .bind(item.attempted_at.as_millis())
     });
-    statement = rows.add_to(statement);
-    let begun = statement.fetch_one(connection).await?;
-    Columns::of(&begun).key_set("id")
+    let statement = query(if copies { BEGIN_MANY } else { BEGIN }).bind(&begin.incarnation);
+    let begun = rows.add_to(statement).fetch_one(connection).await?;
+    let begun = Columns::of(&begun).key_set("id")?;
+    if copies && !begun.is_empty() {
+        new.retain(|item| begun.contains(&item.message_id));
+        copy_attempts(connection, &new).await?;
+    }
+    Ok(begun)
 }
 
 /// What the items of one begin come to.

@@ -98,7 +98,8 @@ pub(crate) const COMPLETE: &str = "
 pub(crate) const PERSONS_IN: &str = "
     SELECT j.value FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key) WHERE EXISTS (
         SELECT 1 FROM messages m
-        WHERE m.person = j.value AND m.scope_kind = 1 AND m.scope_id = $2
+        WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended(j.value, 0) AND m.person = j.value
+            AND m.scope_kind = 1 AND m.scope_id = $2
             AND NOT (m.state = 8 AND m.reason IS NOT DISTINCT FROM 2)
     ) ORDER BY j.key";
 /// `entries_page`, by the primary key.

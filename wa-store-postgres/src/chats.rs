@@ -72,7 +72,8 @@ pub(crate) const KEPT_LAST: &str = kept!(
 /// `chat_messages`: what the engine sent to a person from a device, by `messages_person`.
 pub(crate) const SENT_BEFORE: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE m.person = $1 AND m.user_id = $2 AND m.device_id = $3 AND coalesce(m.phone, '') <> ''
+    WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended($1, 0) AND m.person = $1 AND m.user_id = $2 AND m.device_id = $3
+        AND coalesce(m.phone, '') <> ''
         AND (m.state BETWEEN 3 AND 7 AND a.id IS NOT NULL OR m.state < 3 AND m.scope_kind > 2)
         AND (CASE WHEN m.state < 3 THEN m.created_at ELSE a.attempted_at END, m.id) < ($4, $5)
     ORDER BY CASE WHEN m.state < 3 THEN m.created_at ELSE a.attempted_at END DESC, m.id DESC LIMIT $6"
@@ -80,7 +81,8 @@ pub(crate) const SENT_BEFORE: &str = message!(
 /// `chat_messages`: what the engine sent to a person from a device, by `messages_person`.
 pub(crate) const SENT_AFTER: &str = message!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE m.person = $1 AND m.user_id = $2 AND m.device_id = $3 AND coalesce(m.phone, '') <> ''
+    WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended($1, 0) AND m.person = $1 AND m.user_id = $2 AND m.device_id = $3
+        AND coalesce(m.phone, '') <> ''
         AND (m.state BETWEEN 3 AND 7 AND a.id IS NOT NULL OR m.state < 3 AND m.scope_kind > 2)
         AND (CASE WHEN m.state < 3 THEN m.created_at ELSE a.attempted_at END, m.id) > ($4, $5)
     ORDER BY CASE WHEN m.state < 3 THEN m.created_at ELSE a.attempted_at END, m.id LIMIT $6"
@@ -89,7 +91,8 @@ pub(crate) const SENT_AFTER: &str = message!(
 pub(crate) const SENT_LAST: &str = message!(
     "FROM unnest($1::uuid[]) AS j (id) JOIN chats c ON c.id = j.id CROSS JOIN LATERAL (
         SELECT n.id FROM messages n LEFT JOIN attempts b ON b.id = n.attempt_id
-        WHERE n.person = c.person AND n.user_id = c.user_id AND n.device_id = c.device_id AND coalesce(n.phone, '') <> ''
+        WHERE uuid_hash_extended(n.person, 0) = uuid_hash_extended(c.person, 0) AND n.person = c.person AND n.user_id = c.user_id
+            AND n.device_id = c.device_id AND coalesce(n.phone, '') <> ''
             AND (n.state BETWEEN 3 AND 7 AND b.id IS NOT NULL OR n.state < 3 AND n.scope_kind > 2)
         ORDER BY CASE WHEN n.state < 3 THEN n.created_at ELSE b.attempted_at END DESC, n.id DESC LIMIT 1
     ) AS x

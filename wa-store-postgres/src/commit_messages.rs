@@ -90,16 +90,20 @@ static INSERT_ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
 /// `InsertMessages` with `supersedes`, `MarkMessage`, `CancelMessage`: one message, by the unique index of ids.
 pub(crate) const ONE: &str = live!("FROM messages m WHERE m.id = $1");
 /// `Suppress`, `ErasePerson`: the messages to a person, by `messages_person`.
-pub(crate) const OPEN_TO: &str = live!("FROM messages m WHERE m.person = $1 AND m.state IN (1, 2, 4) ORDER BY m.id");
+pub(crate) const OPEN_TO: &str = live!(
+    "FROM messages m
+    WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended($1, 0) AND m.person = $1 AND m.state IN (1, 2, 4)
+    ORDER BY m.id"
+);
 /// `ErasePerson`: by `messages_person`.
 pub(crate) const ERASE: &str = "
     UPDATE messages SET phone = NULL, name = '', custom = NULL, content = NULL, detail = NULL
-    WHERE person = $1 AND user_id = $2";
+    WHERE uuid_hash_extended(person, 0) = uuid_hash_extended($1, 0) AND person = $1 AND user_id = $2";
 /// `ErasePerson`: by `messages_person` and the primary key, each attempt names the one before it.
 pub(crate) const ERASE_ATTEMPTS: &str = "
     WITH RECURSIVE theirs AS (
         SELECT newest.id, newest.earlier_id FROM messages m JOIN attempts newest ON newest.id = m.attempt_id
-        WHERE m.person = $1 AND m.user_id = $2
+        WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended($1, 0) AND m.person = $1 AND m.user_id = $2
         UNION ALL
         SELECT earlier.id, earlier.earlier_id FROM theirs JOIN attempts earlier ON earlier.id = theirs.earlier_id
     )
@@ -126,14 +130,15 @@ pub(crate) const BY_PROVIDER: &str = live!(
 /// `Receipt` by recipient, `Replied`: the newest sent message of a device to a person at a number, by `messages_person`.
 pub(crate) const SENT_TO: &str = live!(
     "FROM messages m LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE m.person = $2 AND m.phone = $3 AND m.device_id = $1 AND m.state = 5 AND (NOT $4 OR m.delivery IS NULL)
+    WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended($2, 0) AND m.person = $2
+        AND m.phone = $3 AND m.device_id = $1 AND m.state = 5 AND (NOT $4 OR m.delivery IS NULL)
     ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
 );
 /// `TakenOver`: a message to a person whose newest attempt has that id, by `messages_person` and the primary key.
 pub(crate) const OURS_TO: &str = "
     SELECT 1 FROM messages m
     CROSS JOIN LATERAL (SELECT x.id, x.transport_message_id FROM attempts x WHERE x.id = m.attempt_id OFFSET 0) AS a
-    WHERE m.person = $1 AND m.user_id = $2
+    WHERE uuid_hash_extended(m.person, 0) = uuid_hash_extended($1, 0) AND m.person = $1 AND m.user_id = $2
         AND (a.transport_message_id = $3 OR (a.transport_message_id IS NULL AND a.id = $4)) LIMIT 1";
 /// `Replied`, `TakenOver`: by the primary key.
 pub(crate) const HEAR: &str =

@@ -1,11 +1,13 @@
-//! Pages of new messages as COPY takes them, in its binary format: a page goes into the log as a whole and not row by row, and nothing is
-//! planned for it.
+//! Pages of new messages and attempts as COPY takes them, in its binary format: a page goes into the log as a whole and not row by row,
+//! and nothing is planned for it.
 
 use sqlx::postgres::PgConnection;
 use wa_core::domain::message::Message;
 use wa_core::domain::phone::Phone;
+use wa_core::store::BeginItem;
 
 use crate::error::Done;
+use crate::message_row::kept_ours;
 use crate::row::{Key, custom_json, opt_json};
 
 /// How many rows are copied rather than inserted: each COPY asks the server twice, which few rows do not pay for.
@@ -21,6 +23,10 @@ const MESSAGE_COLUMNS: i16 = 24;
 const QUEUE: &str = "
     COPY queue (device_id, scope_id, message_id, due_at, expires_at, priority, from_pool) FROM STDIN (FORMAT binary)";
 const QUEUE_COLUMNS: i16 = 7;
+/// `begin`: attempts.
+const ATTEMPTS: &str = "
+    COPY attempts (id, message_id, device_id, epoch, attempted_at, transport_message_id, greeting, text) FROM STDIN (FORMAT binary)";
+const ATTEMPT_COLUMNS: i16 = 8;
 
 /// What a file in the binary format begins with: its signature, no flags and no extension.
 const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
@@ -157,4 +163,22 @@ pub(crate) async fn copy_messages(connection: &mut PgConnection, messages: &[Mes
     }
     rows.copy(connection, MESSAGES).await?;
     places.copy(connection, QUEUE).await
+}
+
+/// Adds the first attempts of messages.
+pub(crate) async fn copy_attempts(connection: &mut PgConnection, items: &[&BeginItem]) -> Done<()> {
+    let mut rows = Rows::new(ATTEMPT_COLUMNS);
+    for item in items {
+        let ours = kept_ours(item.attempt_id, &item.transport_message_id);
+        rows.row()
+            .key(&item.attempt_id)
+            .key(&item.message_id)
+            .key(&item.device_id)
+            .bigint(item.epoch.0)
+            .bigint(item.attempted_at.as_millis())
+            .opt_text(ours.as_deref())
+            .opt_text(item.greeting.as_deref())
+            .opt_text(Some(&item.text));
+    }
+    rows.copy(connection, ATTEMPTS).await
 }

@@ -29,7 +29,7 @@ macro_rules! live {
                 m.override_suppression, m.superseded, m.due_at, m.expires_at, m.held_at, m.state, m.reason, m.detail,
                 m.refusal_count, m.attempt_id, m.epoch, m.doubt_since_at, m.doubt_cause, m.next_check_at,
                 m.not_found_count, m.resend_count, m.delivery, m.delivery_at, m.settled_at,
-                (SELECT c.status FROM campaigns c WHERE c.id = m.campaign_id),
+                (SELECT c.status FROM campaigns c WHERE m.scope_kind = 1 AND c.id = m.scope_id),
                 m.enrolment_id, m.step_id, m.steps_version, m.round, (SELECT ",
             crate::flows::gate!("m.step_id"),
             " FROM enrolments fe JOIN sequences fq ON fq.id = fe.sequence_id WHERE fe.id = m.enrolment_id),

@@ -62,7 +62,8 @@ pub(crate) const CHOSEN: &str = "
             SELECT pa.greeting FROM messages p CROSS JOIN LATERAL (
                 SELECT a.greeting, a.attempted_at FROM attempts a WHERE a.id = p.attempt_id OFFSET 0
             ) AS pa
-            WHERE p.person = m.person AND p.user_id = m.user_id AND p.attempt_id IS NOT NULL
+            WHERE uuid_hash_extended(p.person, 0) = uuid_hash_extended(m.person, 0) AND p.person = m.person
+                AND p.user_id = m.user_id AND p.attempt_id IS NOT NULL
             ORDER BY pa.attempted_at DESC, p.id DESC LIMIT 1
         ),
         m.enrolment_id, m.step_id, m.steps_version, m.name, m.due_at
@@ -87,7 +88,7 @@ pub(crate) const DOUBTS: &str = concat!(
         JOIN messages m ON m.id = w.message_id
         LEFT JOIN attempts a ON a.id = m.attempt_id
         WHERE d.owner = $1
-            AND coalesce((SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.campaign_id), true)
+            AND (m.scope_kind <> 1 OR (SELECT c.status NOT IN (1, 2, 4) FROM campaigns c WHERE c.id = m.scope_id))
             AND coalesce((SELECT "
     ),
     crate::flows::gate!("m.step_id"),
@@ -153,12 +154,21 @@ pub(crate) const ENDS: &str = "
         JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
         WHERE a.device_id = j.value AND m.state IN (3, 4, 5, 7) ORDER BY a.attempted_at LIMIT 1
     ) FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)";
-/// `recent` of a campaign or sequence, by `outcomes_scope`.
+/// `recent` of a campaign or sequence, by `outcomes_scope`: rows are taken until the messages before them are as many as asked for.
 pub(crate) const RECENT_OF_SCOPE: &str = "
     SELECT count(*), count(*) FILTER (WHERE m.state IN (6, 7)) FROM (
-        SELECT o.message_id FROM outcomes o WHERE o.scope_id = $1 AND o.settled_at >= $2
-        ORDER BY o.settled_at DESC, o.message_id DESC LIMIT $3
-    ) AS r JOIN messages m ON m.id = r.message_id";
+        SELECT u.id FROM (
+            SELECT n.message_id, n.message_ids, n.settled_at,
+                sum(coalesce(cardinality(n.message_ids), 1)) OVER (
+                    ORDER BY n.settled_at DESC GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                ) AS before
+            FROM (
+                SELECT o.message_id, o.message_ids, o.settled_at FROM outcomes o WHERE o.scope_id = $1 AND o.settled_at >= $2
+                ORDER BY o.settled_at DESC FETCH FIRST $3 ROWS WITH TIES
+            ) AS n
+        ) AS o CROSS JOIN LATERAL unnest(coalesce(o.message_ids, ARRAY[o.message_id])) AS u (id)
+        WHERE coalesce(o.before, 0) < $3 ORDER BY o.settled_at DESC, u.id DESC LIMIT $3
+    ) AS r JOIN messages m ON m.id = r.id";
 /// `recent` of a device, by `attempts_device` and `outcomes_device`. A device sends one message after the other, so that those it attempted
 /// last are those that it sent last, and hardly any took longer than a day. What came to something else, or was found out later, stands
 /// among the outcomes with its device. A hundred more than asked for, because instants of several machines may be in disorder.
@@ -407,6 +417,10 @@ pub(crate) fn page_statement(
         sql.push(" AND m.id > ").push_bind(uuid(after));
     }
     if let Some(person) = &filter.person {
+        if matches!(source, Source::Live) {
+            sql.push(" AND uuid_hash_extended(m.person, 0) = uuid_hash_extended(");
+            sql.push_bind(uuid(person)).push(", 0)");
+        }
         sql.push(" AND m.person = ").push_bind(uuid(person));
     }
     if let Some(lead) = &filter.lead_id {

@@ -23,7 +23,8 @@ use crate::tallies::Tallies;
 /// `planned`: by `messages_person`.
 pub(crate) const PLANNED: &str = "
     SELECT DISTINCT m.id, m.person, m.lead_id, m.round, m.state, m.reason
-    FROM unnest($1::uuid[]) AS j (value) JOIN messages m ON m.person = j.value
+    FROM unnest($1::uuid[]) AS j (value) JOIN messages m
+        ON uuid_hash_extended(m.person, 0) = uuid_hash_extended(j.value, 0) AND m.person = j.value
     WHERE m.scope_kind = 1 AND m.scope_id = $2 AND NOT m.superseded ORDER BY m.id";
 /// `left_over`: by the primary key, and by `archived_messages_scope`.
 pub(crate) const LEFT_OVER: &str = "
@@ -60,7 +61,7 @@ pub(crate) const NOTE_TAKEN: &str = "
 pub(crate) const WAITING: &str = live!(
     "FROM unnest($1::uuid[], $2::uuid[]) WITH ORDINALITY AS v (user_id, id, key)
     JOIN messages m ON m.id = v.id AND m.user_id = v.user_id
-    JOIN campaigns lc ON lc.id = m.campaign_id AND lc.device_limit IS NOT NULL
+    JOIN campaigns lc ON m.scope_kind = 1 AND lc.id = m.scope_id AND lc.device_limit IS NOT NULL
     WHERE m.state = 1 AND m.from_pool AND m.device_id IS NULL ORDER BY v.key"
 );
 /// Leads of the pool that were sent to, with the devices that did it, by the ids of all of them.
@@ -68,7 +69,7 @@ pub(crate) const SENT_TO: &str = "
     SELECT m.user_id, l.id, d.id, m.settled_at
     FROM unnest($1::uuid[]) WITH ORDINALITY AS j (value, key)
     JOIN messages m ON m.id = j.value
-    JOIN campaigns c ON c.id = m.campaign_id AND c.device_limit IS NOT NULL
+    JOIN campaigns c ON m.scope_kind = 1 AND c.id = m.scope_id AND c.device_limit IS NOT NULL
     JOIN leads l ON l.id = m.lead_id AND l.user_id = m.user_id AND l.device_id IS NULL
     JOIN devices d ON d.id = coalesce((SELECT a.device_id FROM attempts a WHERE a.id = m.attempt_id), m.device_id)
         AND d.user_id = m.user_id AND d.deleted_at IS NULL

@@ -29,6 +29,8 @@ pub(crate) const MESSAGES: &str = live!(
 
 /// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule, with their numbers and the
 /// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices and tallies by their primary keys.
+/// Messages of one scope are noted in lists of at most a hundred, one or two by themselves: a list has a row of its own beside those of the
+/// vendor's ids.
 pub(crate) const SENT: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
@@ -39,8 +41,8 @@ pub(crate) const SENT: &str = "
         FROM i
         WHERE m.id = i.message_id AND m.state = 3 AND m.attempt_id = i.attempt_id AND m.user_id = i.user_id
             AND m.device_id = i.device_id AND NOT m.superseded AND m.enrolment_id IS NULL
-            AND NOT (m.from_pool AND coalesce(
-                (SELECT c.device_limit IS NOT NULL FROM campaigns c WHERE c.id = m.campaign_id), false
+            AND NOT (m.from_pool AND m.scope_kind = 1 AND coalesce(
+                (SELECT c.device_limit IS NOT NULL FROM campaigns c WHERE c.id = m.scope_id), false
             ))
             AND m.delivery IS NULL AND m.held_at IS NULL AND m.doubt_since_at IS NULL
             AND EXISTS (SELECT 1 FROM nodes n WHERE n.incarnation = $1 AND NOT n.fenced)
@@ -48,10 +50,17 @@ pub(crate) const SENT: &str = "
                 SELECT d.user_id = i.user_id AND d.epoch = i.epoch AND d.owner = $1 FROM devices d WHERE d.id = i.device_id
             )
         RETURNING m.id, m.user_id, m.scope_kind, m.scope_id, m.device_id, m.provider_id
+    ), placed AS (
+        SELECT s.id, s.provider_id, s.scope_id, s.scope_kind < 3 AND count(*) OVER scope < 3 AS alone,
+            s.scope_kind < 3 AND count(*) OVER scope >= 3 AS listed, (row_number() OVER scope - 1) / 100 AS list
+        FROM sent s WINDOW scope AS (PARTITION BY s.scope_id)
     ), noted AS (
         INSERT INTO outcomes (message_id, scope_id, settled_at, mark)
-        SELECT s.id, CASE WHEN s.scope_kind < 3 THEN s.scope_id END, $2, hashtextextended(s.provider_id, 0)
-        FROM sent s WHERE s.scope_kind < 3 OR s.provider_id IS NOT NULL
+        SELECT p.id, CASE WHEN p.alone THEN p.scope_id END, CASE WHEN p.alone THEN $2 END, hashtextextended(p.provider_id, 0)
+        FROM placed p WHERE p.alone OR p.provider_id IS NOT NULL
+    ), listed AS (
+        INSERT INTO outcomes (scope_id, settled_at, message_ids)
+        SELECT p.scope_id, $2, array_agg(p.id) FROM placed p WHERE p.listed GROUP BY p.scope_id, p.list
     ), counted AS (
         UPDATE tallies t SET done = t.done + n.n, remaining = t.remaining - n.n
         FROM (

@@ -22,7 +22,7 @@ macro_rules! known {
         "(EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = m.device_id AND q.person = m.person OFFSET 0)
         OR EXISTS (
             SELECT 1 FROM messages s
-            WHERE s.person = m.person AND s.phone = m.phone AND s.device_id = m.device_id AND s.state = 5
+            WHERE uuid_hash_extended(s.person, 0) = uuid_hash_extended(m.person, 0) AND s.person = m.person AND s.phone = m.phone AND s.device_id = m.device_id AND s.state = 5
             OFFSET 0
         ))"
     };
@@ -68,7 +68,7 @@ pub(crate) const COLD_ATTEMPTS: &str = "
         )
         AND NOT EXISTS (
             SELECT 1 FROM messages s JOIN attempts sa ON sa.id = s.attempt_id
-            WHERE s.person = m.person AND s.phone = m.phone AND s.device_id = a.device_id AND s.state = 5
+            WHERE uuid_hash_extended(s.person, 0) = uuid_hash_extended(m.person, 0) AND s.person = m.person AND s.phone = m.phone AND s.device_id = a.device_id AND s.state = 5
                 AND sa.attempted_at < a.attempted_at
             OFFSET 0
         )
@@ -79,7 +79,7 @@ pub(crate) const ACQUAINTED: &str = "
     WHERE EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = $3 AND q.person = j.person OFFSET 0)
         OR EXISTS (
             SELECT 1 FROM messages s
-            WHERE s.person = j.person AND s.phone = j.phone AND s.device_id = $3 AND s.state = 5
+            WHERE uuid_hash_extended(s.person, 0) = uuid_hash_extended(j.person, 0) AND s.person = j.person AND s.phone = j.phone AND s.device_id = $3 AND s.state = 5
             OFFSET 0
         )
     ORDER BY j.key";

@@ -167,6 +167,16 @@ impl Stage {
         self.store.messages(&scope, &filter, &page).await.unwrap().rows
     }
 
+    /// Notes outcomes as those that were recorded together.
+    async fn gather(&self) {
+        let sql = "
+            WITH single AS (DELETE FROM outcomes WHERE scope_id IS NOT NULL RETURNING message_id, scope_id, settled_at)
+            INSERT INTO outcomes (scope_id, settled_at, message_ids)
+            SELECT scope_id, settled_at, array_agg(message_id) FROM single GROUP BY 1, 2";
+        let mut reader = self.store.reader().await.unwrap();
+        sqlx::raw_sql(sql).execute(reader.connection()).await.unwrap();
+    }
+
     async fn count(&self, table: &str) -> i64 {
         let mut reader = self.store.reader().await.unwrap();
         let sql = AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
@@ -227,6 +237,20 @@ async fn a_lane_sends_in_the_middle_of_a_step() {
         1,
         "that of the message that was sent meanwhile"
     );
+}
+
+#[tokio::test]
+async fn a_list_of_outcomes_goes_with_the_last_of_its_messages() {
+    let stage = Stage::new(20).await;
+    stage.gather().await;
+    let lists = "outcomes WHERE cardinality(message_ids) > 1";
+    let all = stage.count(lists).await;
+    assert!(all > 0);
+    assert!(stage.archive(1).await.more);
+    assert_eq!(stage.count(lists).await, all, "others of its messages are here");
+    while stage.archive(7).await.more {}
+    assert_eq!(stage.count("outcomes").await, 0);
+    assert_eq!(stage.count("archived_messages").await, 20);
 }
 
 #[tokio::test]
@@ -345,6 +369,18 @@ async fn a_step_back_to_the_schema_before_brings_messages_back() {
     assert_eq!(stage.listed().await, before);
     assert_eq!(stage.count("messages").await, 8);
     assert_eq!(stage.count("outcomes").await, 8);
+    // Lists too, which came later.
+    stage.gather().await;
+    assert!(stage.count("outcomes WHERE message_ids IS NOT NULL").await > 0);
+    let narrow = MIGRATIONS.iter().find(|one| one.description == "narrow").unwrap();
+    MIGRATIONS.undo(&mut connection, narrow.version).await.unwrap();
+    assert_eq!(
+        stage
+            .count("outcomes WHERE message_id IS NOT NULL AND scope_id IS NOT NULL")
+            .await,
+        8
+    );
+    MIGRATIONS.run(&mut connection).await.unwrap();
     while stage.archive(3).await.more {}
     assert_eq!(stage.listed().await, before);
 }

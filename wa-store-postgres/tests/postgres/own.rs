@@ -533,7 +533,12 @@ async fn the_database_itself_refuses_what_must_never_be() {
             .unwrap();
     }
     let campaign = stage.rows.campaign(stage.user);
-    let set = ChangeSet::one(Change::InsertCampaign(Box::new(campaign))).and(stage.lead());
+    let of_campaign = stage
+        .rows
+        .campaign_message(stage.user, campaign.id, None, stage.rows.fresh_phone());
+    let set = ChangeSet::one(Change::InsertCampaign(Box::new(campaign)))
+        .and(Change::InsertMessages(vec![of_campaign]))
+        .and(stage.lead());
     stage.store.commit(set, WriteClass::Api, start).await.unwrap();
     let foreign = format!("user_id = '{}'", other_user.as_uuid());
     let sending = "attempt_id = gen_random_uuid(), epoch = 1";
@@ -586,6 +591,18 @@ async fn the_database_itself_refuses_what_must_never_be() {
         (
             "another user's campaign in a message",
             format!("UPDATE messages SET scope_kind = 1 WHERE {first}"),
+        ),
+        (
+            "another user's campaign in a new message",
+            "INSERT INTO messages (id, user_id, scope_id, key, person, due_at, expires_at, created_at, round, scope_kind, priority,
+                from_pool, override_suppression, state, name)
+            SELECT gen_random_uuid(), gen_random_uuid(), m.scope_id, gen_random_uuid(), m.person, 0, 0, 0, 0, 1, 2, true, false, 1, ''
+            FROM messages m WHERE m.scope_kind = 1"
+                .into(),
+        ),
+        (
+            "messages without their campaign",
+            "DELETE FROM campaigns".into(),
         ),
         ("another user's device of a lead", format!("UPDATE leads SET {foreign}")),
         ("a phone that is none", "UPDATE leads SET phone = '0123456789'".into()),

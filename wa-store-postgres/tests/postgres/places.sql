@@ -8,7 +8,12 @@ WITH stands AS (
     SELECT 'lanes', l.message_id, l.device_id::text FROM lanes l
     JOIN messages m ON m.id = l.message_id AND m.state = 3 AND m.device_id = l.device_id
     UNION ALL
-    SELECT 'outcomes of scopes', message_id, concat_ws(' ', scope_id, settled_at) FROM outcomes WHERE scope_id IS NOT NULL
+    SELECT 'outcomes of scopes', message_id, concat_ws(' ', scope_id, settled_at) FROM outcomes
+    WHERE scope_id IS NOT NULL AND message_id IS NOT NULL
+    UNION ALL
+    -- Some messages of a list may be in the archive already.
+    SELECT 'outcomes of scopes', u.id, concat_ws(' ', o.scope_id, o.settled_at) FROM outcomes o
+    CROSS JOIN LATERAL unnest(o.message_ids) AS u (id) WHERE NOT EXISTS (SELECT 1 FROM archived_messages x WHERE x.id = u.id)
     UNION ALL
     SELECT 'outcomes of devices', message_id, concat_ws(' ', device_id, settled_at) FROM outcomes WHERE device_id IS NOT NULL
     UNION ALL
@@ -47,5 +52,7 @@ UNION ALL
 SELECT 'unmarked: ' || m.id FROM messages m
 WHERE m.provider_id IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM outcomes o WHERE o.message_id = m.id AND o.mark = hashtextextended(m.provider_id, 0))
+UNION ALL
+SELECT 'list of what is archived: ' || o.scope_id FROM outcomes o JOIN campaigns c ON c.id = o.scope_id WHERE c.archived
 UNION ALL
 SELECT 'no lane: ' || d.id FROM devices d WHERE NOT EXISTS (SELECT 1 FROM lanes l WHERE l.device_id = d.id)

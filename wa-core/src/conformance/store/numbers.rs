@@ -6,11 +6,14 @@ use super::stage::{Stage, failed, requeue, sent};
 use super::world::World;
 use crate::domain::access::RequestScope;
 use crate::domain::delivery::Delivery;
-use crate::domain::message::{MessageScope, MessageState};
+use crate::domain::device::OwnedDevice;
+use crate::domain::message::{Message, MessageScope, MessageState};
 use crate::domain::summary::{DeviceNumbers, Numbers};
-use crate::store::{Change, MessageFilter, PageRequest, RecentOf, RecentOutcomes, Settle, Verdict};
+use crate::store::{
+    BeginItem, Begun, Change, MessageFilter, Outcome, PageRequest, RecentOf, RecentOutcomes, Settle, Settled, Verdict,
+};
 use crate::time::Timestamp;
-use crate::transport::MessageRef;
+use crate::transport::{MessageRef, TransportMessageId};
 
 pub(super) async fn numbers_add_up_over_every_state_and_delivery(world: World) {
     let stage = world.stage().await;
@@ -269,6 +272,88 @@ pub(super) async fn recent_outcomes_count_failed_and_unknown_and_leave_out_skipp
     }
     let other = world.campaign(stage.user).await;
     assert_eq!(recent(RecentOf::Campaign(other), world.now(), 50).await, counted(0, 0));
+}
+
+pub(super) async fn recent_outcomes_that_are_recorded_together_are_counted_one_by_one(world: World) {
+    let stage = world.stage().await;
+    for _ in 0..230 {
+        world.device(stage.user).await;
+    }
+    let others = world.claim(stage.node).await;
+    assert_eq!(others.len(), 230);
+    let send = async |count: usize, seconds: u64| {
+        let owned = &others[..count];
+        let message = |owned: &OwnedDevice| {
+            let phone = world.rows.fresh_phone();
+            let device = Some(owned.device.id);
+            world.rows.campaign_message(stage.user, stage.campaign, device, phone)
+        };
+        let messages: Vec<_> = owned.iter().map(message).collect();
+        world.commit(Change::InsertMessages(messages.clone())).await;
+        let item = |(message, owned): (&Message, &OwnedDevice)| {
+            let (device, epoch) = (owned.device.id, owned.epoch);
+            world.rows.begin_item(stage.user, message.id, device, epoch)
+        };
+        let items: Vec<_> = messages.iter().zip(owned).map(item).collect();
+        let begun = stage.begin_items(items.clone()).await.unwrap();
+        assert!(begun.iter().all(|begun| *begun == Begun::Yes));
+        let outcome = |(at, item): (usize, &BeginItem)| Outcome {
+            device_id: item.device_id,
+            epoch: item.epoch,
+            ..stage.outcome(
+                item.message_id,
+                item.attempt_id,
+                Verdict::Sent {
+                    provider_id: TransportMessageId::new(format!("vendor-{seconds}-{at}")),
+                    delivery: None,
+                },
+            )
+        };
+        let settle = Settle {
+            incarnation: stage.node,
+            outcomes: items.iter().enumerate().map(outcome).collect(),
+            now: world.at(seconds),
+        };
+        let settled = world.store.settle(&settle).await.unwrap();
+        assert!(settled.iter().all(|one| *one == Settled::Yes(MessageState::Sent)));
+        messages
+    };
+    let first = send(230, 1).await;
+    let id = stage.queued().await;
+    let attempt = stage.begin(id).await;
+    let settle = Settle {
+        incarnation: stage.node,
+        outcomes: vec![stage.outcome(id, attempt, failed())],
+        now: world.at(2),
+    };
+    world.store.settle(&settle).await.unwrap();
+    send(2, 3).await;
+    send(1, 4).await;
+
+    let of = RecentOf::Campaign(stage.campaign);
+    for (since, limit, settled, bad) in [
+        (0, 1_000, 234, 1),
+        (0, 3, 3, 0),
+        (0, 4, 4, 1),
+        (0, 50, 50, 1),
+        (0, 150, 150, 1),
+        (2, 1_000, 4, 1),
+        (3, 1_000, 3, 0),
+        (5, 1_000, 0, 0),
+    ] {
+        let recent = world.store.recent(of, world.at(since), limit).await.unwrap();
+        assert_eq!(recent, RecentOutcomes { settled, bad }, "{limit} since {since}");
+    }
+
+    // The vendor knows each of them.
+    let receipt = Change::Receipt {
+        user_id: stage.user,
+        device_id: others[123].device.id,
+        message: MessageRef::Provider(TransportMessageId::new("vendor-1-123").unwrap()),
+        delivery: Delivery::Read,
+        at: world.at(9),
+    };
+    assert_eq!(world.commit(receipt).await.matched, [first[123].id]);
 }
 
 pub(super) async fn the_backlog_counts_what_is_open_over_all_users(world: World) {

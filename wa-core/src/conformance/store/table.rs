@@ -475,6 +475,7 @@ case_table! { $
         a_superseded_message_counts_nowhere,
         the_history_of_a_lane_holds_what_was_or_may_have_been_sent,
         recent_outcomes_count_failed_and_unknown_and_leave_out_skipped,
+        recent_outcomes_that_are_recorded_together_are_counted_one_by_one,
         the_backlog_counts_what_is_open_over_all_users,
     }
     isolation {
