@@ -141,7 +141,7 @@ pub(crate) const FINISH: &str = "
     UPDATE campaigns SET archived = true WHERE id = $1
         AND (SELECT true FROM messages m WHERE m.scope_kind = 1 AND m.scope_id = $1 LIMIT 1) IS NULL";
 
-/// `archive`: what two steps at once left of its lists, by `outcomes_scope`.
+/// `archive`: whatever is left of its lists, by `outcomes_scope`; the steps have taken them all.
 pub(crate) const FORGET_LISTS: &str = "DELETE FROM outcomes WHERE scope_id = $1";
 
 /// `message`, by the primary keys.

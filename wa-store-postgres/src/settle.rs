@@ -30,7 +30,7 @@ pub(crate) const MESSAGES: &str = live!(
 /// `settle`: messages that were sent and of which no more is known, which nearly all are as a rule, with their numbers and the
 /// vendor's ids; those whose lead goes to the device with them are not among them. Messages, devices and tallies by their primary keys.
 /// Messages of one scope are noted in lists of at most a hundred, one or two by themselves: a list has a row of its own beside those of the
-/// vendor's ids.
+/// vendor's ids. The newest comes first: messages go into the archive the oldest first, and one that is left is then found at once.
 pub(crate) const SENT: &str = "
     WITH i AS MATERIALIZED (
         SELECT * FROM unnest($3::uuid[], $4::uuid[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[], $9::text[])
@@ -60,7 +60,7 @@ pub(crate) const SENT: &str = "
         FROM placed p WHERE p.alone OR p.provider_id IS NOT NULL
     ), listed AS (
         INSERT INTO outcomes (scope_id, settled_at, message_ids)
-        SELECT p.scope_id, $2, array_agg(p.id) FROM placed p WHERE p.listed GROUP BY p.scope_id, p.list
+        SELECT p.scope_id, $2, array_agg(p.id ORDER BY p.id DESC) FROM placed p WHERE p.listed GROUP BY p.scope_id, p.list
     ), counted AS (
         UPDATE tallies t SET done = t.done + n.n, remaining = t.remaining - n.n
         FROM (

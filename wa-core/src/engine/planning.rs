@@ -38,9 +38,11 @@ use crate::transport::{DoubtPolicy, NotSentKind, ReconcileQuery, RestrictionScop
 const CAMPAIGNS_PER_ROUND: u32 = 32;
 /// How many pages of one kind are committed in one round, before lanes and leases get their turn again.
 const PAGES_PER_ROUND: u32 = 4;
-/// How many recipients of audiences are committed in one round, shared out among the campaigns, of which each has two pages: while one is
-/// committed the next one is planned.
+/// How many recipients of audiences are committed in one round, shared out among the campaigns, of which each has two pages at least: while
+/// one is committed the next one is planned.
 const AUDIENCE_ROWS_PER_ROUND: usize = 16_000;
+/// Most pages of one campaign in a round, however few recipients they hold.
+const AUDIENCE_PAGES_MAX: usize = 16;
 const AUDIENCE_PAGES_MIN: usize = 2;
 /// Most pages of old messages of chats that are removed at a time, each in a transaction of its own.
 const CHAT_PAGES_PER_ROUND: u32 = 200;
@@ -536,7 +538,8 @@ impl Engine {
         let mut more = false;
         let campaigns = self.core.store.campaigns_expanding(CAMPAIGNS_PER_ROUND).await?;
         let rows = campaigns.len().max(1) * self.page_rows() as usize;
-        let pages = (AUDIENCE_ROWS_PER_ROUND / rows).max(AUDIENCE_PAGES_MIN);
+        let most = (AUDIENCE_PAGES_MAX / campaigns.len().max(1)).max(AUDIENCE_PAGES_MIN);
+        let pages = (AUDIENCE_ROWS_PER_ROUND / rows).clamp(AUDIENCE_PAGES_MIN, most);
         for campaign in campaigns {
             let id = campaign.id;
             let mut current = Some(campaign);

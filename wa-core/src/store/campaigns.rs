@@ -113,7 +113,9 @@ pub trait CampaignStore: Send + Sync {
 
     /// The next leads of a campaign's audience after a lead, by id.
     ///
-    /// To ensure correctness: exact matching within the campaign's user; leads created after `campaign.started_at` are left out.
+    /// To ensure correctness: exact matching within the campaign's user; leads created after `campaign.started_at` are left out. Fewer than
+    /// `limit` mean that there are no more, so that a store gives as many as there are up to `limit`, which is at most
+    /// [`EngineConfig::EXPAND_PAGE_MAX`](crate::engine::config::EngineConfig::EXPAND_PAGE_MAX).
     async fn audience_page(
         &self,
         campaign: &Campaign,
@@ -121,7 +123,8 @@ pub trait CampaignStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<AudienceLead>, StoreError>;
 
-    /// The next entries of a campaign after a position.
+    /// The next entries of a campaign after a position; as with [`audience_page`](Self::audience_page), fewer than `limit` mean that there
+    /// are no more.
     async fn entries_page(
         &self,
         campaign: CampaignId,

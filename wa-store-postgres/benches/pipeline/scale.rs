@@ -50,8 +50,8 @@ pub async fn compare(server: &Server, size: Size) {
     for stage in &stages {
         touched.push(pages(&stage.url(), stage.now, PAGES_STEPS).await);
     }
-    let small = Sender::start(stages[0].open().await, stages[0].now).await;
-    let large = Sender::start(stages[1].open().await, stages[1].now).await;
+    let small = Sender::start(stages[0].open().await, stages[0].now, 2).await;
+    let large = Sender::start(stages[1].open().await, stages[1].now, 2).await;
     let (mut few, mut many) = (Times::default(), Times::default());
     for round in 0..size.begins {
         step(&stages[0], &small, round, &mut few).await;

@@ -36,7 +36,7 @@ pub async fn measure(server: &Server, devices: usize) {
     let mut places = vec![place(&mut watch).await];
     engine::enqueue(&store, &stage, stage.messages.to_vec()).await;
     places.push(place(&mut watch).await);
-    let mut sender = Sender::start(store, stage.now).await;
+    let mut sender = Sender::start(store, stage.now, 1).await;
     sender.text = "x".repeat(200);
     sender.tells_ids = true;
     let messages = stage.messages.len();

@@ -54,8 +54,9 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub async fn start(store: PostgresStore, now: Timestamp) -> Self {
-        let ids = IdSource::seeded([9; 32]);
+    /// A sender whose ids are those of a number, which no other sender of the database has.
+    pub async fn start(store: PostgresStore, now: Timestamp, number: u8) -> Self {
+        let ids = IdSource::seeded([number; 32]);
         let node = Incarnation::new(&ids, now);
         store.join(node, "sender", now).await.unwrap();
         let devices = store.claim(node, 10_000, now).await.unwrap();
@@ -149,7 +150,7 @@ impl Sender {
 /// Pages per message that looks, begins and settlements touch, in memory or not, of the tables and their indexes.
 pub async fn pages(url: &str, now: Timestamp, steps: usize) -> [f64; 3] {
     let options = || PostgresOptions::url(url).quiet();
-    let mut sender = Sender::start(PostgresStore::open(options()).await.unwrap(), now).await;
+    let mut sender = Sender::start(PostgresStore::open(options()).await.unwrap(), now, 1).await;
     let mut touched = [0.0; 3];
     let mut looked = Vec::new();
     let mut begun = Vec::new();

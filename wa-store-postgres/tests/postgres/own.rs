@@ -9,6 +9,7 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use wa_core::conformance::fixtures::Fixtures;
 use wa_core::domain::access::RequestScope;
+use wa_core::domain::sequence::SequenceStatus;
 use wa_core::id::{DeviceId, UserId};
 use wa_core::store::{
     Change, ChangeSet, DeviceStore, LeadFilter, LeadStore, LeaseStore, OnDuplicate, OutboxStore, PageRequest, Store,
@@ -540,6 +541,20 @@ async fn the_database_itself_refuses_what_must_never_be() {
         .and(Change::InsertMessages(vec![of_campaign]))
         .and(stage.lead());
     stage.store.commit(set, WriteClass::Api, start).await.unwrap();
+    let (mut sequence, steps) = stage.rows.sequence(stage.user, &["buyer"]);
+    sequence.status = SequenceStatus::Active;
+    let lead = stage.rows.lead_with(stage.user, Some(stage.device), "buyer");
+    let enrolment = stage.rows.enrolling(&lead, &sequence, &steps, start);
+    let set = ChangeSet::one(Change::InsertLead {
+        lead: Box::new(lead),
+        on_duplicate: OnDuplicate::Refuse,
+    })
+    .and(Change::InsertSequence {
+        sequence: Box::new(sequence),
+        steps: Some(Box::new(steps)),
+    })
+    .and(Change::Enrol(vec![enrolment]));
+    stage.store.commit(set, WriteClass::Api, start).await.unwrap();
     let foreign = format!("user_id = '{}'", other_user.as_uuid());
     let sending = "attempt_id = gen_random_uuid(), epoch = 1";
     let first = "id = (SELECT id FROM messages ORDER BY id LIMIT 1)";
@@ -603,6 +618,19 @@ async fn the_database_itself_refuses_what_must_never_be() {
         (
             "messages without their campaign",
             "DELETE FROM campaigns".into(),
+        ),
+        (
+            "another sequence than that of the enrolment",
+            "UPDATE messages SET scope_id = gen_random_uuid() WHERE scope_kind = 2".into(),
+        ),
+        (
+            "another sequence than that of the enrolment in a new message",
+            "INSERT INTO messages (id, user_id, scope_id, key, person, due_at, expires_at, created_at, round, scope_kind, priority,
+                from_pool, override_suppression, state, name, enrolment_id, step_id, steps_version)
+            SELECT gen_random_uuid(), m.user_id, gen_random_uuid(), gen_random_uuid(), m.person, 0, 0, 0, 1, 2, 1, false, false, 1, '',
+                m.enrolment_id, m.step_id, m.steps_version
+            FROM messages m WHERE m.scope_kind = 2"
+                .into(),
         ),
         ("another user's device of a lead", format!("UPDATE leads SET {foreign}")),
         ("a phone that is none", "UPDATE leads SET phone = '0123456789'".into()),

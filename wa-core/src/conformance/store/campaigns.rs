@@ -626,6 +626,32 @@ pub(super) async fn entries_are_paged_by_position_and_never_replaced(world: Worl
     assert_eq!(world.store.audience_size(&campaign).await.unwrap(), 6);
 }
 
+pub(super) async fn a_page_of_an_audience_is_as_long_as_it_is_asked_to_be(world: World) {
+    const MANY: u32 = 1_100;
+    let user = world.user().await;
+    let device = world.device(user).await;
+    let leads = (0..MANY).map(|_| world.rows.lead(user, Some(device)));
+    let leads: Vec<_> = leads.map(|lead| insert_lead(&lead)).collect();
+    world
+        .commit(leads.into_iter().fold(ChangeSet::default(), ChangeSet::and))
+        .await;
+    let everybody = world.campaign_of(user, world.expanding(user).await).await;
+    let page = world.store.audience_page(&everybody, LeadId::MIN, MANY + 1).await;
+    assert_eq!(
+        page.unwrap().len(),
+        MANY as usize,
+        "fewer than asked for would be all there are"
+    );
+
+    let mut listed = world.rows.campaign(user);
+    listed.audience = Audience::Entries;
+    let entries = (1..=MANY).map(|n| world.rows.entry(listed.id, n)).collect();
+    let set = ChangeSet::one(Change::InsertCampaign(Box::new(listed.clone()))).and(Change::InsertEntries(entries));
+    world.commit(set).await;
+    let page = world.store.entries_page(listed.id, 0, MANY + 1).await;
+    assert_eq!(page.unwrap().len(), MANY as usize);
+}
+
 pub(super) async fn entries_are_added_to_drafts_only(world: World) {
     let user = world.user().await;
     for status in CampaignStatus::ALL {

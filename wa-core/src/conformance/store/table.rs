@@ -206,6 +206,7 @@ case_table! { $
         an_audience_is_what_matches_exactly_by_id_and_up_to_a_limit,
         leads_made_after_the_start_are_not_in_the_audience,
         entries_are_paged_by_position_and_never_replaced,
+        a_page_of_an_audience_is_as_long_as_it_is_asked_to_be,
         entries_are_added_to_drafts_only,
         persons_of_a_campaign_are_those_with_a_message_that_is_no_duplicate,
         a_saved_text_is_changed_by_version_and_named_once_per_user,
