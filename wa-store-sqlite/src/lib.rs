@@ -437,7 +437,8 @@ mod tests {
         assert_eq!(tables(&mut connection).await, full);
     }
 
-    /// SQLite would search such a list, kept as a table, for every row that is written: three cost a quarter of a begin's and a settlement's changes of messages.
+    /// SQLite would search such a list, kept as a table, for every row that is written: three cost a quarter of what a begin and a settlement
+    /// change in messages.
     #[tokio::test]
     async fn no_index_of_messages_compares_with_a_list_of_more_than_two() {
         let mut connection = connect(SqliteConnectOptions::new().in_memory(true)).await.unwrap();
