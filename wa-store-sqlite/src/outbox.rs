@@ -150,19 +150,19 @@ pub(crate) const ENDS: &str = "
 pub(crate) const RECENT_OF_CAMPAIGN: &str = "
     SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
         SELECT m.state FROM messages m INDEXED BY messages_recent_scope
-        WHERE m.scope_kind = 1 AND m.state IN (5, 6, 7) AND m.scope_id = ? AND m.settled_at >= ?
+        WHERE m.scope_kind = 1 AND m.state BETWEEN 5 AND 7 AND m.scope_id = ? AND m.settled_at >= ?
         ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
 /// `recent` of a sequence, by `messages_recent_sequence`.
 pub(crate) const RECENT_OF_SEQUENCE: &str = "
     SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
         SELECT m.state FROM messages m INDEXED BY messages_recent_sequence
-        WHERE m.scope_kind = 2 AND m.state IN (5, 6, 7) AND m.scope_id = ? AND m.settled_at >= ?
+        WHERE m.scope_kind = 2 AND m.state BETWEEN 5 AND 7 AND m.scope_id = ? AND m.settled_at >= ?
         ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
 /// `recent` of a device, by `messages_recent_device`.
 pub(crate) const RECENT_OF_DEVICE: &str = "
     SELECT count(*), coalesce(sum(state IN (6, 7)), 0) FROM (
         SELECT m.state FROM messages m INDEXED BY messages_recent_device
-        WHERE m.state IN (5, 6, 7) AND m.device_id = ? AND m.settled_at >= ?
+        WHERE m.state BETWEEN 5 AND 7 AND m.device_id = ? AND m.settled_at >= ?
         ORDER BY m.settled_at DESC, m.id DESC LIMIT ?)";
 /// `message`, by the unique index of ids.
 pub(crate) const VISIBLE: &str = message!(
