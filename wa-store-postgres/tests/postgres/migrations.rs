@@ -28,6 +28,8 @@ const MESSAGES: i64 = 3;
 /// The version with which a message, and not its newest attempt, has the vendor's id.
 const ATTEMPTS: i64 = 6;
 
+/// From here on messages are found by a hash of their persons.
+const PERSONS: i64 = 15;
 /// The version with which lanes keep what was sent last.
 const TURNS: i64 = 14;
 
@@ -264,7 +266,10 @@ async fn every_earlier_schema_comes_up_to_date_with_what_was_in_it() {
             .fetch_one(&mut connection)
             .await
             .unwrap();
-        assert!(version < MESSAGES || known == 1, "from version {version}");
+        assert!(
+            !(MESSAGES..PERSONS).contains(&version) || known == 1,
+            "from version {version}"
+        );
     }
 
     // The newest step, back and forth.
