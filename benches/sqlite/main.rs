@@ -44,7 +44,7 @@ use self::stage::{Folder, Stage};
 const MESSAGES: usize = 5_000;
 /// Over so many devices.
 const DEVICES: usize = 1_000;
-const RUNS: usize = 3;
+const RUNS: usize = 5;
 /// Jobs that are fetched together.
 const BATCH: usize = 1_000;
 
