@@ -57,6 +57,7 @@ mod outbox;
 #[cfg(test)]
 mod plans;
 mod pool;
+mod readers;
 mod row;
 mod sequences;
 mod sessions;
@@ -77,9 +78,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use sqlx::migrate::Migrator;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Sqlite, SqlitePool};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx_core::transaction::TransactionManager;
 use wa_core::store::{ChangeSet, Committed, Store, StoreError, StoreErrorKind, WriteClass};
 use wa_core::time::Timestamp;
@@ -89,6 +89,7 @@ pub use self::lock::{DataLock, LockError};
 use self::options::Place;
 pub use self::options::SqliteOptions;
 pub use self::writer::Transaction;
+use self::readers::{ReadConnection, Readers};
 use self::writer::{Turn, Writer};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
@@ -107,7 +108,7 @@ const CHECKPOINT_PAGES: &str = "4096";
 pub struct SqliteStore {
     writer: Arc<Writer>,
     /// `None` in memory, where reads take their turn on the writer's connection.
-    readers: Option<SqlitePool>,
+    readers: Option<Arc<Readers>>,
     lock: Option<Arc<DataLock>>,
 }
 
@@ -122,8 +123,7 @@ impl fmt::Debug for SqliteStore {
 
 /// A connection to read on.
 enum Reader {
-    Pool(PoolConnection<Sqlite>),
-    Snapshot(sqlx::Transaction<'static, Sqlite>),
+    Beside(ReadConnection),
     Writer(Turn),
 }
 
@@ -131,8 +131,7 @@ impl Deref for Reader {
     type Target = SqliteConnection;
     fn deref(&self) -> &SqliteConnection {
         match self {
-            Self::Pool(connection) => connection,
-            Self::Snapshot(transaction) => transaction,
+            Self::Beside(connection) => connection,
             Self::Writer(turn) => turn,
         }
     }
@@ -141,8 +140,7 @@ impl Deref for Reader {
 impl DerefMut for Reader {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         match self {
-            Self::Pool(connection) => connection,
-            Self::Snapshot(transaction) => transaction,
+            Self::Beside(connection) => connection,
             Self::Writer(turn) => turn,
         }
     }
@@ -191,15 +189,9 @@ impl SqliteStore {
         let readers = match &options.place {
             Place::Memory => None,
             Place::File(_) => {
-                let pool = SqlitePoolOptions::new()
-                    .max_connections(options.readers)
-                    .acquire_timeout(options.read_timeout)
-                    .test_before_acquire(false)
-                    .idle_timeout(None)
-                    .max_lifetime(None);
                 let cached = cached(options.cache_kib / 4);
                 let read_only = cached.create_if_missing(false).pragma("query_only", "ON");
-                Some(pool.connect_with(read_only).await?)
+                Some(Readers::new(read_only, options.readers, options.read_timeout))
             }
         };
         Ok(Self {
@@ -275,7 +267,7 @@ impl SqliteStore {
     /// A connection to read on.
     async fn reader(&self) -> Done<Reader> {
         match &self.readers {
-            Some(readers) => Ok(Reader::Pool(readers.acquire().await?)),
+            Some(readers) => readers.acquire().await.map(Reader::Beside),
             None => self.writer.turn(WriteClass::Api).await.map(Reader::Writer),
         }
     }
@@ -283,7 +275,7 @@ impl SqliteStore {
     /// A connection on which all statements read the same moment, for what is read with several and compared or added up.
     async fn snapshot(&self) -> Done<Reader> {
         match &self.readers {
-            Some(readers) => Ok(Reader::Snapshot(readers.begin().await?)),
+            Some(readers) => readers.snapshot().await.map(Reader::Beside),
             None => self.reader().await,
         }
     }

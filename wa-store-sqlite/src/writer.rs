@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnection, SqliteTransactionManager};
-use sqlx::{AssertSqlSafe, SqlSafeStr, SqlitePool};
+use sqlx::{AssertSqlSafe, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use tokio::sync::oneshot;
 use wa_core::store::{StoreError, WriteClass};
 
 use crate::error::{Done, Fail};
+use crate::readers::Readers;
 
 type Connection = Box<SqliteConnection>;
 
@@ -68,7 +69,7 @@ impl Together {
 
 /// What moves the write-ahead log into the file beside the writer, so that hardly ever a commit has to.
 struct Log {
-    readers: SqlitePool,
+    readers: Arc<Readers>,
     written: AtomicU32,
     moving: AtomicBool,
 }
@@ -87,7 +88,7 @@ impl fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn new(connection: SqliteConnection, readers: Option<SqlitePool>) -> Arc<Self> {
+    pub(crate) fn new(connection: SqliteConnection, readers: Option<Arc<Readers>>) -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::new(Queue {
                 idle: Some(Box::new(connection)),

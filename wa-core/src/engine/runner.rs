@@ -44,6 +44,18 @@ pub enum Ended {
     Fenced,
 }
 
+/// What a runner has come to when it starts: the lanes get going first, and what else there is to read comes one after the other, so that
+/// it takes neither their processor nor connections of the store that each have to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Opening {
+    /// The first look at lanes is under way.
+    Look,
+    Errands,
+    Doubts,
+    Balance,
+    Over,
+}
+
 enum Done {
     Looked(Result<Vec<Candidate>, StoreError>),
     Prepared(Result<Option<Box<Candidate>>, StoreError>, Arc<str>),
@@ -106,6 +118,7 @@ pub struct Runner {
     unsettled: Unsettled,
     progress: BTreeSet<(UserId, MessageScope)>,
     beginning: bool,
+    opening: Opening,
     look_at: Monotonic,
     looking: bool,
     /// How many lanes the next look takes at most.
@@ -151,6 +164,7 @@ impl Runner {
             unsettled: Unsettled::new(now),
             progress: BTreeSet::new(),
             beginning: false,
+            opening: Opening::Look,
             look_at: now,
             looking: false,
             look_most: (batch_max / FIRST_LOOK).max(1),
@@ -277,10 +291,10 @@ impl Runner {
                 next.push(Some(self.let_go_at));
             }
             next.extend([
-                self.balance.next(),
-                self.plan.next(),
-                self.doubts.next(),
-                self.errands.next(),
+                self.balance.next().filter(|_| self.opening >= Opening::Balance),
+                self.plan.next().filter(|_| self.opening >= Opening::Over),
+                self.doubts.next().filter(|_| self.opening >= Opening::Doubts),
+                self.errands.next().filter(|_| self.opening >= Opening::Errands),
                 self.refresh.next(),
                 self.prune.next(),
             ]);
@@ -318,11 +332,14 @@ impl Runner {
             self.under_way
                 .push(async move { Done::Looked(engine.look_up_to(most).await) }.boxed());
         }
+        if !self.looking {
+            self.opening = self.opening.max(Opening::Errands);
+        }
         self.ask();
         self.prepare();
         self.begin();
         let engine = &self.engine;
-        if self.balance.take(now) {
+        if self.opening >= Opening::Balance && self.balance.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
                 .push(async move { Done::Balanced(engine.balance().await) }.boxed());
@@ -333,17 +350,17 @@ impl Runner {
             self.under_way
                 .push(async move { Done::LetGo(engine.let_go().await) }.boxed());
         }
-        if self.plan.take(now) {
+        if self.opening >= Opening::Over && self.plan.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
                 .push(async move { Done::Planned(engine.plan().await) }.boxed());
         }
-        if self.doubts.take(now) {
+        if self.opening >= Opening::Doubts && self.doubts.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
                 .push(async move { Done::Doubts(engine.doubts().await) }.boxed());
         }
-        if self.errands.take(now) {
+        if self.opening >= Opening::Errands && self.errands.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
                 .push(async move { Done::Errands(engine.errands().await) }.boxed());
@@ -481,6 +498,7 @@ impl Runner {
         match done {
             Done::Looked(Ok(candidates)) => {
                 self.looking = false;
+                self.opening = self.opening.max(Opening::Errands);
                 self.look_most = self.core.config.batch_max;
                 for candidate in candidates.into_iter().filter(|_| !stopping) {
                     self.looked.entry(candidate.host()).or_default().push_back(candidate);
@@ -488,6 +506,7 @@ impl Runner {
             }
             Done::Looked(Err(error)) => {
                 self.looking = false;
+                self.opening = self.opening.max(Opening::Errands);
                 self.look_at = now + RETRY_AFTER;
                 note("look", &error);
             }
@@ -543,6 +562,7 @@ impl Runner {
                 };
             }
             Done::Doubts(result) => {
+                self.opening = self.opening.max(Opening::Balance);
                 self.doubts.running = false;
                 self.doubts.at = now + plan_every;
                 match result {
@@ -554,6 +574,7 @@ impl Runner {
                 }
             }
             Done::Errands(result) => {
+                self.opening = self.opening.max(Opening::Doubts);
                 self.errands.running = false;
                 self.errands.at = now + plan_every;
                 match result {
@@ -587,6 +608,7 @@ impl Runner {
                 }
             }
             Done::Balanced(result) => {
+                self.opening = Opening::Over;
                 self.balance.running = false;
                 self.balance.at = match result {
                     Ok(Balance::Even) => now + beat_every,
