@@ -24,6 +24,7 @@ use crate::error::{Done, Fail};
 use crate::flows::{FlowFacts, Settlements};
 use crate::insert::{Bound, Rows};
 use crate::leads::{erase_leads, touch_leads};
+use crate::leases::known_seed;
 use crate::live::{Batch, Live, gate_of, live, live_by, overrides, requeued};
 use crate::message_row::kept_ours;
 use crate::row::{
@@ -111,10 +112,10 @@ pub(crate) const BY_PROVIDER: &str = live!(
     CROSS JOIN messages m ON m.id = a.message_id AND m.attempt_id = a.id
     WHERE a.provider_id = ?1 AND a.device_id = ?2 AND a.provider_id IS NOT NULL ORDER BY m.id DESC LIMIT 1"
 );
-/// `Receipt` by recipient, `Replied`: the newest sent message of a device to a number, by `messages_sent_to`.
+/// `Receipt` by recipient, `Replied`: the newest sent message of a device to a person at a number, by `messages_person`.
 pub(crate) const SENT_TO: &str = live!(
-    "FROM messages m INDEXED BY messages_sent_to LEFT JOIN attempts a ON a.id = m.attempt_id
-    WHERE m.device_id = ?1 AND m.phone = ?2 AND m.state = 5 AND (?3 = 0 OR m.delivery IS NULL)
+    "FROM messages m INDEXED BY messages_person LEFT JOIN attempts a ON a.id = m.attempt_id
+    WHERE m.person = ?2 AND m.phone = ?3 AND m.device_id = ?1 AND m.state = 5 AND (?4 = 0 OR m.delivery IS NULL)
     ORDER BY coalesce(a.attempted_at, m.created_at) DESC, m.id DESC LIMIT 1"
 );
 /// `TakenOver`: a message to a person whose newest attempt has that id, by `messages_person`.
@@ -649,10 +650,16 @@ async fn by_text(
     Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)
 }
 
-/// The newest sent message of a device to a number, or the newest of them without a receipt.
-async fn sent_to(commit: &mut Commit<'_>, device: DeviceId, phone: Phone, unreceipted: bool) -> Done<Vec<Live>> {
+/// The newest sent message of a device to a person, or the newest of them without a receipt.
+async fn sent_to(
+    commit: &mut Commit<'_>,
+    device: DeviceId,
+    (phone, person): (Phone, PersonKey),
+    unreceipted: bool,
+) -> Done<Vec<Live>> {
     let statement = sqlx::query(SENT_TO)
         .bind(blob(&device).to_vec())
+        .bind(blob(&person).to_vec())
         .bind(phone.as_e164().to_owned())
         .bind(unreceipted);
     Live::read_all(&statement.fetch_all(&mut *commit.connection).await?)
@@ -669,7 +676,11 @@ pub(crate) async fn receipt(
     let found = match message {
         MessageRef::Ours(id) => by_ours(commit, device, id).await?,
         MessageRef::Provider(id) => by_text(commit, BY_PROVIDER, device, id).await?,
-        MessageRef::NewestTo(phone) => sent_to(commit, device, *phone, true).await?,
+        // Where there is no seed there are no people.
+        MessageRef::NewestTo(phone) => match known_seed(commit.connection).await? {
+            Some(seed) => sent_to(commit, device, (*phone, PersonKey::of(&seed, user, phone)), true).await?,
+            None => Vec::new(),
+        },
         // A way to name a message that is newer than this store finds none.
         _ => Vec::new(),
     };
@@ -788,7 +799,10 @@ pub(crate) async fn wrote(
     }
     touch_leads(commit.connection, user, phone, at).await?;
     let newest = match reason {
-        EnrolmentReason::Replied => sent_to(commit, device, phone, false).await?.into_iter().next(),
+        EnrolmentReason::Replied => sent_to(commit, device, (phone, person), false)
+            .await?
+            .into_iter()
+            .next(),
         _ => None,
     };
     if let Some(live) = newest {

@@ -11,7 +11,7 @@ use wa_core::time::Timestamp;
 use crate::devices::{owned_devices, read_owned};
 use crate::error::{Done, Fail};
 use crate::row::{Columns, blob, hex, hex_list, json, read_all};
-use crate::settle::interrupt;
+use crate::settle::interrupt_node;
 use crate::{Op, SqliteStore};
 
 /// The node of every statement of an owner, by the primary key.
@@ -33,11 +33,13 @@ pub(crate) const TARGET: &str = "SELECT fenced, beat FROM nodes WHERE incarnatio
 /// `fence_the_dead`: the others.
 pub(crate) const OTHERS: &str =
     "SELECT incarnation FROM nodes WHERE incarnation <> ? AND fenced = 0 ORDER BY incarnation";
-/// `fence`, `leave`: the devices of a node, by `devices_owner`.
-pub(crate) const OWNED_IDS: &str = "SELECT id FROM devices INDEXED BY devices_owner WHERE owner = ? ORDER BY id";
+/// `fence`, `leave`: takes all its devices from a node, as [`DISOWN`] does. By `devices_owner`.
+pub(crate) const DISOWN_ALL: &str = "
+    UPDATE devices INDEXED BY devices_owner
+    SET owner = NULL, epoch = epoch + 1, sweep = max(sweep, deleted_at IS NOT NULL) WHERE owner = ?";
 pub(crate) const FENCE: &str = "UPDATE nodes SET fenced = 1 WHERE incarnation = ?";
 pub(crate) const END_PLANNER: &str = "DELETE FROM planner WHERE incarnation = ?";
-/// `fence`, `release`, `leave`, `commit`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
+/// `release`, `commit`: takes devices from their owner, so that nothing of the old owner's counts any more. What is in
 /// doubt on a deleted device, which nobody claims, is for the sweep then. By the primary key.
 pub(crate) const DISOWN: &str = "
     UPDATE devices SET owner = NULL, epoch = epoch + 1, sweep = max(sweep, deleted_at IS NOT NULL)
@@ -97,18 +99,13 @@ pub(crate) async fn disown(connection: &mut SqliteConnection, device: DeviceId) 
 
 /// Fences a node and takes all that it had.
 async fn take_over(connection: &mut SqliteConnection, target: Incarnation, now: Timestamp) -> Done<Vec<TakenOver>> {
-    let devices = ids(connection, OWNED_IDS, blob(&target).to_vec()).await?;
-    let mut taken: Vec<TakenOver> = interrupt(connection, &devices, now)
+    let mut taken: Vec<TakenOver> = interrupt_node(connection, target, now)
         .await?
         .into_iter()
         .map(|(message_id, device_id)| TakenOver { message_id, device_id })
         .collect();
     taken.sort_unstable_by_key(|row| (row.device_id, row.message_id));
-    sqlx::query(DISOWN)
-        .bind(hex_list(&devices))
-        .execute(&mut *connection)
-        .await?;
-    for sql in [FENCE, END_PLANNER] {
+    for sql in [DISOWN_ALL, FENCE, END_PLANNER] {
         sqlx::query(sql)
             .bind(blob(&target).to_vec())
             .execute(&mut *connection)
@@ -198,6 +195,17 @@ async fn leave(connection: &mut SqliteConnection, node: Incarnation, now: Timest
     Ok(())
 }
 
+/// The seed of the database, if it has one by now.
+pub(crate) async fn known_seed(connection: &mut SqliteConnection) -> Done<Option<Seed>> {
+    let seed: Option<Vec<u8>> = sqlx::query_scalar(SEED).fetch_optional(connection).await?;
+    seed.map(read_seed).transpose()
+}
+
+fn read_seed(seed: Vec<u8>) -> Done<Seed> {
+    let seed: Result<[u8; 32], _> = seed.try_into();
+    seed.map(Seed::from_bytes).map_err(|_| Fail::Unreadable("seed"))
+}
+
 const fn op(name: &'static str) -> Op {
     Op(WriteClass::Settle, name, "node")
 }
@@ -215,9 +223,7 @@ impl LeaseStore for SqliteStore {
                 })
             })
             .await?;
-        let seed: Result<[u8; 32], _> = seed.try_into();
-        seed.map(Seed::from_bytes)
-            .map_err(|_| Fail::Unreadable("seed").of("seed", "seed"))
+        read_seed(seed).map_err(|fail| fail.of("seed", "seed"))
     }
 
     async fn join(&self, incarnation: Incarnation, name: &str, now: Timestamp) -> Result<(), StoreError> {

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use wa_core::domain::delivery::Delivery;
 use wa_core::domain::message::{InDoubt, Message, MessageState, Reason};
-use wa_core::id::{DeviceId, MessageId};
+use wa_core::id::{DeviceId, Incarnation, MessageId};
 use wa_core::store::{Advance, Outcome, Settle, Settled, Verdict};
 use wa_core::time::Timestamp;
 use wa_core::transport::TransportMessageId;
@@ -76,10 +76,17 @@ pub(crate) const PROVIDER_IDS: &str = "
     FROM (SELECT unhex(value->>0) AS a, value->>1 AS p, value->>2 AS learn FROM json_each(?)) AS v
     WHERE attempts.id = v.a";
 
-/// `fence`, `leave`: what devices are sending, by `messages_sending`.
+/// `UpdateDevice`: what a device is sending, by `messages_sending`.
 pub(crate) const SENDING_ON: &str = live!(
     ", (SELECT a.attempted_at FROM attempts a WHERE a.id = m.attempt_id)
-    FROM json_each(?) j CROSS JOIN messages m INDEXED BY messages_sending ON m.device_id = unhex(j.value) AND m.state = 3"
+    FROM messages m INDEXED BY messages_sending WHERE m.device_id = ? AND m.state = 3"
+);
+/// `fence`, `leave`: what the devices of a node are sending, by `devices_owner` and `messages_sending`.
+pub(crate) const SENDING_OF_NODE: &str = live!(
+    ", (SELECT a.attempted_at FROM attempts a WHERE a.id = m.attempt_id)
+    FROM devices d INDEXED BY devices_owner
+        CROSS JOIN messages m INDEXED BY messages_sending ON m.device_id = d.id AND m.state = 3
+    WHERE d.owner = ?"
 );
 
 pub(crate) async fn settle(connection: &mut SqliteConnection, settle: &Settle) -> Done<Vec<Settled>> {
@@ -377,7 +384,11 @@ fn was_recorded(live: &Live, verdict: &Verdict) -> bool {
 
 /// Nobody can be asked about what a device is sending, or what is in doubt on it, any more: it has become another account.
 pub(crate) async fn doubt_account(connection: &mut SqliteConnection, device: DeviceId, now: Timestamp) -> Done<()> {
-    interrupt(connection, &[device], now).await?;
+    let sending = sqlx::query(SENDING_ON)
+        .bind(blob(&device).to_vec())
+        .fetch_all(&mut *connection)
+        .await?;
+    interrupt(connection, &sending, now).await?;
     let statement = sqlx::query(DOUBTS_OF_DEVICE)
         .bind(blob(&device).to_vec())
         .bind(i64::MAX);
@@ -392,20 +403,29 @@ pub(crate) async fn doubt_account(connection: &mut SqliteConnection, device: Dev
     tallies.write(connection).await
 }
 
-/// Moves what devices are sending to `in_doubt`, because their owner is gone; gives what is in doubt now.
-pub(crate) async fn interrupt(
+/// Moves what the devices of a node are sending to `in_doubt`, because it is gone; gives what is in doubt now.
+pub(crate) async fn interrupt_node(
     connection: &mut SqliteConnection,
-    devices: &[DeviceId],
+    node: Incarnation,
+    now: Timestamp,
+) -> Done<Vec<(MessageId, DeviceId)>> {
+    let sending = sqlx::query(SENDING_OF_NODE)
+        .bind(blob(&node).to_vec())
+        .fetch_all(&mut *connection)
+        .await?;
+    interrupt(connection, &sending, now).await
+}
+
+/// Moves what is being sent, of which these are the rows, to `in_doubt`; gives what is in doubt now.
+async fn interrupt(
+    connection: &mut SqliteConnection,
+    sending: &[SqliteRow],
     now: Timestamp,
 ) -> Done<Vec<(MessageId, DeviceId)>> {
     let mut batch = Batch::default();
     let mut moved = Vec::new();
-    let rows = sqlx::query(SENDING_ON)
-        .bind(hex_list(devices))
-        .fetch_all(&mut *connection)
-        .await?;
-    for row in rows {
-        let mut c = Columns::of(&row);
+    for row in sending {
+        let mut c = Columns::of(row);
         let live = Live::read(&mut c)?;
         let attempted_at = c.opt_at()?.unwrap_or(now);
         let (id, device) = (live.id, live.device_id);

@@ -22,18 +22,20 @@ macro_rules! known {
             ".device_id AND q.person = ",
             $m,
             ".person) OR EXISTS (
-                SELECT 1 FROM messages s INDEXED BY messages_sent_to
-                WHERE s.device_id = ",
+                SELECT 1 FROM messages s INDEXED BY messages_person
+                WHERE s.person = ",
             $m,
-            ".device_id AND s.phone = ",
+            ".person AND s.phone = ",
             $m,
-            ".phone AND s.state = 5
+            ".phone AND s.device_id = ",
+            $m,
+            ".device_id AND s.state = 5
             ))"
         )
     };
 }
 
-/// `warmth`: the messages by the unique index of ids, acquaintances by the primary key, what was sent by `messages_sent_to`.
+/// `warmth`: the messages by the unique index of ids, acquaintances by the primary key, what was sent by `messages_person`.
 pub(crate) const WARMTH: &str = concat!(
     "SELECT j.key, ",
     known!("m"),
@@ -54,7 +56,7 @@ pub(crate) const PUT_OFF: &str = "
     SELECT m.id FROM messages m INDEXED BY messages_queue
     WHERE m.state = 1 AND m.device_id = ?1 AND m.user_id = ?2 AND m.due_at > ?3 AND m.reason IN (34, 37)
     ORDER BY m.id LIMIT ?4";
-/// `cold_attempts`: by `attempts_device`; acquaintances by the primary key, what was sent before by `messages_sent_to`.
+/// `cold_attempts`: by `attempts_device`; acquaintances by the primary key, what was sent before by `messages_person`.
 pub(crate) const COLD_ATTEMPTS: &str = "
     SELECT j.key, a.attempted_at
     FROM json_each(?1) j
@@ -66,17 +68,18 @@ pub(crate) const COLD_ATTEMPTS: &str = "
             WHERE q.device_id = a.device_id AND q.person = m.person AND q.since_at < a.attempted_at
         )
         AND NOT EXISTS (
-            SELECT 1 FROM messages s INDEXED BY messages_sent_to CROSS JOIN attempts sa ON sa.id = s.attempt_id
-            WHERE s.device_id = a.device_id AND s.phone = m.phone AND s.state = 5 AND sa.attempted_at < a.attempted_at
+            SELECT 1 FROM messages s INDEXED BY messages_person CROSS JOIN attempts sa ON sa.id = s.attempt_id
+            WHERE s.person = m.person AND s.phone = m.phone AND s.device_id = a.device_id AND s.state = 5
+                AND sa.attempted_at < a.attempted_at
         )
     ORDER BY j.key, a.attempted_at";
-/// `acquainted`: acquaintances by the primary key, what was sent by `messages_sent_to`.
+/// `acquainted`: acquaintances by the primary key, what was sent by `messages_person`.
 pub(crate) const ACQUAINTED: &str = "
     SELECT j.key FROM json_each(?1) j
     WHERE EXISTS (SELECT 1 FROM acquaintances q WHERE q.device_id = ?2 AND q.person = unhex(j.value->>0))
         OR EXISTS (
-            SELECT 1 FROM messages s INDEXED BY messages_sent_to
-            WHERE s.device_id = ?2 AND s.phone = j.value->>1 AND s.state = 5
+            SELECT 1 FROM messages s INDEXED BY messages_person
+            WHERE s.person = unhex(j.value->>0) AND s.phone = j.value->>1 AND s.device_id = ?2 AND s.state = 5
         )
     ORDER BY j.key";
 /// `Replied`: by the primary key.

@@ -434,11 +434,12 @@ impl Engine {
     /// Closes the connections of devices that are about to be given back, so that the next owner finds their sessions whole.
     async fn close_connections(&self, devices: Vec<Arc<TransportDevice>>) {
         let timeout = self.core.config.send_timeout;
-        let closing = devices.into_iter().map(|device| async move {
-            let transport = self.core.transports.get(&device.platform);
-            if let Some(linkable) = transport.and_then(|transport| transport.as_linkable()) {
-                linkable.close(&SendContext { device, timeout }).await;
-            }
+        let linked = devices.into_iter().filter_map(|device| {
+            let linkable = self.core.transports.get(&device.platform)?.as_linkable()?;
+            Some((linkable, device))
+        });
+        let closing = linked.map(|(linkable, device)| async move {
+            linkable.close(&SendContext { device, timeout }).await;
         });
         self.core.within(timeout, futures::future::join_all(closing)).await;
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
@@ -72,17 +73,22 @@ impl Rig {
         while self.engine.plan().await.expect("a round of planning").more {}
     }
 
-    /// Runs until everything is sent and settled; gives what it took up to the last settlement.
+    /// Runs until everything is sent and settled; gives what it took up to the last settlement, give or take a millisecond.
     pub async fn drain(self, stage: &Stage) -> Cost {
         let started = Cost::so_far(stage);
-        let transport = self.transport.clone();
-        let ended = Runner::new(self.engine)
-            .run(async move { transport.done.notified().await })
-            .await;
-        let took = Cost::since(stage, started);
+        let (transport, engine) = (self.transport.clone(), self.engine.clone());
+        let mut took = None;
+        let settled = async {
+            transport.done.notified().await;
+            while engine.status().in_flight > 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            took = Some(Cost::since(stage, started));
+        };
+        let ended = Runner::new(self.engine).run(settled).await;
         assert_eq!(ended, wa_core::engine::Ended::Stopped);
         self.store.close().await;
-        took
+        took.expect("the drain has come to its end")
     }
 }
 

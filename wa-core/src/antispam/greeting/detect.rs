@@ -67,8 +67,7 @@ const NAME_WORDS_MAX: usize = 5;
 
 pub(super) fn begins_with_greeting<'a>(text: &str, own: impl Iterator<Item = &'a str>) -> bool {
     let start = text.trim_start_matches(|c: char| !c.is_alphanumeric());
-    let start: String = start.chars().take(LOOK_AT_CHARS).flat_map(char::to_lowercase).collect();
-    let start = start.replace(['’', '`'], "'");
+    let start = in_lower_case(start);
     if OPENINGS
         .iter()
         .chain(&PHRASES)
@@ -85,6 +84,20 @@ pub(super) fn begins_with_greeting<'a>(text: &str, own: impl Iterator<Item = &'a
     own.map(str::to_lowercase)
         .filter(|opening| !opening.is_empty() && !PARTS_OF_DAY.contains(&opening.as_str()))
         .any(|opening| after(&start, &opening).is_some())
+}
+
+/// The first characters of a text in lower case, with one kind of apostrophe.
+fn in_lower_case(text: &str) -> String {
+    let most = text.len().min(LOOK_AT_CHARS);
+    // Of most texts these are plain, and a byte each.
+    let mut start = match text.as_bytes().get(..most) {
+        Some(bytes) if bytes.is_ascii() => text[..most].to_ascii_lowercase(),
+        _ => text.chars().take(LOOK_AT_CHARS).flat_map(char::to_lowercase).collect(),
+    };
+    if start.contains(['’', '`']) {
+        start = start.replace(['’', '`'], "'");
+    }
+    start
 }
 
 /// What follows `opening` at the start of `text`, if a word ends there; `hiii` counts as `hi`.

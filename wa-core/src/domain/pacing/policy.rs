@@ -112,6 +112,9 @@ impl PacingPolicy {
     /// Draws the pause of `device` before `message`: the same one on every node, retry and replay.
     #[must_use]
     pub fn draw_delay(&self, range: DelayRange, seed: &Seed, device: DeviceId, message: MessageId) -> DrawnDelay {
+        if self.profile == PacingProfile::Unpaced {
+            return DrawnDelay::new(Duration::ZERO);
+        }
         let key = [*device.as_bytes(), *message.as_bytes()].concat();
         let drawn = seed.rng(&key, "pacing delay").random_range(range.millis());
         let span = Duration::from_millis(drawn.into()).max(self.floor);

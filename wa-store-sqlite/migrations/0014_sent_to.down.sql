@@ -1,0 +1,1 @@
+CREATE INDEX messages_sent_to ON messages (device_id, phone) WHERE state = 5;
