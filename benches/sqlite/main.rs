@@ -44,7 +44,28 @@ use self::stage::{Folder, Stage};
 const MESSAGES: usize = 5_000;
 /// Over so many devices.
 const DEVICES: usize = 1_000;
-const RUNS: usize = 5;
+const RUNS: usize = 6;
+
+/// What is compared.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Engine,
+    ByHand,
+    Apalis,
+}
+
+/// The orders in which they run, one after the other.
+const ORDERS: [[Way; 3]; 6] = {
+    use Way::{Apalis, ByHand, Engine};
+    [
+        [Engine, ByHand, Apalis],
+        [ByHand, Engine, Apalis],
+        [Engine, Apalis, ByHand],
+        [ByHand, Apalis, Engine],
+        [Apalis, Engine, ByHand],
+        [Apalis, ByHand, Engine],
+    ]
+};
 /// Jobs that are fetched together.
 const BATCH: usize = 1_000;
 
@@ -124,17 +145,31 @@ async fn main() {
         .collect();
     let mut seconds: [Vec<f64>; 3] = Default::default();
     for run in 0..RUNS {
-        let file = stage.copy(&folder, "engine");
-        let rig = Rig::start(&file, &stage, MESSAGES, 1_000).await;
-        seconds[0].push(rig.drain(&stage).await.seconds);
-        let file = stage.copy(&folder, "hand");
-        let mut connection = by_hand::connect(&file).await;
-        let started = Cost::so_far(&stage);
-        assert_eq!(by_hand::drain(&mut connection, &stage, by_hand::ROWS).await, MESSAGES);
-        seconds[1].push(Cost::since(&stage, started).seconds);
-        connection.close().await.unwrap();
-        let file = stage.file().with_file_name(format!("apalis-{run}.db"));
-        seconds[2].push(apalis(&file, &jobs).await);
+        // Each follows each of the others equally often, because what ran before leaves caches and a disk behind.
+        for way in ORDERS[run % ORDERS.len()] {
+            let took = match way {
+                Way::Engine => {
+                    let file = stage.copy(&folder, "engine");
+                    let rig = Rig::start(&file, &stage, MESSAGES, 1_000).await;
+                    rig.drain(&stage).await.seconds
+                }
+                Way::ByHand => {
+                    let file = stage.copy(&folder, "hand");
+                    let mut connection = by_hand::connect(&file).await;
+                    let started = Cost::so_far(&stage);
+                    assert_eq!(by_hand::drain(&mut connection, &stage, by_hand::ROWS).await, MESSAGES);
+                    let took = Cost::since(&stage, started);
+                    connection.close().await.unwrap();
+                    took.seconds
+                }
+                Way::Apalis => {
+                    let file = stage.file().with_file_name(format!("apalis-{run}.db"));
+                    apalis(&file, &jobs).await
+                }
+            };
+            println!("{run} {way:?} {:.1} ms", took * 1e3);
+            seconds[way as usize].push(took);
+        }
     }
     println!(
         "{MESSAGES} messages over {DEVICES} devices, {RUNS} interleaved runs; medians, and medians of the ratios of each run"

@@ -65,22 +65,37 @@ pub(crate) const EXPANDING: &str = campaign!(
     "FROM campaigns c INDEXED BY campaigns_running
     WHERE c.status = 3 AND c.cursor_kind <> 3 ORDER BY c.id LIMIT ?"
 );
-/// `complete_campaigns`: running, expanded and without open messages, by `campaigns_running` and `messages_open`; whether
+/// Whether campaign `c` has open messages, by `messages_open`; by the tallies and `messages_sending` those that are being sent.
+macro_rules! has_open {
+    () => {
+        "(EXISTS (
+            SELECT 1 FROM messages m INDEXED BY messages_open
+            WHERE m.scope_kind = 1 AND m.state < 5 AND m.state <> 3 AND m.scope_id = c.id
+        ) OR EXISTS (
+            SELECT 1 FROM tallies t CROSS JOIN messages s INDEXED BY messages_sending
+                ON s.state = 3 AND s.device_id = t.device_id AND s.scope_kind = 1 AND s.scope_id = c.id
+            WHERE t.user_id = c.user_id AND t.scope_kind = 1 AND t.scope_id = c.id AND t.remaining > 0
+        ))"
+    };
+}
+
+/// `complete_campaigns`: running, expanded and without open messages, by `campaigns_running` and as [`HAS_OPEN`]; whether
 /// each has messages at all, by `messages_scope`.
-pub(crate) const COMPLETE: &str = "
+pub(crate) const COMPLETE: &str = concat!(
+    "
     UPDATE campaigns SET status = 5, status_at = ?1, ended_at = ?1, version = version + 1,
         reason = CASE WHEN EXISTS (
             SELECT 1 FROM messages m INDEXED BY messages_scope WHERE m.scope_kind = 1 AND m.scope_id = campaigns.id
         ) THEN NULL ELSE 5 END
     WHERE id IN (
         SELECT c.id FROM campaigns c INDEXED BY campaigns_running
-        WHERE c.status = 3 AND c.cursor_kind = 3 AND NOT EXISTS (
-            SELECT 1 FROM messages m INDEXED BY messages_open
-            WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = c.id
-        )
+        WHERE c.status = 3 AND c.cursor_kind = 3 AND NOT ",
+    has_open!(),
+    "
         ORDER BY c.id LIMIT ?2
     )
-    RETURNING id";
+    RETURNING id"
+);
 /// `persons_in`, by `messages_person`, in the order asked.
 pub(crate) const PERSONS_IN: &str = "
     SELECT unhex(j.value) FROM json_each(?1) j WHERE EXISTS (
@@ -112,10 +127,13 @@ pub(crate) const ADVANCE: &str = "
     UPDATE campaigns SET cursor_kind = ?1, cursor_lead = ?2, cursor_entry = ?3, version = version + 1
     WHERE id = ?4 AND status = 3 AND cursor_kind = ?5 AND cursor_lead IS ?6 AND cursor_entry IS ?7";
 pub(crate) const EXISTS: &str = "SELECT 1 FROM campaigns WHERE id = ?";
-/// `commit`: whether a campaign has open messages, by `messages_open`.
-pub(crate) const HAS_OPEN: &str = "
-    SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_open
-        WHERE scope_kind = 1 AND state < 5 AND scope_id = ?)";
+/// `commit`: whether a campaign has open messages. Campaign by the unique index of ids, messages by `messages_open`, `messages_sending`
+/// and the primary key of tallies.
+pub(crate) const HAS_OPEN: &str = concat!(
+    "SELECT EXISTS (SELECT 1 FROM campaigns c WHERE c.id = ? AND ",
+    has_open!(),
+    ")"
+);
 /// `commit`: whether a campaign has messages, by `messages_scope`.
 pub(crate) const HAS_MESSAGES: &str = "
     SELECT EXISTS (SELECT 1 FROM messages INDEXED BY messages_scope WHERE scope_kind = 1 AND scope_id = ?)";

@@ -35,10 +35,10 @@ pub(crate) const OF_SEQUENCE: &str = concat!(
 /// `sweep`: the marked devices, by `devices_sweep`.
 pub(crate) const MARKED_DEVICES: &str =
     "SELECT id, owner IS NOT NULL FROM devices INDEXED BY devices_sweep WHERE sweep = 1 ORDER BY id";
-/// `sweep`: open messages of a campaign in a state, by `messages_open`.
+/// `sweep`: open messages of a campaign in a state, which is never that of being sent, by `messages_open`.
 pub(crate) const OF_CAMPAIGN: &str = live!(
     "FROM messages m INDEXED BY messages_open
-    WHERE m.scope_kind = 1 AND m.state < 5 AND m.scope_id = ? AND m.state = ? ORDER BY m.id LIMIT ?"
+    WHERE m.scope_kind = 1 AND m.state < 5 AND m.state <> 3 AND m.scope_id = ? AND m.state = ? ORDER BY m.id LIMIT ?"
 );
 /// `sweep`: queued messages of a device, by `messages_queue`, whose order is not that of ids.
 pub(crate) const QUEUED_OF_DEVICE: &str = live!(

@@ -1,1 +1,0 @@
-CREATE INDEX messages_sent_to ON messages (device_id, phone) WHERE state = 5;
