@@ -6,10 +6,13 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteTransactionManager};
@@ -18,15 +21,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Done, Fail};
 
+/// How long the connection that was used last is waited for before another is taken: its thread answers in a fraction of that, unless it
+/// still runs a statement whose reader has gone.
+const SOON: Duration = Duration::from_millis(1);
+
+/// A connection that is open.
+struct Open {
+    connection: SqliteConnection,
+    // Given back when it is closed.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// Ready as soon as the connection is free for the next reader; with nothing where it is of no use any more.
+type Idle = BoxFuture<'static, Option<Open>>;
+
 /// Connections that read, opened when they are needed.
 pub(crate) struct Readers {
     options: SqliteConnectOptions,
     max: u32,
-    /// One for each connection that may be in use; closed with the store.
+    /// One for each read at a time; closed with the store.
     permits: Arc<Semaphore>,
+    /// One for each connection that may be open.
+    slots: Arc<Semaphore>,
     /// How long one is waited for.
     timeout: Duration,
-    idle: Mutex<Vec<SqliteConnection>>,
+    /// Last that which was used last.
+    idle: Mutex<Vec<Idle>>,
 }
 
 impl fmt::Debug for Readers {
@@ -39,44 +59,88 @@ impl fmt::Debug for Readers {
 
 impl Readers {
     pub(crate) fn new(options: SqliteConnectOptions, max: u32, timeout: Duration) -> Arc<Self> {
+        let count = usize::try_from(max).unwrap_or(usize::MAX);
         Arc::new(Self {
             options,
             max,
-            permits: Arc::new(Semaphore::new(usize::try_from(max).unwrap_or(usize::MAX))),
+            permits: Arc::new(Semaphore::new(count)),
+            slots: Arc::new(Semaphore::new(count)),
             timeout,
             idle: Mutex::default(),
         })
     }
 
-    /// A connection, as soon as one is free.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Done<ReadConnection> {
-        let permit = tokio::time::timeout(self.timeout, self.permits.clone().acquire_owned()).await;
-        let permit = permit
-            .map_err(|_| Fail::Sql(sqlx::Error::PoolTimedOut))?
-            .map_err(|_| Fail::Sql(sqlx::Error::PoolClosed))?;
-        let connection = match self.take_idle() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
-        };
-        Ok(ReadConnection {
-            connection: Some(connection),
-            snapshot: false,
-            readers: Arc::clone(self),
-            _permit: permit,
-        })
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection that was used last of those whose thread still runs.
-    fn take_idle(&self) -> Option<SqliteConnection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A connection, as soon as one is free.
+    pub(crate) async fn acquire(self: &Arc<Self>) -> Done<ReadConnection> {
+        let acquire = async {
+            let permit = self.permits.clone().acquire_owned().await;
+            let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
+            Ok(ReadConnection {
+                open: Some(self.open().await?),
+                snapshot: false,
+                readers: Arc::clone(self),
+                _permit: permit,
+            })
+        };
+        let acquired = tokio::time::timeout(self.timeout, acquire).await;
+        acquired.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map_err(Fail::Sql)
+    }
+
+    /// A connection that is open and free, or a new one. Each that asks has a permit and holds one connection at most, so there is always
+    /// one more, be it to open.
+    async fn open(&self) -> sqlx::Result<Open> {
         loop {
-            let mut connection = idle.pop()?;
-            // Nothing is waited for: where nobody takes the question, it fails at once.
-            match connection.ping().now_or_never() {
-                Some(Err(error)) => tracing::warn!(%error, "a connection that reads is opened anew"),
-                _ => return Some(connection),
+            if let Some(open) = self.take_free() {
+                return Ok(open);
+            }
+            let newest = self.idle().pop();
+            if let Some(mut newest) = newest {
+                match tokio::time::timeout(SOON, &mut newest).await {
+                    Ok(Some(open)) => return Ok(open),
+                    Ok(None) => continue,
+                    Err(_) => self.idle().insert(0, newest),
+                }
+            }
+            if let Ok(slot) = self.slots.clone().try_acquire_owned() {
+                return Ok(Open {
+                    connection: self.options.connect().await?,
+                    _slot: slot,
+                });
+            }
+            let oldest = {
+                let mut idle = self.idle();
+                (!idle.is_empty()).then(|| idle.remove(0))
+            };
+            match oldest {
+                Some(oldest) => {
+                    if let Some(open) = oldest.await {
+                        return Ok(open);
+                    }
+                }
+                // Somebody else holds it for a moment.
+                None => tokio::task::yield_now().await,
             }
         }
+    }
+
+    /// The connection that was used last of those that are free.
+    fn take_free(&self) -> Option<Open> {
+        let mut idle = self.idle();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            if let Poll::Ready(open) = look_at(&mut idle[at]) {
+                drop(idle.remove(at));
+                if open.is_some() {
+                    return open;
+                }
+            }
+        }
+        None
     }
 
     /// A connection whose statements all read the same moment.
@@ -89,22 +153,29 @@ impl Readers {
 
     /// Closes all of them once they are no longer in use; nobody gets one afterwards.
     pub(crate) async fn close(&self) {
-        // Whoever waits comes before this, and whoever comes later behind it.
+        // Whoever waits comes before this, and whoever comes later behind it, be it to close.
         let all = self.permits.acquire_many(self.max).await;
-        self.permits.close();
-        drop(all);
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for connection in idle {
-            if let Err(error) = connection.close().await {
+        let idle = std::mem::take(&mut *self.idle());
+        for free in idle {
+            if let Some(open) = free.await
+                && let Err(error) = open.connection.close().await
+            {
                 tracing::warn!(%error, "a connection that read was not closed as it should be");
             }
         }
+        self.permits.close();
+        drop(all);
     }
+}
+
+/// Whether a connection is free, without waiting for it.
+fn look_at(idle: &mut Idle) -> Poll<Option<Open>> {
+    Pin::new(idle).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// A connection that reads, until it is dropped.
 pub(crate) struct ReadConnection {
-    connection: Option<SqliteConnection>,
+    open: Option<Open>,
     /// Whether a transaction is open, which ends with it.
     snapshot: bool,
     readers: Arc<Readers>,
@@ -114,28 +185,40 @@ pub(crate) struct ReadConnection {
 
 impl Drop for ReadConnection {
     fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take() else {
+        let Some(mut open) = self.open.take() else {
             return;
         };
         if self.snapshot {
             // Queued at the connection's worker thread, before whatever is asked of it next.
-            SqliteTransactionManager::start_rollback(&mut connection);
+            SqliteTransactionManager::start_rollback(&mut open.connection);
         }
-        let mut idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.push(connection);
+        let mut free = async move {
+            // Answered when a statement whose reader has gone, and that rollback, are done.
+            let alive = open.connection.ping().await;
+            // SQLite ends a transaction by itself after some errors, and sqlx goes on counting it: such a connection would never read anew.
+            let depth = SqliteTransactionManager::get_transaction_depth(&open.connection);
+            (alive.is_ok() && depth == 0).then_some(open)
+        }
+        .boxed();
+        // Asks it; what is free at once waits for nobody.
+        match look_at(&mut free) {
+            Poll::Pending => self.readers.idle().push(free),
+            Poll::Ready(Some(open)) => self.readers.idle().push(std::future::ready(Some(open)).boxed()),
+            Poll::Ready(None) => {}
+        }
     }
 }
 
 impl Deref for ReadConnection {
     type Target = SqliteConnection;
     fn deref(&self) -> &SqliteConnection {
-        self.connection.as_ref().expect("it is there until it is dropped")
+        &self.open.as_ref().expect("it is there until it is dropped").connection
     }
 }
 
 impl DerefMut for ReadConnection {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
-        self.connection.as_mut().expect("it is there until it is dropped")
+        &mut self.open.as_mut().expect("it is there until it is dropped").connection
     }
 }
 
@@ -194,8 +277,12 @@ mod tests {
     }
 
     fn idle(readers: &Readers) -> usize {
-        readers.idle.lock().unwrap().len()
+        readers.idle().len()
     }
+
+    /// Runs for longer than anybody waits to see whether it does.
+    const LENGTHY: &str =
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000) SELECT count(*) FROM n";
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -211,6 +298,7 @@ mod tests {
         assert_eq!(idle(&readers), 0);
         drop((one, two));
         assert_eq!(idle(&readers), 2);
+        assert_eq!(readers.slots.available_permits(), 2, "two were opened");
     }
 
     #[tokio::test]
@@ -255,20 +343,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_that_is_given_up_leaves_its_connection_to_others() {
-        let database = Database::new("dropped").await;
-        let readers = database.readers(1, LONG);
-        let long =
-            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000) SELECT count(*) FROM n";
+    async fn a_read_that_is_given_up_holds_up_nobody_while_there_are_other_connections() {
+        let database = Database::new("abandoned").await;
+        let readers = database.readers(2, LONG);
         let mut reader = readers.acquire().await.unwrap();
-        assert!(sqlx::query(long).fetch_one(&mut *reader).now_or_never().is_none());
+        assert!(sqlx::query(LENGTHY).fetch_one(&mut *reader).now_or_never().is_none());
         drop(reader);
-        assert!(
-            readers.snapshot().now_or_never().is_none(),
-            "its BEGIN waits behind the statement"
-        );
+        let mut other = readers.acquire().await.unwrap();
+        assert_eq!(number(&mut other).await, 1);
+        let waits = readers.acquire();
+        drop(other);
+        assert_eq!(number(&mut *waits.await.unwrap()).await, 1);
+        assert_eq!(idle(&readers), 2);
+        assert_eq!(readers.slots.available_permits(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_is_given_up_is_waited_for_where_there_is_no_other_connection() {
+        let database = Database::new("only").await;
+        let readers = database.readers(1, LONG);
+        let mut reader = readers.acquire().await.unwrap();
+        assert!(sqlx::query(LENGTHY).fetch_one(&mut *reader).now_or_never().is_none());
+        drop(reader);
+        assert_eq!(number(&mut *readers.snapshot().await.unwrap()).await, 1);
         assert_eq!(number(&mut *readers.acquire().await.unwrap()).await, 1);
         assert_eq!(idle(&readers), 1);
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_transaction_cannot_be_ended_is_not_used_again() {
+        let database = Database::new("counted").await;
+        let readers = database.readers(1, LONG);
+        let mut reader = readers.snapshot().await.unwrap();
+        // SQLite ends the transaction, and sqlx counts it still: its ROLLBACK fails.
+        sqlx::query("ROLLBACK").execute(&mut *reader).await.unwrap();
+        drop(reader);
+        let reader = readers.snapshot().await.unwrap();
+        assert_eq!(SqliteTransactionManager::get_transaction_depth(&reader), 1);
+        drop(reader);
+        assert_eq!(number(&mut *readers.acquire().await.unwrap()).await, 1);
     }
 
     #[tokio::test]
@@ -281,10 +394,19 @@ mod tests {
             async move { readers.close().await }
         });
         tokio::task::yield_now().await;
+        let closes_too = tokio::spawn({
+            let readers = Arc::clone(&readers);
+            async move {
+                readers.close().await;
+                readers.slots.available_permits()
+            }
+        });
+        tokio::task::yield_now().await;
         assert!(!closes.is_finished());
         assert_eq!(number(&mut reader).await, 1);
         drop(reader);
         closes.await.unwrap();
+        assert_eq!(closes_too.await.unwrap(), 2, "all are closed for whoever closes");
         assert_eq!(idle(&readers), 0);
         let refused = readers.acquire().await.map(|_| ());
         assert!(

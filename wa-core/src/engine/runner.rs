@@ -52,7 +52,6 @@ enum Opening {
     Look,
     Errands,
     Doubts,
-    Balance,
     Over,
 }
 
@@ -291,7 +290,7 @@ impl Runner {
                 next.push(Some(self.let_go_at));
             }
             next.extend([
-                self.balance.next().filter(|_| self.opening >= Opening::Balance),
+                self.balance.next().filter(|_| self.opening >= Opening::Over),
                 self.plan.next().filter(|_| self.opening >= Opening::Over),
                 self.doubts.next().filter(|_| self.opening >= Opening::Doubts),
                 self.errands.next().filter(|_| self.opening >= Opening::Errands),
@@ -339,7 +338,7 @@ impl Runner {
         self.prepare();
         self.begin();
         let engine = &self.engine;
-        if self.opening >= Opening::Balance && self.balance.take(now) {
+        if self.opening >= Opening::Over && self.balance.take(now) {
             let engine = Arc::clone(engine);
             self.under_way
                 .push(async move { Done::Balanced(engine.balance().await) }.boxed());
@@ -562,7 +561,7 @@ impl Runner {
                 };
             }
             Done::Doubts(result) => {
-                self.opening = self.opening.max(Opening::Balance);
+                self.opening = self.opening.max(Opening::Over);
                 self.doubts.running = false;
                 self.doubts.at = now + plan_every;
                 match result {
@@ -608,7 +607,6 @@ impl Runner {
                 }
             }
             Done::Balanced(result) => {
-                self.opening = Opening::Over;
                 self.balance.running = false;
                 self.balance.at = match result {
                     Ok(Balance::Even) => now + beat_every,
