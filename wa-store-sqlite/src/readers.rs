@@ -291,7 +291,7 @@ mod tests {
         let database = Database::new("reuse").await;
         let readers = database.readers(4, LONG);
         for _ in 0..10 {
-            assert_eq!(number(&mut *readers.acquire().await.unwrap()).await, 1);
+            assert_eq!(number(&mut readers.acquire().await.unwrap()).await, 1);
         }
         assert_eq!(idle(&readers), 1);
         let (one, two) = (readers.acquire().await.unwrap(), readers.acquire().await.unwrap());
@@ -315,7 +315,7 @@ mod tests {
         let second = readers.acquire().await.unwrap();
         let waits = tokio::spawn({
             let readers = Arc::clone(&readers);
-            async move { number(&mut *readers.acquire().await.unwrap()).await }
+            async move { number(&mut readers.acquire().await.unwrap()).await }
         });
         tokio::task::yield_now().await;
         assert!(!waits.is_finished());
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(number(&mut snapshot).await, 1, "what is written meanwhile is not seen");
         drop(snapshot);
         assert_eq!(
-            number(&mut *readers.acquire().await.unwrap()).await,
+            number(&mut readers.acquire().await.unwrap()).await,
             2,
             "the same connection reads anew"
         );
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(number(&mut other).await, 1);
         let waits = readers.acquire();
         drop(other);
-        assert_eq!(number(&mut *waits.await.unwrap()).await, 1);
+        assert_eq!(number(&mut waits.await.unwrap()).await, 1);
         assert_eq!(idle(&readers), 2);
         assert_eq!(readers.slots.available_permits(), 0);
     }
@@ -365,8 +365,8 @@ mod tests {
         let mut reader = readers.acquire().await.unwrap();
         assert!(sqlx::query(LENGTHY).fetch_one(&mut *reader).now_or_never().is_none());
         drop(reader);
-        assert_eq!(number(&mut *readers.snapshot().await.unwrap()).await, 1);
-        assert_eq!(number(&mut *readers.acquire().await.unwrap()).await, 1);
+        assert_eq!(number(&mut readers.snapshot().await.unwrap()).await, 1);
+        assert_eq!(number(&mut readers.acquire().await.unwrap()).await, 1);
         assert_eq!(idle(&readers), 1);
     }
 
@@ -381,7 +381,7 @@ mod tests {
         let reader = readers.snapshot().await.unwrap();
         assert_eq!(SqliteTransactionManager::get_transaction_depth(&reader), 1);
         drop(reader);
-        assert_eq!(number(&mut *readers.acquire().await.unwrap()).await, 1);
+        assert_eq!(number(&mut readers.acquire().await.unwrap()).await, 1);
     }
 
     #[tokio::test]
