@@ -191,7 +191,10 @@ impl SqliteStore {
             Place::File(_) => {
                 let cached = cached(options.cache_kib / 4);
                 let read_only = cached.create_if_missing(false).pragma("query_only", "ON");
-                Some(Readers::new(read_only, options.readers, options.read_timeout))
+                let readers = Readers::new(read_only, options.readers, options.read_timeout);
+                // What cannot be read is no open store.
+                drop(readers.acquire().await?);
+                Some(readers)
             }
         };
         Ok(Self {
