@@ -6,18 +6,18 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteTransactionManager};
 use sqlx_core::transaction::TransactionManager as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Done, Fail};
 
@@ -47,6 +47,8 @@ pub(crate) struct Readers {
     timeout: Duration,
     /// Last that which was used last.
     idle: Mutex<Vec<Idle>>,
+    /// That there is one more.
+    returned: Notify,
 }
 
 impl fmt::Debug for Readers {
@@ -67,6 +69,7 @@ impl Readers {
             slots: Arc::new(Semaphore::new(count)),
             timeout,
             idle: Mutex::default(),
+            returned: Notify::new(),
         })
     }
 
@@ -115,14 +118,16 @@ impl Readers {
                 let mut idle = self.idle();
                 (!idle.is_empty()).then(|| idle.remove(0))
             };
-            match oldest {
-                Some(oldest) => {
-                    if let Some(open) = oldest.await {
-                        return Ok(open);
-                    }
-                }
+            let Some(mut oldest) = oldest else {
                 // Somebody else holds it for a moment.
-                None => tokio::task::yield_now().await,
+                tokio::task::yield_now().await;
+                continue;
+            };
+            match select(&mut oldest, pin!(self.returned.notified())).await {
+                Either::Left((Some(open), _)) => return Ok(open),
+                Either::Left((None, _)) => {}
+                // Another may be free before.
+                Either::Right(_) => self.idle().insert(0, oldest),
             }
         }
     }
@@ -206,6 +211,7 @@ impl Drop for ReadConnection {
             Poll::Ready(Some(open)) => self.readers.idle().push(std::future::ready(Some(open)).boxed()),
             Poll::Ready(None) => {}
         }
+        self.readers.returned.notify_one();
     }
 }
 
@@ -280,6 +286,9 @@ mod tests {
         readers.idle().len()
     }
 
+    /// Runs for seconds.
+    const ENDLESS: &str =
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 20000000) SELECT count(*) FROM n";
     /// Runs for longer than anybody waits to see whether it does.
     const LENGTHY: &str =
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000) SELECT count(*) FROM n";
@@ -356,6 +365,29 @@ mod tests {
         assert_eq!(number(&mut waits.await.unwrap()).await, 1);
         assert_eq!(idle(&readers), 2);
         assert_eq!(readers.slots.available_permits(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_is_given_up_is_not_waited_for_when_another_connection_gets_free_before() {
+        let database = Database::new("before").await;
+        let readers = database.readers(2, LONG);
+        let mut reader = readers.acquire().await.unwrap();
+        assert!(sqlx::query(ENDLESS).fetch_one(&mut *reader).now_or_never().is_none());
+        drop(reader);
+        let other = readers.acquire().await.unwrap();
+        let waits = tokio::spawn({
+            let readers = Arc::clone(&readers);
+            async move { number(&mut readers.acquire().await.unwrap()).await }
+        });
+        while readers.permits.available_permits() > 0 || idle(&readers) > 0 {
+            tokio::task::yield_now().await;
+        }
+        drop(other);
+        assert_eq!(waits.await.unwrap(), 1);
+        assert!(
+            readers.idle().iter_mut().any(|one| look_at(one).is_pending()),
+            "the other still runs"
+        );
     }
 
     #[tokio::test]
