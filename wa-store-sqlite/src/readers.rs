@@ -21,9 +21,9 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::error::{Done, Fail};
 
-/// How long the connection that was used last is waited for before another is taken: its thread answers in a fraction of that, unless it
-/// still runs a statement whose reader has gone.
-const SOON: Duration = Duration::from_millis(1);
+/// How long the connection that was used last is waited for before another is opened: its thread answers as soon as it gets a processor,
+/// unless it still runs a statement whose reader has gone. With 1 ms more were opened than are needed where processors are scarce.
+const SOON: Duration = Duration::from_millis(10);
 
 /// A connection that is open.
 struct Open {
